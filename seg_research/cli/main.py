@@ -1,0 +1,98 @@
+"""`seg-research`: one command, a verb for each job. Only the chosen verb's module is imported, so `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from seg_research import __version__
+from seg_research.core.errors import InfraError, UsageError
+
+COMMANDS: dict[str, str] = {
+    "data": "make or prepare a benchmark (mini, okvos)",
+    "serve": "run the search tool server",
+    "model": "make the tiny Qwen3-VL and warm it up on expert episodes",
+    "train": "train a policy with GRPO or DAPO on verl",
+    "predict": "run a policy over a benchmark, write predictions.jsonl",
+    "segment": "turn predictions into masks for every frame",
+    "evaluate": "score masks: J, F, J&F overall and per ability",
+    "report": "write one HTML page with curves and trajectories",
+    "demo": "all of the above on the mini benchmark, in a few minutes",
+    "doctor": "check this installation and say what to do about each problem",
+}
+
+EPILOG = """examples:
+  seg-research demo                               the whole job on a laptop
+  seg-research data mini --out outputs/mini       a benchmark drawn from a seed
+  seg-research train recipe=seg_research hardware=cpu --dry-run
+  seg-research segment predictions.jsonl --backend grabcut
+  seg-research COMMAND --help                     options and examples of one command
+"""
+
+EXIT_USAGE, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; a failure is one line that says what to do, never a traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=os.environ.get("SEG_LOG_LEVEL", "WARNING").upper(), format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return _dispatch(arguments)
+    except UsageError as error:
+        return _fail(str(error), EXIT_USAGE)
+    except InfraError as error:
+        return _fail(str(error), EXIT_FAILED)
+    except KeyboardInterrupt:
+        return _fail("stopped; what was written is kept, run the same command again to go on", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_FAILED
+    except Exception as error:
+        # Boundary: whatever is left is a bug of ours; the user gets one line and a file to send us.
+        handle, name = tempfile.mkstemp(prefix="seg-research-", suffix=".txt")
+        os.close(handle)
+        Path(name).write_text(traceback.format_exc())
+        return _fail(f"internal error: {type(error).__name__}: {error}\n  details for a bug report: {name}", EXIT_FAILED)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="seg-research",
+        description="Train, run and judge policies that segment video and can look things up.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"seg-research {__version__}")
+    verbs = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    chosen = next((a for a in arguments if not a.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        if name != chosen:
+            verbs.add_parser(name, help=summary)
+            continue
+        module = importlib.import_module(f"seg_research.cli.{name}")
+        verb = verbs.add_parser(
+            name, help=summary, description=module.__doc__, epilog=module.EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    return options.run(options)
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"seg-research: {message}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
