@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,7 @@ from seg_research.core.errors import UsageError
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path) -> Generator[Path]:
     """Give a temporary path beside the target; on success it replaces the target, on failure it vanishes."""
     with _disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +65,12 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         UsageError: the file is missing, or a line is not a JSON object; names file and line.
     """
+    for _, record in read_numbered_jsonl(path):
+        yield record
+
+
+def read_numbered_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Stream (line number from 1, object) pairs, for readers whose own messages name the line; otherwise as `read_jsonl`."""
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
     with path.open("rb") as handle:
@@ -77,12 +83,13 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 raise UsageError(f"{path} line {number}: not valid JSON ({error}); fix or delete this line") from None
             if not isinstance(value, dict):
                 raise UsageError(f"{path} line {number}: expected a JSON object, found {type(value).__name__}")
-            yield cast("dict[str, Any]", value)
+            yield number, cast("dict[str, Any]", value)
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def _disk_errors(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise UsageError(f"{path}: cannot write ({error.strerror or error}); free some space or choose another folder, then run again") from error
+        reason = error.strerror or str(error)
+        raise UsageError(f"{path}: cannot write ({reason}); free some space or choose another folder, then run again") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import NewType, Protocol
 
@@ -53,7 +54,7 @@ class FrameFolder:
         """Image files in temporal order.
 
         Raises:
-            UsageError: the folder is missing or holds no image.
+            UsageError: the folder is missing, holds no image, or one frame in two formats.
         """
         if not self.path.is_dir():
             raise UsageError(f"{self.path}: no such video folder")
@@ -61,16 +62,28 @@ class FrameFolder:
         if not found:
             raise UsageError(f"{self.path}: holds no frames (looked for {', '.join(sorted(FRAME_SUFFIXES))})")
         numbered = all(p.stem.isascii() and p.stem.isdigit() for p in found)
-        return tuple(sorted(found, key=lambda p: (int(p.stem) if numbered else 0, p.name)))
+        files = tuple(sorted(found, key=lambda p: (int(p.stem) if numbered else 0, p.name)))
+        for earlier, later in pairwise(files):
+            if earlier.stem == later.stem:
+                raise UsageError(f"{self.path}: frame {earlier.stem} exists twice ({earlier.name}, {later.name}); keep one of the two")
+        return files
 
-    @cached_property
+    @property
     def names(self) -> tuple[str, ...]:
         """File stems in temporal order."""
+        return self._names
+
+    @property
+    def size(self) -> ImageSize:
+        """Size of the first frame, in pixels."""
+        return self._size
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
         return tuple(p.stem for p in self.files)
 
     @cached_property
-    def size(self) -> ImageSize:
-        """Size of the first frame, in pixels."""
+    def _size(self) -> ImageSize:
         return ImageSize(*self.read(FramePosition(0)).size)
 
     def __len__(self) -> int:

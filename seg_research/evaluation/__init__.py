@@ -1,0 +1,1 @@
+"""Run a policy over a benchmark, and judge what came of it."""

@@ -1,0 +1,1 @@
+"""Torch modules and checkpoints of ours. Leaves import torch; this package does not."""

@@ -1,0 +1,1 @@
+"""Policies that can be asked: scripted ones, and Qwen-VL through transformers."""

@@ -1,0 +1,1 @@
+"""Looking things up: the client of the search tool server."""

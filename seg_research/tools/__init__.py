@@ -1,0 +1,1 @@
+"""From an action to what the policy is shown for it."""

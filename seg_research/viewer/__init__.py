@@ -1,0 +1,1 @@
+"""What a run looks like: one HTML page that needs nothing but a browser. All text in it is treated as hostile."""

@@ -1,0 +1,46 @@
+# Two targets do everything on a new machine: `make demo` and `make test`. Both first make .venv, once, and again when the pins change.
+# A laptop without a CUDA card saves some gigabytes with: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+SHELL := bash
+PYTHON ?= python3.11
+CONSTRAINTS ?= verl/constraints-cpu.txt
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check clean
+
+help:  ## show this list
+	@echo "make TARGET, where TARGET is"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@echo "PYTHON=$(PYTHON) names the interpreter (3.11 or 3.12), CONSTRAINTS=$(CONSTRAINTS) the pinned versions."
+
+demo: $(READY)  ## train with RL, predict, segment, score and report on a small benchmark; about 6 minutes after installation
+	@$(BIN)/seg-research demo
+
+test: $(READY)  ## run the tests, one real training run among them
+	@echo "tests (all but the slow ones)"
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY)  ## run the tests that take long
+	@echo "slow tests"
+	@$(BIN)/python -m pytest -m slow || { status=$$?; [ $$status = 5 ] && echo "there are no slow tests yet"; [ $$status = 5 ]; }
+
+check: $(READY)  ## lint, format, types, layers, spelling
+	@echo "ruff: lint"          && $(BIN)/ruff check .
+	@echo "ruff: format"        && $(BIN)/ruff format --check .
+	@echo "pyright: types"      && $(BIN)/pyright
+	@echo "import-linter: layers" && $(BIN)/lint-imports
+	@echo "codespell: spelling" && $(BIN)/codespell
+
+clean:  ## remove .venv, caches and build products; outputs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find seg_research retrieval_server post_segmentation tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not there; install Python 3.11 or 3.12, or name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { echo "make: $(PYTHON) is $$($(PYTHON) -V); Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "[1/3] $(VENV) with $$($(PYTHON) -V)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@.ci/install $(VENV) $(CONSTRAINTS)
+	@touch $@

@@ -1,0 +1,262 @@
+"""A back-end without weights: GrabCut on the key frame, then frame by frame in both directions. Axes: N objects, H rows, W columns.
+
+Each step asks two witnesses where the object went. The *template* compares with the key frame: exact and free of drift while the shape
+holds, and it sees what is hidden and what has left the image. Where too little agrees (people, animals), the *flow* carries the last mask
+along and colours decide what of it is still the object. GrabCut then moves the edge onto the image's own. An object that was lost is
+looked for where it vanished, ever wider. Large frames are worked on at `MAX_SIDE_PX`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+
+from post_segmentation.box import prompt_box
+from post_segmentation.cut import Bgr, Window, cut_box, cut_guess, grow, shrink, window_around
+from post_segmentation.prompts import check_frame_size
+from post_segmentation.propagator import FrameMasks, MaskPrompt
+from post_segmentation.template import Match, Pose, Template, chain, dense_flow, motion_of
+from seg_research.core.errors import UsageError
+from seg_research.core.geometry import ImageSize, PixelBox, PixelPoint
+from seg_research.core.masks import Mask, mask_box
+from seg_research.core.video import FramePosition, FrameSource
+
+MAX_SIDE_PX = 480
+MIN_AGREEMENT = 0.6
+"""Share of the placed template that must look as on the key frame for the template to decide."""
+MIN_AGREEMENT_HIDDEN = 0.15
+"""The same where the flow says that nothing of the object is elsewhere: the rest is behind something."""
+MIN_AGREEMENT_FOUND = 0.7
+"""The same for an object found by searching, which may be another one of the same colour."""
+MIN_TEMPLATE_AREA = 0.03
+MIN_FLOW_AREA = 0.02
+"""Below these shares of its key-frame area an object counts as gone."""
+MIN_COLOUR = 0.35
+"""A piece whose pixels are less probably the object's than this, on average, is background."""
+COLOUR_BITS = 4
+"""Bits a channel of the colour histograms."""
+
+
+class _Shot(NamedTuple):
+    """One frame at working size."""
+
+    bgr: Bgr
+    grey: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """What the key frame taught about one object; an empty template means that its prompt held nothing."""
+
+    template: Template | None
+    colour_share: NDArray[np.float32]
+    """Probability that a pixel of this colour is the object's, by colour bin."""
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Where an object is on one frame.
+
+    Attributes:
+        pose: of the template; the last known one while the object is lost.
+        centre: (x, y) where it was last seen.
+        num_lost: frames since then.
+    """
+
+    mask_HW: Mask
+    pose: Pose
+    centre: NDArray[np.float64]
+    num_lost: int = 0
+
+
+class GrabCutFlow:
+    """Cut the object out of its box and follow it."""
+
+    def __init__(self) -> None:
+        """Hold no video yet."""
+        self._frames: FrameSource | None = None
+        self._prompts: list[MaskPrompt] = []
+
+    def open(self, frames: FrameSource) -> None:
+        # One prediction a process is faster than several threads a frame, and the same to the last bit.
+        cv2.setNumThreads(1)
+        self._frames, self._prompts = frames, []
+
+    def prompt(self, prompt: MaskPrompt) -> None:
+        """Add an object; those of one `propagate` must share their key frame.
+
+        Raises:
+            UsageError: it is on another frame than the one before.
+        """
+        if self._prompts and self._prompts[0].position != prompt.position:
+            raise UsageError(
+                f"back-end grabcut follows objects of one key frame at a time, got {self._prompts[0].position} and {prompt.position}"
+            )
+        self._prompts.append(prompt)
+
+    def propagate(self) -> Iterator[FrameMasks]:
+        assert self._frames is not None, "propagate before open"
+        frames, prompts, self._prompts = self._frames, self._prompts, []
+        start = prompts[0].position
+        key_shot = _read(frames, start)
+        masks = [_cut_prompt(key_shot.bgr, prompt, frames.size) for prompt in prompts]
+        objects = [_learn(key_shot.bgr, mask_HW) for mask_HW in masks]
+        origins = [_State(mask_HW, np.eye(2, 3), _centre(mask_HW)) for mask_HW in masks]
+        yield _full_size(start, origins, frames.size)
+        for positions in (range(start, len(frames)), range(start, -1, -1)):
+            states, before = origins, key_shot
+            for _, position in pairwise(positions):
+                shot = _read(frames, FramePosition(position))
+                states = [_step(known, state, before, shot) for known, state in zip(objects, states, strict=True)]
+                yield _full_size(FramePosition(position), states, frames.size)
+                before = shot
+
+    def close(self) -> None:
+        self._frames, self._prompts = None, []
+
+
+def _read(frames: FrameSource, position: FramePosition) -> _Shot:
+    image = frames.read(position)
+    check_frame_size(image.size, frames, position)
+    bgr = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
+    factor = _working_factor(frames.size)
+    if factor < 1:
+        bgr = cv2.resize(bgr, _working_size(frames.size), interpolation=cv2.INTER_AREA)
+    return _Shot(bgr.astype(np.uint8, copy=False), cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False))
+
+
+def _working_factor(size: ImageSize) -> float:
+    return min(1.0, MAX_SIDE_PX / max(size))
+
+
+def _working_size(size: ImageSize) -> ImageSize:
+    factor = _working_factor(size)
+    return ImageSize(max(1, round(size.width_px * factor)), max(1, round(size.height_px * factor)))
+
+
+def _full_size(position: FramePosition, states: list[_State], size: ImageSize) -> FrameMasks:
+    masks = [state.mask_HW for state in states]
+    if _working_factor(size) < 1:
+        masks = [cv2.resize(mask_HW.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5 for mask_HW in masks]
+    return FrameMasks(position, np.stack(masks))
+
+
+def _cut_prompt(image: Bgr, prompt: MaskPrompt, size: ImageSize) -> Mask:
+    width_px, height_px = _working_size(size)
+    sx, sy = width_px / size.width_px, height_px / size.height_px
+    box = prompt_box(prompt)
+    scaled = PixelBox(box.x1 * sx, box.y1 * sy, box.x2 * sx, box.y2 * sy)
+    points, negative_points = (
+        [PixelPoint(point.x * sx, point.y * sy) for point in listed] for listed in (prompt.points, prompt.negative_points)
+    )
+    return cut_box(image, scaled, points, negative_points)
+
+
+def _learn(image: Bgr, mask_HW: Mask) -> _Object:
+    """Remember the object's looks and which colours tell it from the rest of its key frame."""
+    inside, outside = _colour_counts(image, mask_HW), _colour_counts(image, ~grow(mask_HW, 3))
+    share = np.where(inside > 1e-6, inside / (inside + outside + 1e-9), 0)
+    return _Object(Template.of(image, mask_HW), share.astype(np.float32))
+
+
+def _colour_counts(image: Bgr, mask_HW: Mask) -> NDArray[np.float64]:
+    """Return the share of pixels in each colour bin, spread to the neighbouring bins."""
+    bins = 1 << COLOUR_BITS
+    counts = np.zeros((bins, bins, bins))
+    np.add.at(counts, _colour_bins(image[mask_HW]), 1.0)
+    spread = uniform_filter(counts, size=3, mode="constant")
+    return spread / max(spread.sum(), 1e-9)
+
+
+def _colour_bins(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.intp], ...]:
+    """Return the bin indices of pixels (…, 3), one array a channel."""
+    return tuple(np.moveaxis((pixels >> (8 - COLOUR_BITS)).astype(np.intp), -1, 0))
+
+
+def _step(known: _Object, state: _State, before: _Shot, shot: _Shot) -> _State:
+    """Follow one object from one frame to the next."""
+    template = known.template
+    if template is None:
+        return state
+    box = mask_box(state.mask_HW)
+    window = None if box is None else window_around(box, state.mask_HW.shape, round(max(32, 0.6 * max(box.x2 - box.x1, box.y2 - box.y1))))
+    motion = None if window is None else _motion(state, window, before, shot)
+    pose = state.pose if motion is None else chain(state.pose, motion)
+    match = template.register(pose, shot.bgr, shot.grey)
+    if _decides(match, template, MIN_AGREEMENT):
+        return _seen(_cut_match(match, shot), match.pose)
+    if window is not None:
+        mask_HW = _carry(known, state.mask_HW, window, before, shot)
+        hidden = _decides(match, template, MIN_AGREEMENT_HIDDEN) and _covered(mask_HW, match.agreeing_HW) > MIN_AGREEMENT
+        if hidden:
+            return _seen(_cut_match(match, shot), match.pose)
+        gone = np.count_nonzero(mask_HW) < MIN_FLOW_AREA * template.area_px
+        return _unseen(state) if gone else _seen(mask_HW, pose)
+    return _find_again(template, state, shot) or _unseen(state)
+
+
+def _covered(mask_HW: Mask, by_HW: Mask) -> float:
+    return np.count_nonzero(mask_HW & by_HW) / max(np.count_nonzero(mask_HW), 1)
+
+
+def _motion(state: _State, window: Window, before: _Shot, shot: _Shot) -> Pose | None:
+    return motion_of(state.mask_HW[window], dense_flow(before.grey[window], shot.grey[window]), window)
+
+
+def _decides(match: Match, template: Template, wanted: float) -> bool:
+    return match.agreement > wanted and int(np.count_nonzero(match.agreeing_HW)) > MIN_TEMPLATE_AREA * template.area_px
+
+
+def _cut_match(match: Match, shot: _Shot) -> Mask:
+    """Cut around the agreeing part of a placed template; small holes in it are noise, large ones something in front."""
+    closed = cv2.morphologyEx(match.agreeing_HW.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)).astype(np.bool_)
+    return cut_guess(shot.bgr, closed & match.placed_HW, match.agreeing_HW & shrink(match.placed_HW, 1))
+
+
+def _carry(known: _Object, mask_HW: Mask, window: Window, before: _Shot, shot: _Shot) -> Mask:
+    """Carry a mask along the flow and keep what still has the object's colours."""
+    flow_HW2 = dense_flow(shot.grey[window], before.grey[window])
+    rows, columns = np.indices(flow_HW2.shape[:2], np.float32)
+    carried = cv2.remap(mask_HW[window].astype(np.float32), columns + flow_HW2[..., 0], rows + flow_HW2[..., 1], cv2.INTER_LINEAR) > 0.5
+    guess_HW = np.zeros(mask_HW.shape, np.bool_)
+    guess_HW[window] = carried
+    cut_HW = cut_guess(shot.bgr, guess_HW, shrink(guess_HW, 3))
+    share_HW = known.colour_share[_colour_bins(shot.bgr)]
+    num_labels, labels_HW = cv2.connectedComponents(cut_HW.astype(np.uint8), connectivity=8)
+    kept = [label for label in range(1, num_labels) if share_HW[labels_HW == label].mean() > MIN_COLOUR]
+    return np.isin(labels_HW, kept)
+
+
+def _find_again(template: Template, state: _State, shot: _Shot) -> _State | None:
+    """Look for a lost object around the place where it vanished."""
+    radius_px = template.area_px**0.5 * (1.5 + 0.5 * state.num_lost)
+    pose = template.search(state.pose, shot.bgr, state.centre, radius_px)
+    if pose is None:
+        return None
+    match = template.register(pose, shot.bgr, shot.grey)
+    if not _decides(match, template, MIN_AGREEMENT_FOUND):
+        return None
+    mask_HW = _cut_match(match, shot)
+    # Part of a larger thing of the same colour has no edge where the template ends.
+    common, either = np.count_nonzero(mask_HW & match.placed_HW), np.count_nonzero(mask_HW | match.placed_HW)
+    return _seen(mask_HW, match.pose) if common > MIN_AGREEMENT_FOUND * either else None
+
+
+def _seen(mask_HW: Mask, pose: Pose) -> _State:
+    return _State(mask_HW, pose, _centre(mask_HW))
+
+
+def _unseen(state: _State) -> _State:
+    return replace(state, mask_HW=np.zeros_like(state.mask_HW), num_lost=state.num_lost + 1)
+
+
+def _centre(mask_HW: Mask) -> NDArray[np.float64]:
+    rows, columns = np.nonzero(mask_HW)
+    return np.array([columns.mean(), rows.mean()]) if len(rows) else np.zeros(2)

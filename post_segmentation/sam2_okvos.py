@@ -1,0 +1,11 @@
+"""The original's command: `python post_segmentation/sam2_okvos.py PREDICTIONS [--vis]`, the same as `seg-research segment PREDICTIONS`.
+
+Until the SAM 2 back-end lands, the default back-end is `grabcut`, which needs no weights.
+"""
+
+import sys
+
+from seg_research.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(["segment", *sys.argv[1:]]))

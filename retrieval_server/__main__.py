@@ -1,0 +1,31 @@
+"""`python -m retrieval_server`: the search server alone, as `running_server` starts it. People use `seg-research serve`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from retrieval_server.server import EXIT_USAGE, add_arguments, run, settings_from, stop_when_stdin_closes
+from seg_research.core.errors import UsageError
+
+
+def main() -> int:
+    """Serve; what the user must change is one line on stderr."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    parser = argparse.ArgumentParser(prog="python -m retrieval_server", description=__doc__)
+    add_arguments(parser)
+    parser.add_argument("--stop-with-stdin", action="store_true", help="shut down when standard input closes, as when the parent dies")
+    options = parser.parse_args()
+    if options.stop_with_stdin:
+        stop_when_stdin_closes()
+    try:
+        run(settings_from(options))
+    except UsageError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_USAGE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Run a policy over a prepared benchmark and write predictions.jsonl.
+
+Killed at any moment, the same command goes on where it stopped; a finished one does nothing. Greedy by default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from seg_research.core.errors import UsageError
+
+EXAMPLES = """examples:
+  seg-research predict --data outputs/mini/test_6_64_64.parquet --model outputs/tiny --text outputs/mini/local_KB/text_corpus.jsonl --out outputs/tiny_test/predictions.jsonl
+  seg-research predict --data data/OK_VOS/test_6_448_448.parquet --model Qwen3-VL-4B-Instruct --search-url http://127.0.0.1:8765 --out outputs/qwen/predictions.jsonl
+  seg-research predict --data outputs/mini/test_6_64_64.parquet --scripted expert --text outputs/mini/local_KB/text_corpus.jsonl --out outputs/expert/predictions.jsonl
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--data", type=Path, required=True, metavar="PARQUET", help="prepared samples (seg-research data, examples/data_preprocess)")
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--model", type=Path, metavar="FOLDER", help="a Qwen-VL checkpoint folder")
+    who.add_argument("--scripted", choices=("expert", "hostile"), help="a policy without a model: knows the truth, or tries to break things")
+    parser.add_argument("--out", type=Path, required=True, metavar="JSONL", help="predictions.jsonl to write or continue")
+    parser.add_argument("--settings", type=Path, metavar="FOLDER", help="folder with episode.json to use instead of the model's own")
+    parser.add_argument("--search-url", metavar="URL", help="a running search server")
+    parser.add_argument("--text", type=Path, metavar="JSONL", help="corpus for a search server started just for this run")
+    parser.add_argument("--images", type=Path, metavar="JSONL", help="image corpus for the same")
+    parser.add_argument("--rollouts", type=int, default=1, metavar="N", help="rollouts of each sample (default 1)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    parser.add_argument("--seed", type=int, default=0, help="of sampling (default 0)")
+    parser.add_argument("--group-size", type=int, default=16, metavar="N", help="rollouts generated together (default 16)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the model (default 2)")
+    parser.add_argument("--timings", action="store_true", help="add wall-clock seconds to each line")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predict."""
+    from tqdm import tqdm
+
+    from seg_research.cli.search_server import search_server
+    from seg_research.datasets.parquet import check_paths, read_samples
+
+    if options.rollouts < 1 or options.group_size < 1:
+        raise UsageError("--rollouts and --group-size must be at least 1")
+    samples = read_samples(options.data)[: options.limit]
+    check_paths(samples)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with search_server(options.search_url, options.text, options.images) as url, tqdm(total=len(samples) * options.rollouts, unit="rollout", desc="predict", file=sys.stderr) as bar:
+        count = asyncio.run(_predict(options, samples, url, bar.update))
+    print(f"{count.total} predictions in {options.out} ({count.written} new, {count.failed} failed)")
+    if count.failed:
+        print("some episodes were ended by a failing service; run the same command again to retry them", file=sys.stderr)
+    return 1 if count.failed else 0
+
+
+async def _predict(options: argparse.Namespace, samples: list, url: str, progress) -> object:  # noqa: ANN001
+    from seg_research.evaluation.predict import PredictionRun, fingerprint, predict
+    from seg_research.recipes.settings import load_settings
+    from seg_research.search.client import SearchClient
+
+    settings = load_settings(options.settings or options.model or Path())
+    recipe = settings.build_recipe()
+    identity = {
+        "policy": options.scripted or fingerprint(options.model),
+        "data": fingerprint(options.data),
+        "settings": settings,
+        "temperature": options.temperature,
+        "seed": options.seed,
+        "limit": options.limit,
+    }
+    async with SearchClient(url) as client:
+        run = PredictionRun(
+            recipe,
+            settings.limits,
+            recipe.build_tools(client, settings.view),
+            _policy_maker(options, settings),
+            identity,
+            num_rollouts=options.rollouts,
+            group_size=options.group_size,
+            timings=options.timings,
+        )
+        return await predict(run, samples, options.out, progress)
+
+
+def _policy_maker(options: argparse.Namespace, settings):  # noqa: ANN001, ANN202
+    from seg_research.policies.scripted import ScriptedPolicy, expert_script, hostile_script
+
+    if options.scripted:
+        policy = ScriptedPolicy(expert_script if options.scripted == "expert" else hostile_script)
+        return lambda group: policy
+    import torch
+
+    from seg_research.core.seeding import derive_seed
+    from seg_research.models.processor import load_processor
+    from seg_research.policies.chat_tokens import ChatTokens
+    from seg_research.policies.engine import Sampling, TransformersEngine
+    from seg_research.policies.local import LocalPolicy
+    from seg_research.policies.lockstep import Lockstep
+
+    torch.set_num_threads(options.threads)
+    processor = load_processor(options.model)
+    engine = TransformersEngine.load(options.model, processor)
+    sampling = Sampling(options.temperature, stop_strings=settings.build_recipe().stop_strings)
+    chat = ChatTokens(processor)
+
+    def make(group: int) -> LocalPolicy:
+        lockstep = Lockstep(engine, lambda turn: torch.manual_seed(derive_seed(options.seed, "predict", group, turn)))
+        return LocalPolicy(chat, lockstep, settings.limits, sampling, settings.max_prompt_tokens)
+
+    return make

@@ -1,0 +1,160 @@
+"""Run a policy over samples and write `predictions.jsonl`: one line a rollout, in the order of the data, safe against a kill at any moment.
+
+Rollouts run in fixed groups. A group that was interrupted is run again as a whole and only its missing lines are written, so a resumed file equals
+an uninterrupted one byte for byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seg_research.core.errors import InfraError, UsageError
+from seg_research.core.files import append_jsonl, read_jsonl, repair_jsonl, write_atomic
+from seg_research.core.transcript import StopReason, Transcript
+from seg_research.core.video import open_video, position_of
+from seg_research.datasets.sample import Sample
+from seg_research.env.limits import Limits
+from seg_research.env.policy import Policy
+from seg_research.env.runner import run_episode
+from seg_research.evaluation.records import episode_record
+from seg_research.protocol.verdict import read_verdict
+from seg_research.recipes.recipe import Recipe
+from seg_research.tools.base import Tool
+
+logger = logging.getLogger(__name__)
+
+Task = tuple[Sample, int]
+"""A sample and the number of the rollout."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRun:
+    """What to run.
+
+    Attributes:
+        make_policy: gives the policy of group 0, 1, …
+        identity: whatever shapes the result (model, data, seed, sizes); a file written under another identity is not continued.
+        num_rollouts: rollouts of each sample.
+        group_size: rollouts that run together; part of the identity of a result.
+        max_infra_share: stop when a larger share of episodes is ended by failing services.
+        timings: add wall-clock seconds to each line; such files differ from run to run.
+    """
+
+    recipe: Recipe
+    limits: Limits
+    tools: Sequence[Tool]
+    make_policy: Callable[[int], Policy]
+    identity: dict[str, Any]
+    num_rollouts: int = 1
+    group_size: int = 16
+    max_infra_share: float = 0.05
+    timings: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionCount:
+    """How a run ended: lines now in the file, lines written by this call, episodes lost to failing services (run again to retry them)."""
+
+    total: int
+    written: int
+    failed: int
+
+
+async def predict(run: PredictionRun, samples: Sequence[Sample], out: Path, progress: Callable[[int], None]) -> PredictionCount:
+    """Predict what `out` does not hold yet; `progress` is told how many rollouts were settled.
+
+    Raises:
+        UsageError: `out` was written under other settings, a frame is unreadable, or the disk is full.
+        InfraError: too many episodes were ended by failing services.
+    """
+    tasks = [(sample, rollout) for sample in samples for rollout in range(run.num_rollouts)]
+    _claim(out, {**run.identity, "num_rollouts": run.num_rollouts, "group_size": run.group_size, "limits": repr(run.limits)})
+    done = _finished(out)
+    written = failed = 0
+    for index, start in enumerate(range(0, len(tasks), run.group_size)):
+        group = tasks[start : start + run.group_size]
+        missing = [task for task in group if _key(task) not in done]
+        if missing:
+            transcripts = await _run_group(run, group, index)
+            for task, transcript in zip(group, transcripts, strict=True):
+                if _key(task) in done:
+                    continue
+                if transcript.stop is StopReason.INFRA:
+                    failed += 1
+                    logger.warning("sample %s: %s", task[0].sample_id, transcript.error)
+                    continue
+                append_jsonl(out, _line(run, task, transcript))
+                written += 1
+            _check_services(failed, written, run.max_infra_share, transcripts)
+        progress(len(group))
+    return PredictionCount(len(done) + written, written, failed)
+
+
+async def _run_group(run: PredictionRun, group: Sequence[Task], index: int) -> list[Transcript]:
+    policy = run.make_policy(index)
+    # All conversations join before the first one starts: the group's batches must not depend on timing.
+    episodes = [(run.recipe.episode(sample, run.limits), policy.converse(sample, rollout)) for sample, rollout in group]
+    return list(await asyncio.gather(*(run_episode(episode, conversation, run.tools) for episode, conversation in episodes)))
+
+
+def _line(run: PredictionRun, task: Task, transcript: Transcript) -> dict[str, Any]:
+    sample, rollout = task
+    keyframe = read_verdict(transcript).keyframe
+    position = None if keyframe is None else position_of(keyframe, open_video(sample.video_path).names)
+    score = run.recipe.rubric.score(transcript, sample.truth)
+    record = episode_record(sample, transcript, score, rollout=rollout, keyframe_position=position)
+    if run.timings:
+        record["timings"] = {
+            "generate_s": sum(turn.seconds for turn in transcript.model_turns),
+            "tools_s": sum(observation.seconds for observation in transcript.observations),
+        }
+    return record
+
+
+def _key(task: Task) -> tuple[str, int]:
+    return task[0].sample_id, task[1]
+
+
+def _finished(out: Path) -> set[tuple[str, int]]:
+    if not out.is_file():
+        return set()
+    cut = repair_jsonl(out)
+    if cut:
+        logger.warning("%s: the last line was unfinished (%d bytes); it is predicted again", out, cut)
+    return {(str(row["id"]), int(row["sample_idx"])) for row in read_jsonl(out)}
+
+
+def _claim(out: Path, identity: dict[str, Any]) -> None:
+    """Refuse to continue a file that other settings wrote."""
+    claim = out.with_suffix(".run.json")
+    text = json.dumps(identity, indent=1, sort_keys=True, default=str) + "\n"
+    if out.is_file() and claim.is_file() and claim.read_text(encoding="utf-8") != text:
+        before = json.loads(claim.read_text(encoding="utf-8"))
+        changed = [key for key in identity if before.get(key) != json.loads(text)[key]]
+        raise UsageError(f"{out}: was written with other settings ({', '.join(changed)} differ); choose another --out or delete the file")
+    write_atomic(claim, text)
+
+
+def _check_services(failed: int, written: int, limit: float, transcripts: Sequence[Transcript]) -> None:
+    if failed > max(1, limit * (failed + written)):
+        last = next((t.error for t in reversed(transcripts) if t.error), "")
+        raise InfraError(f"{failed} of {failed + written} episodes were ended by a failing service; what succeeded is kept. The last one: {last}")
+
+
+def fingerprint(path: Path) -> str:
+    """Hash the content of a file, or of the weights and configuration of a checkpoint folder."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in {".json", ".safetensors", ".bin"})
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]

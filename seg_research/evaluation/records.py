@@ -1,0 +1,107 @@
+"""A finished episode as one JSON object: the line of `predictions.jsonl` and of the training log."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from seg_research.core.transcript import Action, ModelTurn, Observation, Transcript
+from seg_research.datasets.sample import GroundTruth, Sample
+from seg_research.protocol.actions import Answer, FormatFault, ObjectRegion, Search, SelectKeyframe
+from seg_research.protocol.verdict import count_searches, read_verdict
+from seg_research.rewards.rubric import Score
+
+SCHEMA_VERSION = 1
+
+
+def episode_record(sample: Sample, transcript: Transcript, score: Score, *, rollout: int, keyframe_position: int | None) -> dict[str, Any]:
+    """Describe an episode; also carries the fields that the existing post-segmentation scripts of this field read.
+
+    Args:
+        keyframe_position: index of the key frame in the whole video; None where there is no key frame.
+    """
+    keyframe, answer = read_verdict(transcript)
+    shown = keyframe is not None and keyframe_position is not None
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "id": sample.sample_id,
+        "sample_idx": rollout,
+        "video_path": str(sample.video_path),
+        "frame_names": [frame.path.stem for frame in sample.frames],
+        "query": sample.question,
+        "ability": sample.ability,
+        "data_source": sample.data_source,
+        "turns": [_turn(turn) for turn in transcript.turns],
+        "keyframe": {"id": keyframe, "position": keyframe_position} if shown else None,
+        "objects": [_region(region) for region in answer.objects] if answer and shown else [],
+        "stop_reason": transcript.stop,
+        "error": transcript.error,
+        "rewards": score.terms,
+        "num_search": count_searches(transcript),
+        "timings": {},
+        "input": "\n".join(f"{m.role}: {m.plain()}" for m in transcript.prompt),
+        "output": _flat(transcript),
+        "gts": None if sample.truth is None else _truth(sample.truth),
+        "score": score.total,
+    }
+
+
+def _turn(turn: ModelTurn | Observation) -> dict[str, Any]:
+    if isinstance(turn, ModelTurn):
+        return {"role": "assistant", "text": turn.text, "action": _action(turn.action), "num_tokens": turn.num_tokens, "images": []}
+    return {
+        "role": turn.message.role,
+        "text": turn.message.plain(),
+        "action": None,
+        "tool": turn.tool,
+        "outcome": turn.outcome,
+        "observation_summary": turn.summary,
+        "images": [image.source for image in turn.message.images],
+    }
+
+
+def _action(action: Action) -> dict[str, Any]:
+    match action:
+        case Search(kind=kind, query=query):
+            return {"kind": "search", "tool": kind, "query": query}
+        case SelectKeyframe(frame_id=frame_id):
+            return {"kind": "keyframe", "frame_id": frame_id}
+        case Answer(objects=objects):
+            return {"kind": "answer", "objects": [_region(region) for region in objects]}
+        case FormatFault(kind=kind, detail=detail):
+            return {"kind": "fault", "fault": kind, "detail": detail}
+        case _:
+            return {"kind": type(action).__name__}
+
+
+def _region(region: ObjectRegion) -> dict[str, Any]:
+    return {
+        "box_norm1000": region.box.as_list() if region.box else None,
+        "points_norm1000": [[p.x, p.y] for p in region.points],
+        "negative_points_norm1000": [[p.x, p.y] for p in region.negative_points],
+    }
+
+
+def _flat(transcript: Transcript) -> str:
+    """Write the episode after its prompt as one ChatML string, pictures as <image>."""
+    pieces = [
+        f"{turn.text}<|im_end|>\n"
+        if isinstance(turn, ModelTurn)
+        else f"<|im_start|>{turn.message.role}\n{turn.message.plain()}<|im_end|>\n<|im_start|>assistant\n"
+        for turn in transcript.turns
+    ]
+    return "".join(pieces)
+
+
+def _truth(truth: GroundTruth) -> str:
+    return json.dumps(
+        {
+            str(frame_id): {
+                "bbox_2d": target.box.as_list(),
+                "point_2d": [target.point.x, target.point.y],
+                "area": target.area,
+                "max_conn_area": target.max_conn_area,
+            }
+            for frame_id, target in truth.frames.items()
+        }
+    )

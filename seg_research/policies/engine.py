@@ -1,0 +1,193 @@
+"""Generate with a transformers model: many conversations at once, tokens in and tokens out, never through text.
+
+The verl rollout server and the local policy both use this engine. Requests that wait at the same moment and sample alike become one padded batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from seg_research.core.errors import InfraError
+from seg_research.core.transcript import FinishReason
+from seg_research.models.processor import IMAGE_TOKEN, VISION_TOKENS
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample; temperature 0 is greedy."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    stop_strings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One generation to come.
+
+    Attributes:
+        prompt_ids: everything so far, picture placeholders expanded, (L,).
+        images: one for each placeholder run, in order.
+    """
+
+    prompt_ids: Sequence[int]
+    images: Sequence[Image.Image]
+    max_tokens: int
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Sampled tokens and their log-probabilities under the untruncated distribution at the sampling temperature, as the trainer computes them."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: FinishReason
+
+
+@dataclass(slots=True)
+class _Pending:
+    request: Request
+    future: asyncio.Future[Completion] = field(repr=False)
+
+
+class TransformersEngine:
+    """A model, its processor, and a queue in front of them."""
+
+    def __init__(self, model: Any, processor: Any, *, max_batch: int = 32, gather_s: float = 0.01) -> None:
+        """Wrap a loaded model; `gather_s` is how long a first request waits for company."""
+        self.model, self.processor, self.tokenizer = model, processor, processor.tokenizer
+        self._max_batch, self._gather_s = max_batch, gather_s
+        self._queue: list[_Pending] = []
+        self._drain: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="generate")
+        known = self.tokenizer.get_vocab()
+        self._banned = [known[token] for token in VISION_TOKENS if token in known]
+        self._image_id = known[IMAGE_TOKEN]
+
+    @classmethod
+    def load(cls, path: Path, processor: Any, **options: Any) -> TransformersEngine:
+        """Load a checkpoint folder: bf16 on a GPU, fp32 elsewhere."""
+        from transformers import AutoModelForImageTextToText
+
+        on_gpu = torch.cuda.is_available()
+        model = AutoModelForImageTextToText.from_pretrained(
+            path, dtype=torch.bfloat16 if on_gpu else torch.float32, attn_implementation="sdpa"
+        )
+        return cls(model.to("cuda" if on_gpu else "cpu").eval(), processor, **options)
+
+    async def generate(self, request: Request) -> Completion:
+        """Generate one turn.
+
+        Raises:
+            InfraError: the model failed.
+        """
+        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Pending(request, future))
+        if self._drain is None or self._drain.done():
+            self._drain = asyncio.create_task(self._drain_queue())
+        return await future
+
+    async def run_batch(self, requests: Sequence[Request]) -> list[Completion]:
+        """Generate for exactly these requests, in one batch of their own; all must sample alike."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._generate, requests)
+
+    async def _drain_queue(self) -> None:
+        await asyncio.sleep(self._gather_s)
+        while self._queue:
+            sampling = self._queue[0].request.sampling
+            batch = [p for p in self._queue if p.request.sampling == sampling][: self._max_batch]
+            taken = {id(p) for p in batch}
+            self._queue = [p for p in self._queue if id(p) not in taken]
+            try:
+                completions = await self.run_batch([p.request for p in batch])
+            except RuntimeError as error:
+                logger.exception("generation failed for a batch of %d", len(batch))
+                for pending in batch:
+                    pending.future.set_exception(InfraError(f"the model failed to generate: {error}"))
+                continue
+            for pending, completion in zip(batch, completions, strict=True):
+                if not pending.future.done():
+                    pending.future.set_result(completion)
+
+    @torch.no_grad()
+    def _generate(self, requests: Sequence[Request]) -> list[Completion]:
+        sampling = requests[0].sampling
+        inputs = self._batch_inputs(requests)
+        width = inputs["input_ids"].shape[1]
+        greedy = sampling.temperature == 0
+        options: dict[str, Any] = {"do_sample": not greedy, "suppress_tokens": self._banned, "pad_token_id": self.tokenizer.pad_token_id}
+        if not greedy:
+            options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": max(sampling.top_k, 0)}
+        if sampling.stop_strings:
+            options |= {"stop_strings": list(sampling.stop_strings), "tokenizer": self.tokenizer}
+        output = self.model.generate(
+            **inputs,
+            **options,
+            max_new_tokens=max(r.max_tokens for r in requests),
+            return_dict_in_generate=True,
+            output_logits=True,
+            use_cache=True,
+        )
+        sampled = output.sequences[:, width:]
+        logits_BLV = torch.stack(output.logits, dim=1).float() / (1.0 if greedy else sampling.temperature)
+        logprobs = torch.log_softmax(logits_BLV, dim=-1).gather(2, sampled.unsqueeze(2)).squeeze(2)
+        return [
+            self._cut(row, lp, request) for row, lp, request in zip(sampled.tolist(), logprobs.tolist(), requests, strict=True)
+        ]
+
+    def _cut(self, token_ids: list[int], logprobs: list[float], request: Request) -> Completion:
+        """Cut one row of the batch where its own turn ended; the batch ran on until its longest row was done."""
+        end = self.tokenizer.eos_token_id
+        stops = request.sampling.stop_strings
+        for index in range(min(len(token_ids), request.max_tokens)):
+            ended = token_ids[index] == end
+            if not ended and stops:
+                # A stop string spans a handful of tokens; only the tail can complete it.
+                tail = self.tokenizer.decode(token_ids[max(0, index - 15) : index + 1])
+                ended = any(stop in tail for stop in stops)
+            if ended:
+                return Completion(tuple(token_ids[: index + 1]), tuple(logprobs[: index + 1]), FinishReason.STOP)
+        limit = request.max_tokens
+        return Completion(tuple(token_ids[:limit]), tuple(logprobs[:limit]), FinishReason.LENGTH)
+
+    def _batch_inputs(self, requests: Sequence[Request]) -> dict[str, torch.Tensor]:
+        """Left-pad the prompts and stack the pictures of the whole batch, in token order."""
+        width = max(len(r.prompt_ids) for r in requests)
+        ids_BL = torch.full((len(requests), width), self.tokenizer.pad_token_id)
+        mask_BL = torch.zeros_like(ids_BL)
+        for row, request in enumerate(requests):
+            ids_BL[row, width - len(request.prompt_ids) :] = torch.tensor(request.prompt_ids)
+            mask_BL[row, width - len(request.prompt_ids) :] = 1
+        inputs = {"input_ids": ids_BL, "attention_mask": mask_BL}
+        pictures = [image for request in requests for image in request.images]
+        if pictures:
+            features = self.processor.image_processor(images=pictures, return_tensors="pt")
+            inputs |= {
+                "pixel_values": features["pixel_values"].to(self.model.dtype),
+                "image_grid_thw": features["image_grid_thw"],
+                "mm_token_type_ids": ((ids_BL == self._image_id) & (mask_BL == 1)).long(),
+            }
+        return {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+
+    def load_weights(self, named: Mapping[str, torch.Tensor]) -> None:
+        """Replace weights in place.
+
+        Raises:
+            InfraError: a name is unknown: the trainer holds another model.
+        """
+        _, unexpected = self.model.load_state_dict(dict(named), strict=False)
+        if unexpected:
+            raise InfraError(f"weight sync: {len(unexpected)} unknown parameters, e.g. {unexpected[:3]}")

@@ -1,0 +1,39 @@
+"""What an episode finally claims: the last key frame that was really shown before the answer, and the answer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from seg_research.core.transcript import Outcome, Transcript
+from seg_research.core.video import FrameId
+from seg_research.protocol.actions import Answer, Search, SelectKeyframe
+
+
+class Verdict(NamedTuple):
+    """Key frame and answer; each None where the policy gave none. An answer without a key frame locates nothing."""
+
+    keyframe: FrameId | None
+    answer: Answer | None
+
+
+def read_verdict(transcript: Transcript) -> Verdict:
+    """Read the verdict from typed model turns. A key frame counts if its picture was shown; the last one before the answer wins."""
+    keyframe: FrameId | None = None
+    for turn, observation in transcript.exchanges():
+        match turn.action:
+            case SelectKeyframe(frame_id=frame_id) if observation is not None and observation.outcome is Outcome.OK:
+                keyframe = frame_id
+            case Answer() as answer:
+                return Verdict(keyframe, answer)
+            case _:
+                pass
+    return Verdict(keyframe, None)
+
+
+def count_searches(transcript: Transcript, *, answered_only: bool = False) -> int:
+    """Count searches that reached the tool; with `answered_only`, those that found something."""
+    wanted = {Outcome.OK} if answered_only else {Outcome.OK, Outcome.EMPTY, Outcome.REJECTED, Outcome.INFRA}
+    return sum(
+        isinstance(turn.action, Search) and observation is not None and observation.outcome in wanted
+        for turn, observation in transcript.exchanges()
+    )

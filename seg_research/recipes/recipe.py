@@ -1,0 +1,68 @@
+"""What makes one system differ from another, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from PIL import Image
+
+from seg_research.core.transcript import ImageRef, Message, Text
+from seg_research.core.video import read_image
+from seg_research.datasets.sample import Sample
+from seg_research.env.episode import Episode, Parse
+from seg_research.env.limits import Limits
+from seg_research.protocol.prompts import IMAGE_PLACEHOLDER, build_messages
+from seg_research.protocol.sanitise import neutralise
+from seg_research.rewards.rubric import Rubric
+from seg_research.tools.base import Tool
+from seg_research.tools.search import Searcher
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSizes:
+    """Sizes at which pictures are shown, in pixels of their square side; multiples of the model's patch factor."""
+
+    keyframe_px: int = 864
+    search_image_px: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One system.
+
+    Attributes:
+        parse: reads a model turn.
+        stop_strings: a generation ends behind the first of these.
+        rubric: what is rewarded.
+        build_tools: makes the tools from a search client and view sizes.
+        brief_prompt: leave the instructions out of the system message.
+    """
+
+    name: str
+    parse: Parse
+    stop_strings: tuple[str, ...]
+    rubric: Rubric
+    build_tools: Callable[[Searcher, ViewSizes], tuple[Tool, ...]]
+    brief_prompt: bool = False
+
+    def episode(self, sample: Sample, limits: Limits) -> Episode:
+        """Start an episode on a sample; reads its offered frames."""
+        return Episode(sample, opening_messages(sample, brief=self.brief_prompt), self.parse, limits)
+
+
+def opening_messages(sample: Sample, *, brief: bool = False) -> tuple[Message, ...]:
+    """Build the opening chat with the offered frames at their shown size."""
+    frames = iter(sample.frames)
+    messages: list[Message] = []
+    for row in build_messages(neutralise(sample.question), sample.ability, [f.frame_id for f in sample.frames], brief=brief):
+        parts: list[Text | ImageRef] = []
+        for index, text in enumerate(row["content"].split(IMAGE_PLACEHOLDER)):
+            if index:
+                frame = next(frames)
+                picture = read_image(frame.path).resize(tuple(frame.shown_size), Image.Resampling.LANCZOS)
+                parts.append(ImageRef(picture, str(frame.path), f"frame {frame.frame_id}"))
+            if text:
+                parts.append(Text(text))
+        messages.append(Message(row["role"], tuple(parts)))
+    return tuple(messages)

@@ -1,0 +1,48 @@
+"""Was the way there well made? Format and tapering search terms (specs seg_research §5.2, §5.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seg_research.core.transcript import Outcome, Transcript
+from seg_research.datasets.sample import GroundTruth
+from seg_research.protocol.actions import FormatFault, Search
+from seg_research.protocol.verdict import read_verdict
+
+
+@dataclass(frozen=True, slots=True)
+class WellFormed:
+    """1 where the episode ends in an answer on a shown key frame, every turn was valid and every turn began with a thought; else 0."""
+
+    name: str = "format"
+
+    def __call__(self, transcript: Transcript, truth: GroundTruth | None = None) -> float:
+        """Score one transcript; the ground truth is not needed."""
+        keyframe, answer = read_verdict(transcript)
+        if keyframe is None or answer is None:
+            return 0.0
+        turns = transcript.model_turns
+        return float(all(turn.thinking and not isinstance(turn.action, FormatFault) for turn in turns))
+
+
+@dataclass(frozen=True, slots=True)
+class Tapering:
+    """1 - (1 - p)^k with k = distinct answered searches (at most `cap`) + format; in [0, 1), each further search pays less.
+
+    Paid only to trajectories that answer: the original pays seven unanswered searches more than any answer (findings B5b).
+    """
+
+    p: float = 0.7
+    cap: int = 10
+    name: str = "tapering"
+
+    def __call__(self, transcript: Transcript, truth: GroundTruth | None = None) -> float:
+        """Score one transcript; the ground truth is not needed."""
+        if read_verdict(transcript).answer is None:
+            return 0.0
+        distinct = {
+            (turn.action.kind, turn.action.query.casefold())
+            for turn, observation in transcript.exchanges()
+            if isinstance(turn.action, Search) and turn.thinking and observation is not None and observation.outcome is Outcome.OK
+        }
+        return 1 - (1 - self.p) ** (min(len(distinct), self.cap) + WellFormed()(transcript))

@@ -1,0 +1,220 @@
+"""The only HTTP client of the search server. Everything that comes back is bounded and validated before anything looks at it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import io
+import logging
+import random
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ValidationError
+
+from retrieval_server.schemas import Health, Hit, Problem, SearchResponse
+from seg_research.core.errors import InfraError, ToolError, UsageError
+from seg_research.protocol.sanitise import neutralise
+
+MAX_REPLY_BYTES = 8 << 20
+MAX_IMAGE_PIXELS = 1 << 20
+_MAX_DETAIL_CHARS = 300
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.1, 2.0
+_REFUSED = frozenset({400, 413, 422})
+"""The query is at fault. Any other 4xx but 429 says that this is not a search server of ours."""
+_IMAGE_PREFIX = "data:image/jpeg;base64,"
+_logger = logging.getLogger(__name__)
+_Reply = TypeVar("_Reply", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHit:
+    """One result; `image` is decoded RGB, or None for passages and for pictures that could not be had."""
+
+    title: str
+    text: str
+    score: float
+    source: str
+    image: Image.Image | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOutcome:
+    """Hits, best first, and what it took to get them."""
+
+    hits: tuple[SearchHit, ...]
+    took_s: float
+    attempts: int
+
+
+class _Retryable(Exception):
+    """This attempt failed in a way that another one may not."""
+
+    def __init__(self, reason: str, pause_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.pause_s = pause_s
+
+
+class SearchClient:
+    """Asks one search server; `async with SearchClient(url) as client`.
+
+    Keeps its connections open between requests, so it belongs to the event loop that first uses it: one client per loop.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        deadline_s: float = 20.0,
+        attempts: int = 4,
+        max_connections: int = 64,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """Prepare a client; nothing is sent yet.
+
+        Args:
+            base_url: as `seg-research serve` prints it.
+            deadline_s: for a whole call, all attempts and pauses together.
+            attempts: tries per call at most.
+            max_connections: calls above that number wait for a free connection, within their deadline.
+            transport: replaces the network, for tests.
+
+        Raises:
+            UsageError: the address is not http(s)://host[:port].
+        """
+        parts = urlsplit(base_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise UsageError(f"search server address {base_url!r}: expected http://host:port, as `seg-research serve` prints it")
+        self.base_url = base_url.rstrip("/")
+        self._deadline_s = deadline_s
+        self._attempts = attempts
+        self._http = httpx.AsyncClient(
+            base_url=self.base_url,
+            timeout=deadline_s,
+            limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
+            headers={"Accept-Encoding": "identity"},
+            trust_env=False,
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._http.aclose()
+
+    async def search(self, query: str, kind: Literal["text", "image"], top_k: int) -> SearchOutcome:
+        """Look a query up.
+
+        Raises:
+            ToolError: the server refuses the query; the text says why and may be shown to the policy.
+            InfraError: no usable answer within the deadline.
+        """
+        started = time.perf_counter()
+        reply, attempts = await self._call("POST", "/search", SearchResponse, {"query": query, "kind": kind, "top_k": top_k})
+        hits = await asyncio.to_thread(lambda: tuple(_decode(hit) for hit in reply.hits[:top_k]))
+        return SearchOutcome(hits, time.perf_counter() - started, attempts)
+
+    async def health(self) -> Health:
+        """Ask what the server serves.
+
+        Raises:
+            InfraError: no usable answer within the deadline.
+        """
+        return (await self._call("GET", "/healthz", Health))[0]
+
+    async def _call(self, method: str, path: str, schema: type[_Reply], body: dict[str, Any] | None = None) -> tuple[_Reply, int]:
+        """Return the validated reply and the number of attempts."""
+        problem, attempt = "no answer yet", 0
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                for attempt in range(1, self._attempts + 1):
+                    try:
+                        return _validated(schema, await self._attempt(method, path, body), self.base_url), attempt
+                    except (_Retryable, httpx.TransportError) as error:
+                        problem = str(error) or type(error).__name__
+                        pause_s = error.pause_s if isinstance(error, _Retryable) else 0.0
+                    if attempt < self._attempts:
+                        backoff_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))
+                        await asyncio.sleep(pause_s + random.uniform(0.5, 1.0) * backoff_s)
+        except TimeoutError:
+            problem += f"; gave up at the deadline of {self._deadline_s:g} s"
+        raise InfraError(
+            f"search server {self.base_url}: no answer after {attempt} attempt(s) ({problem}); "
+            f"is it running? Start one with: seg-research serve --text CORPUS.jsonl --port {urlsplit(self.base_url).port or 80}"
+        )
+
+    async def _attempt(self, method: str, path: str, body: dict[str, Any] | None) -> bytes:
+        async with self._http.stream(method, path, json=body) as response:
+            content = await self._read(response)
+        status = response.status_code
+        if status == 200:
+            return content
+        if status == 429 or status >= 500:
+            raise _Retryable(f"HTTP {status}: {_detail(content)}", _retry_after_s(response))
+        if status in _REFUSED:
+            raise ToolError(_detail(content))
+        reason = f"HTTP {status} for {path}: {_detail(content)}"
+        raise InfraError(f"search server {self.base_url}: {reason}; does this address belong to `seg-research serve`?")
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        content = bytearray()
+        # Raw: a compressed reply was not asked for, and unpacking one could take any amount of memory.
+        async for chunk in response.aiter_raw():
+            content += chunk
+            if len(content) > MAX_REPLY_BYTES:
+                raise InfraError(f"search server {self.base_url}: reply larger than {MAX_REPLY_BYTES} bytes; ask for fewer hits")
+        return bytes(content)
+
+
+def _validated(schema: type[_Reply], content: bytes, base_url: str) -> _Reply:
+    try:
+        return schema.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise InfraError(
+            f"search server {base_url}: unusable reply ({where}: {first['msg'][:_MAX_DETAIL_CHARS]}); "
+            "client and server must be of the same version of seg_research"
+        ) from None
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    """Read Retry-After in seconds; its date form is not honoured."""
+    stated = response.headers.get("Retry-After", "")
+    return float(stated) if stated.isascii() and stated.isdigit() and len(stated) < 6 else 0.0
+
+
+def _detail(content: bytes) -> str:
+    """Extract the server's reason, short and harmless: the policy may be shown it."""
+    try:
+        detail = Problem.model_validate_json(content).detail
+    except ValidationError:
+        detail = content[:_MAX_DETAIL_CHARS].decode("utf-8", "replace")
+    return neutralise(" ".join(detail.split()))[:_MAX_DETAIL_CHARS] or "no reason given"
+
+
+def _decode(hit: Hit) -> SearchHit:
+    image = None if hit.image is None else _decode_image(hit.image, hit.source)
+    return SearchHit(hit.title, hit.text, hit.score, hit.source, image)
+
+
+def _decode_image(url: str, source: str) -> Image.Image | None:
+    """Decode a JPEG data URL as RGB; None where it is anything else, is broken, or is larger than our server would send."""
+    try:
+        if not url.startswith(_IMAGE_PREFIX):
+            raise ValueError("not a JPEG data URL")
+        raw = base64.b64decode(url[len(_IMAGE_PREFIX) :], validate=True)
+        with Image.open(io.BytesIO(raw), formats=("JPEG",)) as image:
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels")
+            return image.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, binascii.Error, Image.DecompressionBombError) as error:
+        _logger.warning("search result %.80r: picture dropped (%s)", source, error)
+        return None

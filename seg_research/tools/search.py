@@ -1,0 +1,90 @@
+"""Look things up through the search server and lay the results out for the policy. Everything that comes back is hostile text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+from seg_research.core.transcript import Action, ImageRef, Message, Observation, Outcome, Text
+from seg_research.datasets.sample import Sample
+from seg_research.protocol.actions import Search, SearchKind
+from seg_research.protocol.sanitise import neutralise
+from seg_research.search.client import SearchHit, SearchOutcome
+
+_SERVER_KIND = {SearchKind.TEXT: "text", SearchKind.IMAGE: "image"}
+
+
+class Searcher(Protocol):
+    """What this tool needs of a search client."""
+
+    async def search(self, query: str, kind: str, top_k: int) -> SearchOutcome:
+        """Look a query up.
+
+        Raises:
+            ToolError: the query is unusable.
+            InfraError: the service failed after its retries.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SearchTool:
+    """Search text passages or pictures.
+
+    Attributes:
+        searcher: client of the search server.
+        top_k_text, top_k_images: number of results shown (published: 2 and 1).
+        body_chars: passages are cut to this length, with an ellipsis (published: 320).
+        image_side_px: pictures are squashed to this square (published: 256).
+    """
+
+    searcher: Searcher
+    top_k_text: int = 2
+    top_k_images: int = 1
+    body_chars: int = 320
+    image_side_px: int = 256
+    name: str = "search"
+
+    def accepts(self, action: Action) -> bool:
+        """Accept a search of either kind."""
+        return isinstance(action, Search)
+
+    async def run(self, action: Action, sample: Sample) -> Observation:
+        """Search and lay out the hits between <information> tags."""
+        assert isinstance(action, Search)
+        top_k = self.top_k_text if action.kind is SearchKind.TEXT else self.top_k_images
+        found = await self.searcher.search(action.query, _SERVER_KIND[action.kind], top_k)
+        with_pictures = action.kind is SearchKind.IMAGE
+        hits = [hit for hit in found.hits if hit.image is not None or not with_pictures]
+        parts: list[Text | ImageRef] = [Text("<information>\n")]
+        for rank, hit in enumerate(hits, 1):
+            parts += self._lay_out(rank, hit, with_pictures=with_pictures)
+        if not hits:
+            parts.append(Text("Nothing was found.\n"))
+        parts.append(Text("</information>"))
+        summary = " | ".join(hit.title for hit in hits) or "nothing found"
+        return Observation(Message("user", _joined(parts)), action.kind, Outcome.OK if hits else Outcome.EMPTY, summary)
+
+    def _lay_out(self, rank: int, hit: SearchHit, *, with_pictures: bool) -> list[Text | ImageRef]:
+        title = neutralise(" ".join(hit.title.split()))[: self.body_chars]
+        if with_pictures:
+            assert hit.image is not None
+            picture = hit.image.convert("RGB").resize((self.image_side_px, self.image_side_px), Image.Resampling.LANCZOS)
+            return [Text(f"{rank}. (Title: {title}) "), ImageRef(picture, hit.source, title), Text("\n")]
+        body = neutralise(" ".join(hit.text.split()))
+        if len(body) > self.body_chars:
+            body = body[: self.body_chars - 1] + "…"
+        return [Text(f"{rank}. (Title: {title}) {body}\n")]
+
+
+def _joined(parts: list[Text | ImageRef]) -> tuple[Text | ImageRef, ...]:
+    """Merge neighbouring texts, so that a chat template sees as few parts as possible."""
+    merged: list[Text | ImageRef] = []
+    for part in parts:
+        if isinstance(part, Text) and merged and isinstance(merged[-1], Text):
+            merged[-1] = Text(merged[-1].text + part.text)
+        else:
+            merged.append(part)
+    return tuple(merged)

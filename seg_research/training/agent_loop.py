@@ -1,0 +1,77 @@
+"""The episode inside verl: one `run()` is one trajectory, scored from its transcript by the recipe's rubric."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutput
+
+from seg_research.core.errors import InfraError, UsageError
+from seg_research.core.transcript import StopReason, Transcript
+from seg_research.datasets.parquet import sample_of
+from seg_research.env.runner import run_episode
+from seg_research.protocol.verdict import count_searches
+from seg_research.rewards.rubric import Score
+from seg_research.training.conversation import VerlConversation
+from seg_research.training.dataset import FRAMES_KEY
+from seg_research.training.host import Host
+
+logger = logging.getLogger(__name__)
+
+
+class SegAgentLoop(AgentLoopBase):
+    """Runs one episode. What can be built once a process (recipe, tools, search client, guards) lives in `Host`."""
+
+    async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
+        """Run and score one episode.
+
+        Raises:
+            InfraError: a service failed for good; verl then drops the whole group, which keeps it out of every baseline.
+            UsageError: the prompt does not fit, or a guard stopped the run.
+        """
+        host = Host.of_process(self.config)
+        try:
+            return await self._run(host, sampling_params, row)
+        except Exception:
+            # Boundary: verl reports a failed trajectory in one log line among thousands.
+            logger.exception("episode of sample %s failed", row.get("id"))
+            raise
+
+    async def _run(self, host: Host, sampling_params: dict[str, Any], row: dict[str, Any]) -> AgentLoopOutput:
+        sample = sample_of({**row, "images": row[FRAMES_KEY]}, f"sample {row.get('id')}")
+        episode = await asyncio.to_thread(host.recipe.episode, sample, host.settings.limits)
+        conversation = VerlConversation(self, sampling_params, host.recipe.stop_strings, host.settings.limits)
+        transcript = await run_episode(episode, conversation, await host.tools())
+        score = host.recipe.rubric.score(transcript, sample.truth)
+        host.record(sample, transcript, score, row)
+        if transcript.stop is StopReason.PROMPT_TOO_LONG:
+            raise host.abort(
+                f"the prompt of sample {sample.sample_id} is longer than data.max_prompt_length={self.rollout_config.prompt_length}; "
+                "raise it, or prepare the data with fewer or smaller frames"
+            )
+        if transcript.stop is StopReason.INFRA or score.total is None:
+            raise InfraError(f"sample {sample.sample_id}: {transcript.error or 'no ground truth to score against'}")
+        return _output(conversation, transcript, score)
+
+
+def _output(conversation: VerlConversation, transcript: Transcript, score: Score) -> AgentLoopOutput:
+    trace = conversation.tokens()
+    if not trace.response_ids:
+        raise UsageError(f"sample {transcript.sample_id}: the model generated nothing")
+    terms = {name: 0.0 if value is None else float(value) for name, value in score.terms.items()}
+    extra = {"turn_scores": [], "tool_rewards": [], **conversation.global_steps}
+    extra["reward_extra_info"] = {"num_search": float(count_searches(transcript)), **terms}
+    tool_seconds = sum(observation.seconds for observation in transcript.observations)
+    return AgentLoopOutput(
+        prompt_ids=list(trace.prompt_ids),
+        response_ids=list(trace.response_ids),
+        response_mask=list(trace.response_mask),
+        response_logprobs=list(trace.response_logprobs),
+        multi_modal_data={"images": conversation.images},
+        reward_score=score.total,
+        num_turns=len(transcript.turns) + 1,
+        metrics={**conversation.metrics, "tool_calls": tool_seconds},
+        extra_fields=extra,
+    )

@@ -1,0 +1,167 @@
+"""Compose a run's configuration, check it before anything starts, and say where each value came from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from seg_research.core.errors import UsageError
+from seg_research.datasets.parquet import check_paths, read_samples
+from seg_research.datasets.sample import Sample
+from seg_research.recipes.settings import EpisodeSettings, settings_from
+from seg_research.training.guards import GuardSettings
+
+_VERL_TREE = "hydra.searchpath=[pkg://verl.trainer.config]"
+DEFAULT_RUN_DIR = "outputs/train"
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """Compose the configuration of a run.
+
+    Raises:
+        UsageError: an override names something that does not exist, or a required value is missing.
+    """
+    given = list(overrides)
+    if not any(o.lstrip("+").startswith("seg.run_dir=") for o in given):
+        given.append(f"seg.run_dir={DEFAULT_RUN_DIR}")
+    try:
+        with initialize_config_module("seg_research.configs", version_base="1.3"):
+            config = compose("train", [_VERL_TREE, "seg.agent_loops=${seg.run_dir}/agent_loops.yaml", *given])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(f"configuration: {_one_line(error)}") from None
+    config.seg.run_dir = str(Path(config.seg.run_dir).resolve())
+    missing = [key for key in _REQUIRED if OmegaConf.is_missing(OmegaConf.select(config, key.rpartition(".")[0]), key.rpartition(".")[2])]
+    if missing:
+        raise UsageError("configuration: please set " + " ".join(f"{key}=…" for key in missing) + "  (see seg-research train --help)")
+    return config
+
+
+_REQUIRED = ("data.train_files", "data.val_files", "actor_rollout_ref.model.path", "seg.search.url", "seg.search.text")
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " | ".join(lines[:4])
+
+
+def episode_settings(config: DictConfig) -> EpisodeSettings:
+    """Read and validate `seg.episode`."""
+    return settings_from(plain(config.seg.episode), "seg.episode")
+
+
+def plain(node: Any) -> dict[str, Any]:
+    """Turn a config node into a plain dict, interpolations resolved."""
+    return dict(OmegaConf.to_container(node, resolve=True))  # type: ignore[arg-type]
+
+
+def check_run(config: DictConfig) -> list[Sample]:
+    """Check everything that would otherwise fail, or silently go wrong, after the run has started. Return the training samples.
+
+    Raises:
+        UsageError: with what to change.
+    """
+    check_against_verl(config)
+    samples: list[Sample] = []
+    for key in ("train_files", "val_files"):
+        for file in _as_list(config.data[key]):
+            loaded = read_samples(Path(file))
+            check_paths(loaded)
+            samples += loaded if key == "train_files" else []
+    untrue = [s.sample_id for s in samples if s.truth is None or not s.truth.frames]
+    if untrue:
+        raise UsageError(f"data.train_files: {len(untrue)} samples have no ground truth on an offered frame, e.g. {untrue[0]}")
+    if len(samples) < config.data.train_batch_size:
+        raise UsageError(f"data.train_batch_size={config.data.train_batch_size}, but there are only {len(samples)} training samples")
+    if set(_as_list(config.data.train_files)) & set(_as_list(config.data.val_files)):
+        raise UsageError("data.val_files names a training file: validation would measure memory; prepare the val split and name that")
+    model = Path(config.actor_rollout_ref.model.path)
+    if (model.is_absolute() or model.exists()) and not (model / "config.json").is_file():
+        raise UsageError(f"actor_rollout_ref.model.path={model}: no config.json there; make the tiny model with: seg-research model --help")
+    return samples
+
+
+def check_against_verl(config: DictConfig) -> None:
+    """Cross-check our settings with keys that verl would ignore, cut or divide silently.
+
+    Raises:
+        UsageError: with the keys that contradict each other.
+    """
+    settings = episode_settings(config)
+    settings.build_recipe()
+    _guards(config)
+    actor, rollout, data = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.data
+    if settings.limits.max_response_tokens != data.max_response_length:
+        raise UsageError(
+            f"seg.episode.limits.max_response_tokens={settings.limits.max_response_tokens} but data.max_response_length="
+            f"{data.max_response_length}; set only data.max_response_length"
+        )
+    if config.algorithm.adv_estimator == "grpo" and rollout.n < 2:
+        raise UsageError("algorithm.adv_estimator=grpo compares rollouts of one prompt; set actor_rollout_ref.rollout.n to 2 or more")
+    if data.train_batch_size % actor.ppo_mini_batch_size:
+        raise UsageError(
+            f"data.train_batch_size={data.train_batch_size} is not a multiple of actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size}"
+        )
+    if config.trainer.device == "cpu" and rollout.name != "transformers":
+        raise UsageError(f"hardware=cpu needs rollout=transformers (found {rollout.name})")
+    if config.algorithm.filter_groups.enable and config.trainer.v1.sampler.custom_sampler.path:
+        raise UsageError("algorithm.filter_groups needs verl's own sampler; add trainer.v1.sampler.custom_sampler.path=null")
+
+
+def _guards(config: DictConfig) -> GuardSettings:
+    values = plain(config.seg.guards)
+    unknown = set(values) - {f.name for f in dataclasses.fields(GuardSettings)}
+    if unknown:
+        raise UsageError(f"seg.guards: unknown key '{min(unknown)}'")
+    return GuardSettings(**values)
+
+
+def _as_list(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def origins(config: DictConfig, overrides: Sequence[str]) -> list[tuple[str, str, str]]:
+    """List every value that is not verl's default as (key, value, origin), sorted by key."""
+    with initialize_config_module("verl.trainer.config", version_base="1.3"):
+        stock = _leaves(OmegaConf.to_container(compose("ppo_trainer"), resolve=False))
+    named = {o.lstrip("+~").partition("=")[0] for o in overrides}
+    files = _our_files(overrides)
+    rows: list[tuple[str, str, str]] = []
+    for key, value in sorted(_leaves(OmegaConf.to_container(config, resolve=False)).items()):
+        if key in stock and stock[key] == value:
+            continue
+        origin = "command line" if key in named else next((name for name, leaves in reversed(files) if key in leaves), "launcher")
+        shown = OmegaConf.select(config, key, throw_on_missing=False)
+        rows.append((key, str(shown), origin))
+    return rows
+
+
+def _our_files(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Give the leaves of each YAML file that takes part, in the order of composition."""
+    root = resources.files("seg_research.configs")
+    train = yaml.safe_load(root.joinpath("train.yaml").read_text(encoding="utf-8"))
+    chosen = {name: option for entry in train.pop("defaults") if isinstance(entry, dict) for name, option in entry.items()}
+    chosen |= {k: v for k, _, v in (o.partition("=") for o in overrides) if k in chosen}
+    parts = [("seg.yaml", {"seg": yaml.safe_load(root.joinpath("seg.yaml").read_text(encoding="utf-8"))})]
+    for group, option in chosen.items():
+        name = f"{group}/{option}.yaml"
+        parts.append((name, yaml.safe_load(root.joinpath(name).read_text(encoding="utf-8"))))
+    parts.append(("train.yaml", train))
+    return [(name, _leaves(values)) for name, values in parts]
+
+
+def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
+        return {prefix: node}
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    return found

@@ -1,0 +1,85 @@
+"""What the agent loops of one worker process share, and the run's own log of trajectories."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from omegaconf import DictConfig, OmegaConf
+
+from seg_research.core.errors import UsageError
+from seg_research.core.files import append_jsonl, write_atomic
+from seg_research.core.transcript import Transcript
+from seg_research.core.video import FrameFolder, position_of
+from seg_research.datasets.sample import Sample
+from seg_research.evaluation.records import episode_record
+from seg_research.protocol.verdict import read_verdict
+from seg_research.recipes.recipe import Recipe
+from seg_research.recipes.settings import settings_from
+from seg_research.rewards.rubric import Score
+from seg_research.search.client import SearchClient
+from seg_research.tools.base import Tool
+from seg_research.training.guards import Guards, GuardSettings
+
+STOP_FILE = "stopped.txt"
+"""Holds the reason when a guard ends the run; the launcher watches for it."""
+
+
+class Host:
+    """Recipe, tools, guards and log of one process. All agent loops of a process run on one event loop, so one search client serves them."""
+
+    _instance: ClassVar[Host | None] = None
+
+    def __init__(self, config: DictConfig) -> None:
+        """Read the `seg` part of the run's configuration."""
+        seg = config.seg
+        self.settings = settings_from(_plain(seg.episode), "seg.episode")
+        self.run_dir = Path(seg.run_dir)
+        self.guards = Guards(GuardSettings(**_plain(seg.guards)))
+        self._search = _plain(seg.search)
+        self._client: SearchClient | None = None
+        self._log = self.run_dir / "trajectories" / f"worker-{os.getpid()}.jsonl"
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def of_process(cls, config: DictConfig) -> Host:
+        """Return this process's host, made on first use."""
+        if cls._instance is None:
+            cls._instance = cls(config)
+        return cls._instance
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe that the settings name."""
+        return self.settings.build_recipe()
+
+    async def tools(self) -> tuple[Tool, ...]:
+        """Return the tools, connected to the search server."""
+        if self._client is None:
+            self._client = SearchClient(self._search["url"], deadline_s=self._search["deadline_s"])
+            await self._client.__aenter__()
+        return self.recipe.build_tools(self._client, self.settings.view)
+
+    def record(self, sample: Sample, transcript: Transcript, score: Score, row: dict[str, Any]) -> None:
+        """Append the episode to this worker's log and let the guards count it."""
+        keyframe = read_verdict(transcript).keyframe
+        position = None if keyframe is None else position_of(keyframe, FrameFolder(sample.video_path).names)
+        record = episode_record(sample, transcript, score, rollout=int(row.get("session_id", 0)), keyframe_position=position)
+        trace = transcript.tokens
+        if trace is not None:
+            record["num_response_tokens"], record["num_sampled_tokens"] = len(trace.response_ids), sum(trace.response_mask)
+        append_jsonl(self._log, {"global_step": int(row.get("global_steps", 0)), "uid": str(row.get("uid", "")), **record})
+        reason = self.guards.count(transcript)
+        if reason:
+            raise self.abort(reason)
+
+    def abort(self, reason: str) -> UsageError:
+        """Leave the reason for the launcher, which stops the run; return the error to raise here."""
+        write_atomic(self.run_dir / STOP_FILE, reason + "\n")
+        return UsageError(reason)
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    return dict(OmegaConf.to_container(node, resolve=True))  # type: ignore[arg-type]

@@ -1,0 +1,90 @@
+"""verl is the installed wheel; the folder of the same name holds notes only; what we take hold of is still there."""
+
+import ast
+import inspect
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from seg_research.training.extension_points import check_extension_points, load_extension_points
+
+ROOT = Path(__file__).parents[2]
+
+
+def installed() -> bool:
+    try:
+        return bool(metadata.version("verl"))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+needs_verl = pytest.mark.skipif(not installed(), reason="verl is not installed; it comes with the extra `train`")
+
+
+def test_the_folder_holds_no_code():
+    assert list((ROOT / "verl").rglob("*.py")) == []
+
+
+def test_the_folder_and_the_package_share_one_list():
+    listed = ROOT / "verl" / "extension_points.toml"
+    packaged = ROOT / "seg_research" / "training" / "extension_points.toml"
+    assert listed.read_text() == packaged.read_text(), "git checked the link out as a file: git config core.symlinks true"
+
+
+@needs_verl
+def test_verl_resolves_to_the_wheel_even_from_the_repository():
+    done = subprocess.run(
+        [sys.executable, "-c", "import importlib.util as u; print(u.find_spec('verl').origin)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(done.stdout.strip()).parts[-3:] == ("site-packages", "verl", "__init__.py")
+
+
+@needs_verl
+def test_every_extension_point_is_as_expected():
+    statuses = check_extension_points()
+    assert [f"{s.name}: {s.detail}" for s in statuses if not s.ok] == []
+    assert len(statuses) == len(load_extension_points()[1]) + 1
+
+
+@needs_verl
+def test_verl_still_names_the_cpu_twice():
+    """When this fails, `training/verl_patches.py` can go."""
+    from verl.utils import distributed
+
+    assert 'f"cpu:gloo,{get_device_name()}:{get_nccl_backend()}"' in inspect.getsource(distributed)
+
+
+def test_every_import_of_verl_is_an_extension_point():
+    _, points = load_extension_points()
+    known = {tuple(point.symbol.replace(":", ".").split(".")) for point in points}
+    imported: set[tuple[str, ...]] = set()
+    for path in (ROOT / "seg_research" / "training").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "verl":
+                imported |= {(*(node.module or "").split("."), alias.name) for alias in node.names}
+            if isinstance(node, ast.Import):
+                imported |= {tuple(alias.name.split(".")) for alias in node.names if alias.name.partition(".")[0] == "verl"}
+    assert {".".join(name) for name in imported if not any(point[: len(name)] == name for point in known)} == set()
+
+
+def test_pins_agree():
+    wanted, _ = load_extension_points()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert f"verl=={wanted}" in extras["train"]
+    for name in ("constraints-cpu.txt", "constraints-gpu.txt"):
+        assert f"verl=={wanted}" in (ROOT / "verl" / name).read_text().splitlines()
+
+
+def test_the_map_names_every_symbol():
+    page = (ROOT / "verl" / "README.md").read_text()
+    _, points = load_extension_points()
+    qualified = [point.symbol.partition(":")[2].split(".") for point in points]
+    assert [name for name in qualified if not all(part in page for part in name)] == []

