@@ -1,5 +1,5 @@
 # Two targets do everything on a new machine: `make demo` and `make test`. Both first make .venv, once, and again when the pins change.
-# A laptop without a CUDA card saves some gigabytes with: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+# A Linux laptop without a CUDA card saves gigabytes by pointing PIP_EXTRA_INDEX_URL at the CPU wheels of PyTorch (its "Get started" page has the address).
 SHELL := bash
 PYTHON ?= python3.11
 CONSTRAINTS ?= verl/constraints-cpu.txt

@@ -69,7 +69,9 @@ def shrink(mask_HW: Mask, radius_px: int) -> Mask:
     return cv2.erode(mask_HW.astype(np.uint8), disk(radius_px)).astype(np.bool_)
 
 
-def cut_box(image: Bgr, box: PixelBox, points: Sequence[PixelPoint], negative_points: Sequence[PixelPoint]) -> Mask:
+def cut_box(
+    image: Bgr, box: PixelBox, points: Sequence[PixelPoint], negative_points: Sequence[PixelPoint], changed_HW: Mask | None = None
+) -> Mask:
     """Segment what a tight box holds.
 
     Several starts are cut; kept is the one whose own box comes closest to the prompted box, as it is meant to be tight.
@@ -79,6 +81,7 @@ def cut_box(image: Bgr, box: PixelBox, points: Sequence[PixelPoint], negative_po
         box: around the object, in its pixels.
         points: inside the object.
         negative_points: not on the object.
+        changed_HW: pixels known not to be background, where that is known.
     """
     longer_px = max(box.x2 - box.x1, box.y2 - box.y1) + 1
     window = window_around(box, image.shape, max(MIN_SURROUNDINGS_PX, round(SURROUNDINGS * longer_px)))
@@ -89,7 +92,7 @@ def cut_box(image: Bgr, box: PixelBox, points: Sequence[PixelPoint], negative_po
     inside[int(local.y1) : int(local.y2) + 1, int(local.x1) : int(local.x2) + 1] = True
     positives, negatives = _discs(points, local, window, inside.shape), _discs(negative_points, local, window, inside.shape)
     best, best_fit = inside, 0.0
-    for labels, wanted_below in _starts(inside, local):
+    for labels, wanted_below in _starts(inside, local, None if changed_HW is None else changed_HW[window]):
         if best_fit >= wanted_below:
             break
         labels[positives], labels[negatives] = cv2.GC_FGD, cv2.GC_BGD
@@ -134,13 +137,15 @@ def _cut(crop: Bgr, labels_HW: NDArray[np.uint8], num_rounds: int) -> Mask:
     return (labels_HW == cv2.GC_FGD) | (labels_HW == cv2.GC_PR_FGD)
 
 
-def _starts(inside: Mask, box: PixelBox) -> Iterator[tuple[NDArray[np.uint8], float]]:
+def _starts(inside: Mask, box: PixelBox, changed: Mask | None) -> Iterator[tuple[NDArray[np.uint8], float]]:
     """Yield label maps to cut from, each with the fit below which it is worth trying."""
     whole = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
     yield whole.copy(), TIGHT_ENOUGH
     corners_doubtful = whole.copy()
     corners_doubtful[inside & ~_ellipse(inside.shape, box, 1.0)] = cv2.GC_PR_BGD
     yield corners_doubtful, TIGHT_ENOUGH
+    if changed is not None:
+        yield np.where(inside & ~changed, cv2.GC_PR_BGD, whole).astype(np.uint8), TIGHT_ENOUGH
     centre_sure = whole
     centre_sure[inside & _ellipse(inside.shape, box, 0.6)] = cv2.GC_FGD
     yield centre_sure, TOO_LOOSE

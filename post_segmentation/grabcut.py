@@ -2,8 +2,8 @@
 
 Each step asks two witnesses where the object went. The *template* compares with the key frame: exact and free of drift while the shape
 holds, and it sees what is hidden and what has left the image. Where too little agrees (people, animals), the *flow* carries the last mask
-along and colours decide what of it is still the object. GrabCut then moves the edge onto the image's own. An object that was lost is
-looked for where it vanished, ever wider. Large frames are worked on at `MAX_SIDE_PX`.
+along and colours decide what of it is still the object; where the camera stands still, so does what moves at all. GrabCut then moves the
+edge onto the image's own. An object that was lost is looked for where it vanished, ever wider. Large frames are worked on at `MAX_SIDE_PX`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
+from post_segmentation.backdrop import NUM_SAMPLES, Backdrop
 from post_segmentation.box import prompt_box
 from post_segmentation.cut import Bgr, Window, cut_box, cut_guess, grow, shrink, window_around
 from post_segmentation.prompts import check_frame_size
@@ -38,17 +39,24 @@ MIN_AGREEMENT_FOUND = 0.7
 MIN_TEMPLATE_AREA = 0.03
 MIN_FLOW_AREA = 0.02
 """Below these shares of its key-frame area an object counts as gone."""
-MIN_COLOUR = 0.35
-"""A piece whose pixels are less probably the object's than this, on average, is background."""
+MIN_COLOUR = 0.5
+"""A piece whose pixels are, on average, less like the object than this share of what they were on the key frame is background."""
+MIN_MOVING = 0.7
+"""Share of the object's key-frame pixels that differ from the background for it to count as a moving thing before a still camera."""
+MIN_SAME_COLOURS = 0.5
+"""Overlap of colour histograms from which a moving thing may be the lost object, if `BLOB_AREAS` fits too."""
+BLOB_AREAS = (0.3, 2.0)
+REACH_PX = 4
 COLOUR_BITS = 4
 """Bits a channel of the colour histograms."""
 
 
 class _Shot(NamedTuple):
-    """One frame at working size."""
+    """One frame at working size; `changed_HW` marks what is not background, where the camera stands still."""
 
     bgr: Bgr
     grey: NDArray[np.uint8]
+    changed_HW: Mask | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,12 @@ class _Object:
     template: Template | None
     colour_share: NDArray[np.float32]
     """Probability that a pixel of this colour is the object's, by colour bin."""
+    own_share: float
+    """Mean of that over the object's own pixels on the key frame: how far colour tells it from its surroundings."""
+    colours: NDArray[np.float64]
+    """Share of the object's pixels in each colour bin."""
+    moves: bool
+    """Whether it differs from a known background."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +96,15 @@ class GrabCutFlow:
     def __init__(self) -> None:
         """Hold no video yet."""
         self._frames: FrameSource | None = None
+        self._backdrop: Backdrop | None = None
         self._prompts: list[MaskPrompt] = []
 
     def open(self, frames: FrameSource) -> None:
         # One prediction a process is faster than several threads a frame, and the same to the last bit.
         cv2.setNumThreads(1)
         self._frames, self._prompts = frames, []
+        sampled = sorted({round(p) for p in np.linspace(0, len(frames) - 1, min(NUM_SAMPLES, len(frames)))})
+        self._backdrop = Backdrop.of([_read(frames, FramePosition(position)) for position in sampled])
 
     def prompt(self, prompt: MaskPrompt) -> None:
         """Add an object; those of one `propagate` must share their key frame.
@@ -105,31 +122,37 @@ class GrabCutFlow:
         assert self._frames is not None, "propagate before open"
         frames, prompts, self._prompts = self._frames, self._prompts, []
         start = prompts[0].position
-        key_shot = _read(frames, start)
-        masks = [_cut_prompt(key_shot.bgr, prompt, frames.size) for prompt in prompts]
-        objects = [_learn(key_shot.bgr, mask_HW) for mask_HW in masks]
+        key_shot = _shoot(frames, start, self._backdrop)
+        masks = [_cut_prompt(key_shot, prompt, frames.size) for prompt in prompts]
+        objects = [_learn(key_shot, mask_HW) for mask_HW in masks]
         origins = [_State(mask_HW, np.eye(2, 3), _centre(mask_HW)) for mask_HW in masks]
         yield _full_size(start, origins, frames.size)
         for positions in (range(start, len(frames)), range(start, -1, -1)):
             states, before = origins, key_shot
             for _, position in pairwise(positions):
-                shot = _read(frames, FramePosition(position))
+                shot = _shoot(frames, FramePosition(position), self._backdrop)
                 states = [_step(known, state, before, shot) for known, state in zip(objects, states, strict=True)]
                 yield _full_size(FramePosition(position), states, frames.size)
                 before = shot
 
     def close(self) -> None:
-        self._frames, self._prompts = None, []
+        self._frames, self._backdrop, self._prompts = None, None, []
 
 
-def _read(frames: FrameSource, position: FramePosition) -> _Shot:
+def _shoot(frames: FrameSource, position: FramePosition, backdrop: Backdrop | None) -> _Shot:
+    bgr = _read(frames, position)
+    grey = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
+    return _Shot(bgr, grey, None if backdrop is None else backdrop.changed(bgr))
+
+
+def _read(frames: FrameSource, position: FramePosition) -> Bgr:
     image = frames.read(position)
     check_frame_size(image.size, frames, position)
     bgr = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
     factor = _working_factor(frames.size)
     if factor < 1:
         bgr = cv2.resize(bgr, _working_size(frames.size), interpolation=cv2.INTER_AREA)
-    return _Shot(bgr.astype(np.uint8, copy=False), cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False))
+    return bgr.astype(np.uint8, copy=False)
 
 
 def _working_factor(size: ImageSize) -> float:
@@ -148,7 +171,7 @@ def _full_size(position: FramePosition, states: list[_State], size: ImageSize) -
     return FrameMasks(position, np.stack(masks))
 
 
-def _cut_prompt(image: Bgr, prompt: MaskPrompt, size: ImageSize) -> Mask:
+def _cut_prompt(shot: _Shot, prompt: MaskPrompt, size: ImageSize) -> Mask:
     width_px, height_px = _working_size(size)
     sx, sy = width_px / size.width_px, height_px / size.height_px
     box = prompt_box(prompt)
@@ -156,14 +179,16 @@ def _cut_prompt(image: Bgr, prompt: MaskPrompt, size: ImageSize) -> Mask:
     points, negative_points = (
         [PixelPoint(point.x * sx, point.y * sy) for point in listed] for listed in (prompt.points, prompt.negative_points)
     )
-    return cut_box(image, scaled, points, negative_points)
+    return cut_box(shot.bgr, scaled, points, negative_points, shot.changed_HW)
 
 
-def _learn(image: Bgr, mask_HW: Mask) -> _Object:
+def _learn(shot: _Shot, mask_HW: Mask) -> _Object:
     """Remember the object's looks and which colours tell it from the rest of its key frame."""
-    inside, outside = _colour_counts(image, mask_HW), _colour_counts(image, ~grow(mask_HW, 3))
+    inside, outside = _colour_counts(shot.bgr, mask_HW), _colour_counts(shot.bgr, ~grow(mask_HW, 3))
     share = np.where(inside > 1e-6, inside / (inside + outside + 1e-9), 0)
-    return _Object(Template.of(image, mask_HW), share.astype(np.float32))
+    own_share = float(share[_colour_bins(shot.bgr[mask_HW])].mean()) if mask_HW.any() else 0.0
+    moves = shot.changed_HW is not None and _covered(mask_HW, shot.changed_HW) > MIN_MOVING
+    return _Object(Template.of(shot.bgr, mask_HW), share.astype(np.float32), own_share, inside, moves)
 
 
 def _colour_counts(image: Bgr, mask_HW: Mask) -> NDArray[np.float64]:
@@ -199,7 +224,7 @@ def _step(known: _Object, state: _State, before: _Shot, shot: _Shot) -> _State:
             return _seen(_cut_match(match, shot), match.pose)
         gone = np.count_nonzero(mask_HW) < MIN_FLOW_AREA * template.area_px
         return _unseen(state) if gone else _seen(mask_HW, pose)
-    return _find_again(template, state, shot) or _unseen(state)
+    return _find_again(template, state, shot) or _find_moving(known, template, state, shot) or _unseen(state)
 
 
 def _covered(mask_HW: Mask, by_HW: Mask) -> float:
@@ -227,10 +252,12 @@ def _carry(known: _Object, mask_HW: Mask, window: Window, before: _Shot, shot: _
     carried = cv2.remap(mask_HW[window].astype(np.float32), columns + flow_HW2[..., 0], rows + flow_HW2[..., 1], cv2.INTER_LINEAR) > 0.5
     guess_HW = np.zeros(mask_HW.shape, np.bool_)
     guess_HW[window] = carried
+    if known.moves and shot.changed_HW is not None:
+        guess_HW |= grow(guess_HW, REACH_PX) & shot.changed_HW
     cut_HW = cut_guess(shot.bgr, guess_HW, shrink(guess_HW, 3))
     share_HW = known.colour_share[_colour_bins(shot.bgr)]
     num_labels, labels_HW = cv2.connectedComponents(cut_HW.astype(np.uint8), connectivity=8)
-    kept = [label for label in range(1, num_labels) if share_HW[labels_HW == label].mean() > MIN_COLOUR]
+    kept = [label for label in range(1, num_labels) if share_HW[labels_HW == label].mean() > MIN_COLOUR * known.own_share]
     return np.isin(labels_HW, kept)
 
 
@@ -247,6 +274,22 @@ def _find_again(template: Template, state: _State, shot: _Shot) -> _State | None
     # Part of a larger thing of the same colour has no edge where the template ends.
     common, either = np.count_nonzero(mask_HW & match.placed_HW), np.count_nonzero(mask_HW | match.placed_HW)
     return _seen(mask_HW, match.pose) if common > MIN_AGREEMENT_FOUND * either else None
+
+
+def _find_moving(known: _Object, template: Template, state: _State, shot: _Shot) -> _State | None:
+    """Look among the things that move before a still camera for one of the lost object's size and colours; it may have another shape now."""
+    if not known.moves or shot.changed_HW is None:
+        return None
+    num_labels, labels_HW, stats, _ = cv2.connectedComponentsWithStats(shot.changed_HW.astype(np.uint8), connectivity=8)
+    best, best_overlap = None, MIN_SAME_COLOURS
+    for label in range(1, num_labels):
+        if not BLOB_AREAS[0] < stats[label, cv2.CC_STAT_AREA] / template.area_px < BLOB_AREAS[1]:
+            continue
+        blob_HW = labels_HW == label
+        overlap = float(np.minimum(_colour_counts(shot.bgr, blob_HW), known.colours).sum())
+        if overlap > best_overlap:
+            best, best_overlap = blob_HW, overlap
+    return None if best is None else _seen(cut_guess(shot.bgr, best, shrink(best, 3)), state.pose)
 
 
 def _seen(mask_HW: Mask, pose: Pose) -> _State:

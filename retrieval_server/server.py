@@ -183,7 +183,9 @@ def stop_when_stdin_closes() -> None:
     """Shut this process down when its parent dies, however it dies: the parent holds the other end of stdin."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # Not sys.stdin.read(): a thread inside it holds a lock that a process about to exit needs.
+        while os.read(0, 1):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     okvos.add_argument("--model_type", choices=("Qwen3VL", "Qwen2.5VL"), default="Qwen3VL", help="coordinates and patch size")
     okvos.add_argument("--patch_factor", type=int, default=None, help="pixels a visual token covers, if not the model type's")
     okvos.add_argument("--seed", type=int, default=0, help="fixes the frames drawn for train samples")
-    okvos.add_argument("--skip-bad", action="store_true", help="leave out train rows whose target is never seen")
+    okvos.add_argument("--skip-bad", action="store_true", help="leave faulty rows out (train only)")
     _add_workers(okvos)
 
 

@@ -42,9 +42,11 @@ EXIT_USAGE, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a failure is one line that says what to do, never a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # Threads that spin at barriers cost a loaded machine far more than they save an idle one; OpenMP reads this when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=os.environ.get("SEG_LOG_LEVEL", "WARNING").upper(), format="%(levelname)s %(name)s: %(message)s")
     try:
-        return _dispatch(arguments)
+        return run_command(arguments)
     except UsageError as error:
         return _fail(str(error), EXIT_USAGE)
     except InfraError as error:
@@ -62,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"internal error: {type(error).__name__}: {error}\n  details for a bug report: {name}", EXIT_FAILED)
 
 
-def _dispatch(arguments: list[str]) -> int:
+def run_command(arguments: list[str]) -> int:
+    """Parse and run one command; errors are raised, not printed."""
     parser = argparse.ArgumentParser(
         prog="seg-research",
         description="Train, run and judge policies that segment video and can look things up.",

@@ -57,7 +57,7 @@ class Preparation:
         max_size_px, min_size_px: longer and shorter side of a shown frame, rounded up to whole patches; equal sides squash to a square.
         patch_factor: pixels a visual token covers along a side; None takes the model family's.
         seed: fixes which frame with the target replaces its nearest neighbour in train samples.
-        skip_bad: leave out train rows whose target is never seen, instead of stopping.
+        skip_bad: leave out faulty rows instead of stopping; for train only, as scores over fewer questions cannot be compared.
     """
 
     split: Split
@@ -77,6 +77,8 @@ class Preparation:
             raise UsageError(f"patch_factor is {self.patch_factor}; expected at least 1")
         if self.min_size_px > self.max_size_px:
             raise UsageError(f"min_size {self.min_size_px} is larger than max_size {self.max_size_px}; exchange them")
+        if self.skip_bad and self.split is not Split.TRAIN:
+            raise UsageError(f"--skip-bad works for train only: leaving out {self.split} rows would change what the scores mean")
 
     def rounded_up(self, side_px: int) -> int:
         """Round a side up to whole patches."""
@@ -135,10 +137,6 @@ class _Numbered:
     row: _RawRow
 
 
-class _NeverSeen(UsageError):
-    """The target is on no frame, so there is nothing to learn from."""
-
-
 def prepare_okvos(root: Path, preparation: Preparation, workers: int = 1, progress: Progress | None = None) -> Prepared:
     """Prepare one split of a benchmark folder and write the rows and the evaluation mapping beside the raw rows.
 
@@ -189,13 +187,15 @@ def _read_raw(path: Path) -> list[_Numbered]:
 
 
 def _prepare_or_skip(root: Path, preparation: Preparation, item: _Numbered) -> dict[str, Any] | str:
-    """Prepare one row; a train row that shows nothing is answered with the complaint where skipping is allowed."""
+    """Prepare one row; where skipping is allowed, a faulty one is answered with the complaint."""
     try:
         return _prepare_row(root, preparation, item)
-    except _NeverSeen as error:
+    except UsageError as error:
         if preparation.skip_bad:
             return str(error)
-        raise UsageError(f"{error}; correct the row, or leave such rows out with --skip-bad") from None
+        if preparation.split is Split.TRAIN:
+            raise UsageError(f"{error}; or leave faulty rows out with --skip-bad") from None
+        raise
 
 
 def _prepare_row(root: Path, preparation: Preparation, item: _Numbered) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _prepare_row(root: Path, preparation: Preparation, item: _Numbered) -> dict[
     shown = preparation.shown_size(size)
     truth = _ground_truth([frames[position].stem for position in chosen], masks, size, shown, preparation.model_type, where)
     if split is Split.TRAIN and not truth:
-        raise _NeverSeen(f"{where}: the target is on none of the frames offered")
+        raise UsageError(f"{where}: the target is on none of the frames offered; correct its annotations")
     used = [frames[position] for position in chosen]
     paths = [str(path) for path in used]
     frame_ids = [frame_id for path in used if (frame_id := frame_id_of(path.stem)) is not None]
@@ -266,7 +266,7 @@ def _choose_frames(preparation: Preparation, sample_id: str, stems: Sequence[str
     if preparation.split is Split.TRAIN and wanted > 1:
         shows = [position for position, stem in enumerate(stems) if stem in masks and _read_mask(masks[stem], where).any()]
         if not shows:
-            raise _NeverSeen(f"{where}: the target is on no frame of the video (all masks are empty or missing)")
+            raise UsageError(f"{where}: the target is on no frame of the video (all masks are empty or missing); correct its annotations")
         anchor = random.Random(derive_seed(preparation.seed, "okvos", "anchor", sample_id)).choice(shows)
         nearest = min(range(wanted), key=lambda i: abs(positions[i] - anchor))
         positions[nearest] = anchor

@@ -82,7 +82,7 @@ class _RewardModel(BaseModel):
 
 
 class _ExtraInfo(BaseModel):
-    coordinates: Coordinates = Coordinates.NORM1000
+    coordinates: Coordinates | None = None
 
 
 class _Row(BaseModel):
@@ -201,7 +201,7 @@ def _ground_truth(row: _Row, frames: Sequence[Frame], where: str) -> GroundTruth
         frame_id = frame_id_of(name)
         if frame_id is None or frame_id not in sizes:
             raise UsageError(f"{where}: ground truth for frame {name!r}, but the frames offered are {sorted(sizes)}")
-        scale = ImageSize(NORM, NORM) if row.extra_info.coordinates is Coordinates.NORM1000 else sizes[frame_id]
+        scale = sizes[frame_id] if row.extra_info.coordinates is Coordinates.RESIZED_PIXELS else ImageSize(NORM, NORM)
         found[frame_id] = _frame_truth(truth, scale, f"{where} frame {name}")
     return GroundTruth(found)
 

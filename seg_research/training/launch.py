@@ -70,7 +70,7 @@ def finished_policy(config: DictConfig) -> Path | None:
 
 
 def _claim(run_dir: Path, config: DictConfig) -> None:
-    """Refuse a folder that holds a run with other settings (the number of steps may grow)."""
+    """Refuse a folder that holds a run with other settings (the number of steps may grow, the search server may move)."""
     mine = OmegaConf.to_container(config, resolve=False)
     claim = run_dir / "claim.json"
     if claim.is_file() and _comparable(json.loads(claim.read_text(encoding="utf-8"))) != _comparable(mine):
@@ -81,6 +81,7 @@ def _claim(run_dir: Path, config: DictConfig) -> None:
 def _comparable(values: Any) -> str:
     values = json.loads(json.dumps(values))
     values["trainer"].pop("total_training_steps", None)
+    values["seg"].pop("search", None)
     return json.dumps(values, sort_keys=True)
 
 
@@ -100,7 +101,6 @@ def _environment(config: DictConfig, run_dir: Path) -> dict[str, str]:
     if config.trainer.device == "cpu":
         # The FSDP2 engine registered for cuda serves the CPU as it is.
         added |= {"VERL_PLATFORM": "cpu", "VERL_ENGINE_DEVICE": "cuda", "TQ_NUM_THREADS": "1", "OMP_NUM_THREADS": threads, THREADS_VARIABLE: threads}
-        added["CUDA_VISIBLE_DEVICES"] = ""
     if Path(config.actor_rollout_ref.model.path).is_dir():
         added["HF_HUB_OFFLINE"] = "1"
     return {**os.environ, **added}

@@ -29,7 +29,7 @@ _REAL_WORDS = frozenset([
     "tribal", "tudor", "turbin", "turban", "verbal", "verdun", "vidal", "wilbur",
 ])
 # fmt: on
-_UGLY = re.compile(r"naz|nig|neg|dum|tit|puss|anus|anal|porn|dildo|vulv|cun|jew")
+_UGLY = re.compile(r"naz|nig|neg|tit|puss|anus|anal|porn|dildo|vulv|cun|jew")
 
 
 @cache

@@ -1,10 +1,10 @@
 import json
+from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 
 pytest.importorskip("fastapi")
-
-from fastapi.testclient import TestClient
 
 from retrieval_server.app import MAX_BODY_BYTES, create_app
 from retrieval_server.batching import Batcher, OverloadedError
@@ -18,14 +18,22 @@ def app(corpus, encoder):
     return create_app({c.kind: build_index(c, encoder) for c in collections}, encoder, default_top_k=2)
 
 
-@pytest.fixture
-def client(app):
-    with TestClient(app, raise_server_exceptions=False) as client:
+@asynccontextmanager
+async def connected(app):
+    """Run the app's own life cycle and talk to it without a network; a bug inside is a 500, as over a network."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
 
 
-def test_text_search(client):
-    reply = client.post("/search", json={"query": "who was born in Velmora", "kind": "text", "top_k": 1})
+@pytest.fixture
+async def client(app):
+    async with connected(app) as client:
+        yield client
+
+
+async def test_text_search(client):
+    reply = await client.post("/search", json={"query": "who was born in Velmora", "kind": "text", "top_k": 1})
     assert reply.status_code == 200
     (hit,) = reply.json()["hits"]
     assert hit["title"] == "Tarn Oskel"
@@ -35,42 +43,42 @@ def test_text_search(client):
     assert reply.json()["took_ms"] > 0
 
 
-def test_image_search_returns_pictures_and_titles_of_missing_ones(client):
-    hits = client.post("/search", json={"query": "crest of Nobody", "kind": "image", "top_k": 3}).json()["hits"]
+async def test_image_search_returns_pictures_and_titles_of_missing_ones(client):
+    hits = (await client.post("/search", json={"query": "crest of Nobody", "kind": "image", "top_k": 3})).json()["hits"]
     assert hits[0]["title"] == "crest of Nobody"
     images = {hit["title"]: hit["image"] for hit in hits}
     assert images["crest of Nobody"] is None
     assert images["emblem of Velmora"].startswith("data:image/jpeg;base64,")
 
 
-def test_the_default_number_of_hits_is_the_servers(client):
-    assert len(client.post("/search", json={"query": "town"}).json()["hits"]) == 2
+async def test_the_default_number_of_hits_is_the_servers(client):
+    assert len((await client.post("/search", json={"query": "town"})).json()["hits"]) == 2
 
 
-def test_equal_passages_keep_the_order_of_the_corpus(client):
-    hits = client.post("/search", json={"query": "Velmora harbour town emblem blue kite", "top_k": 2}).json()["hits"]
+async def test_equal_passages_keep_the_order_of_the_corpus(client):
+    hits = (await client.post("/search", json={"query": "Velmora harbour town emblem blue kite", "top_k": 2})).json()["hits"]
     assert [hit["id"] for hit in hits] == ["0", "3"]
     assert hits[0]["score"] == hits[1]["score"]
 
 
-def test_retrieve_answers_as_search_r1_does(client):
+async def test_retrieve_answers_as_search_r1_does(client):
     queries = ["mascot Quillon", "who was born in Velmora"]
-    scored = client.post("/retrieve", json={"queries": queries, "topk": 1, "return_scores": True}).json()["result"]
+    scored = (await client.post("/retrieve", json={"queries": queries, "topk": 1, "return_scores": True})).json()["result"]
     assert [found[0]["document"]["id"] for found in scored] == [2, "b"]
     assert scored[0][0]["document"]["contents"].startswith("Quillon\nThe team")
     assert 0 < scored[0][0]["score"] <= 1
-    plain = client.post("/retrieve", json={"queries": queries, "topk": 1}).json()["result"]
+    plain = (await client.post("/retrieve", json={"queries": queries, "topk": 1})).json()["result"]
     assert plain == [[found[0]["document"]] for found in scored]
 
 
-def test_equal_queries_of_one_batch_are_embedded_once(client, encoder):
+async def test_equal_queries_of_one_batch_are_embedded_once(client, encoder):
     encoder.seen.clear()
-    client.post("/retrieve", json={"queries": ["kite", "star", "kite"]})
+    await client.post("/retrieve", json={"queries": ["kite", "star", "kite"]})
     assert encoder.seen == [["kite", "star"]]
 
 
-def test_health(client):
-    reply = client.get("/healthz").json()
+async def test_health(client):
+    reply = (await client.get("/healthz")).json()
     assert reply["status"] == "ok"
     assert reply["collections"] == {"text": 4, "images": 3}
     assert reply["encoder"] == "words"
@@ -92,67 +100,67 @@ def test_health(client):
         ([], "body: "),
     ],
 )
-def test_a_bad_request_is_told_what_is_wrong_with_it(client, body, said):
-    reply = client.post("/search", content=json.dumps(body), headers={"content-type": "application/json"})
+async def test_a_bad_request_is_told_what_is_wrong_with_it(client, body, said):
+    reply = await client.post("/search", content=json.dumps(body), headers={"content-type": "application/json"})
     assert reply.status_code == 422
     assert reply.json()["detail"].startswith(said)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 20_000, b'{"query": NaN}'])
-def test_what_is_not_json_is_refused(client, body):
-    reply = client.post("/search", content=body, headers={"content-type": "application/json"})
+async def test_what_is_not_json_is_refused(client, body):
+    reply = await client.post("/search", content=body, headers={"content-type": "application/json"})
     assert reply.status_code in {400, 422}
     assert isinstance(reply.json()["detail"], str)
 
 
 @pytest.mark.parametrize("queries", [[], ["a", " "], ["a"] * 257, "a"])
-def test_bad_lists_of_queries_are_refused(client, queries):
-    reply = client.post("/retrieve", json={"queries": queries})
+async def test_bad_lists_of_queries_are_refused(client, queries):
+    reply = await client.post("/retrieve", json={"queries": queries})
     assert reply.status_code == 422
     assert reply.json()["detail"].startswith("queries: ")
 
 
-def test_500_characters_after_stripping_are_allowed(client):
-    assert client.post("/search", json={"query": "  " + "x" * 500 + "\n"}).status_code == 200
+async def test_500_characters_after_stripping_are_allowed(client):
+    assert (await client.post("/search", json={"query": "  " + "x" * 500 + "\n"})).status_code == 200
 
 
-def test_large_bodies_are_refused_with_and_without_a_stated_length(client):
-    def chunks():
+async def test_large_bodies_are_refused_with_and_without_a_stated_length(client):
+    async def chunks():
         for _ in range(3):
             yield b" " * (MAX_BODY_BYTES // 2)
 
     for content in (b" " * (MAX_BODY_BYTES + 1), chunks()):
-        reply = client.post("/search", content=content, headers={"content-type": "application/json"})
+        reply = await client.post("/search", content=content, headers={"content-type": "application/json"})
         assert reply.status_code == 413
         assert "larger than" in reply.json()["detail"]
 
 
-def test_a_collection_that_is_not_served_is_named(corpus, encoder):
+async def test_a_collection_that_is_not_served_is_named(corpus, encoder):
     collection = load_text_corpus(corpus[0])
-    with TestClient(create_app({collection.kind: build_index(collection, encoder)}, encoder)) as client:
-        reply = client.post("/search", json={"query": "kite", "kind": "image"})
+    async with connected(create_app({collection.kind: build_index(collection, encoder)}, encoder)) as client:
+        reply = await client.post("/search", json={"query": "kite", "kind": "image"})
     assert reply.status_code == 422
     assert reply.json()["detail"] == "this server has no image collection; it has: text"
 
 
-def test_a_bug_is_answered_without_telling_what_it_was_and_the_server_goes_on(client, encoder, monkeypatch, caplog):
+async def test_a_bug_is_answered_without_telling_what_it_was_and_the_server_goes_on(client, encoder, monkeypatch, caplog):
     def broken(texts, progress=None):
         raise RuntimeError("/home/secret/model.bin is broken")
 
     with monkeypatch.context() as patch:
         patch.setattr(encoder, "encode", broken)
-        reply = client.post("/search", json={"query": "kite"})
+        reply = await client.post("/search", json={"query": "kite"})
     assert reply.status_code == 500
     assert reply.json() == {"detail": "internal error of the search server; its log says more"}
     assert "/home/secret" in caplog.text
-    assert client.post("/search", json={"query": "kite"}).status_code == 200
+    assert (await client.post("/search", json={"query": "kite"})).status_code == 200
 
 
-def test_overload_says_when_to_come_back(client, monkeypatch):
+async def test_overload_says_when_to_come_back(client, monkeypatch):
     async def full(self, lookup):
         raise OverloadedError
 
     monkeypatch.setattr(Batcher, "submit", full)
-    reply = client.post("/search", json={"query": "kite"})
+    reply = await client.post("/search", json={"query": "kite"})
     assert (reply.status_code, reply.headers["retry-after"]) == (429, "1")
     assert "try again" in reply.json()["detail"]

@@ -54,7 +54,7 @@ GOOD = '{"id": 0, "contents": "t", "name": "t", "filename": "f.png"}'
 def test_a_broken_line_is_named(tmp_path, load, line, said):
     path = tmp_path / "c.jsonl"
     path.write_text(f"{GOOD}\n{line}\n")
-    with pytest.raises(UsageError, match="c.jsonl line 2: ") as raised:
+    with pytest.raises(UsageError, match=r"c\.jsonl line 2: ") as raised:
         load(path)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -65,7 +65,7 @@ def test_a_broken_line_is_named(tmp_path, load, line, said):
 def test_a_picture_may_not_lie_outside(tmp_path, stated, key):
     path = tmp_path / "c.jsonl"
     path.write_text(json.dumps({"id": 0, "name": "a", "filename": "a.png", key: stated}))
-    with pytest.raises(UsageError, match="line 1: .*expected a relative path"):
+    with pytest.raises(UsageError, match=r"line 1: .*expected a relative path"):
         load_image_corpus(path)
 
 

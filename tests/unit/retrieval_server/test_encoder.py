@@ -1,4 +1,3 @@
-import json
 import os
 from pathlib import Path
 
@@ -11,7 +10,9 @@ from retrieval_server.index import build_index
 from seg_research.core.errors import UsageError
 
 SHARED = Path(__file__).parents[4] / "shared"
-TEXTS = ["a red kite", "who won the cup in 1998?", "", "mañana 東京 🙂", "kite " * 60, "kite " * 900] + [f"query number {i}" * (i % 9) for i in range(40)]
+TEXTS = ["a red kite", "who won the cup in 1998?", "", "mañana 東京 🙂", "kite " * 60, "kite " * 900] + [
+    f"query number {i}" * (i % 9) for i in range(40)
+]
 
 
 def test_vectors_have_length_one(minilm):
@@ -48,38 +49,43 @@ def test_progress_adds_up(minilm):
 def test_an_unknown_model_is_one_line_and_the_environment_is_left_alone(minilm, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     for name in ("no-such-organisation/no-such-model", str(tmp_path)):
-        with pytest.raises(UsageError, match="--encoder .*leave --encoder out") as raised:
+        with pytest.raises(UsageError, match=r"--encoder .*leave --encoder out") as raised:
             load_encoder(name, num_threads=1)
         assert "\n" not in str(raised.value)
     assert "HF_HUB_OFFLINE" not in os.environ
 
 
-@pytest.mark.shared
-def test_titles_find_their_passages_in_the_recorded_corpus(minilm):
-    """Many passages mention each other's titles, and short titles are shared names: rank 1 is not to be had for all of them."""
+@pytest.fixture(scope="module")
+def recorded(minilm):
+    """Index the passages that the original's recorded rollouts searched."""
     path = SHARED / "data/local_kb/text_corpus.jsonl"
     if not path.exists():
         pytest.skip(f"{path} is not here")
-    collection = load_text_corpus(path)
-    index = build_index(collection, minilm)
-    titles = [entry.title for entry in collection.entries]
-    ranks = []
-    for title, vector in zip(titles, minilm.encode(titles), strict=True):
-        matches = [match.entry.title for match in index.search(vector, 100)]
-        ranks.append(matches.index(title) + 1 if title in matches else 101)
-    recall = {k: float(np.mean([rank <= k for rank in ranks])) for k in (1, 3)}
-    print(json.dumps(recall))
-    assert recall[1] >= 0.88
-    assert recall[3] >= 0.98
+    return build_index(load_text_corpus(path), minilm)
+
+
+def ranks(index, encoder, queries, wanted):
+    """Rank of each wanted entry, told by title or contents, among the hits of its query; 101 where it is not among 100."""
+    found = []
+    for vector, is_wanted in zip(encoder.encode(queries), wanted, strict=True):
+        hits = [match.entry for match in index.search(vector, 100)]
+        found.append(next((rank for rank, entry in enumerate(hits, 1) if is_wanted(entry)), 101))
+    return np.array(found)
 
 
 @pytest.mark.shared
-def test_the_first_sentence_finds_its_passage_in_the_recorded_corpus(minilm):
-    path = SHARED / "data/local_kb/text_corpus.jsonl"
-    if not path.exists():
-        pytest.skip(f"{path} is not here")
-    collection = load_text_corpus(path)
-    index = build_index(collection, minilm)
-    queries = [f"{entry.title} {' '.join(entry.text.split()[:12])}"[:500] for entry in collection.entries]
-    first = [index.search(vector, 1)[0].entry for vector in minilm.encode(queries)]
-    assert np.mean([hit.contents == entry.contents for hit, entry in zip(first, collection.entries, strict=True)]) >= 0.95
+def test_a_title_finds_its_passage_in_the_recorded_corpus(recorded, minilm):
+    """Not all at rank 1: titles such as `Bono` or `Xiaomi` are nearer to other passages about them (19 of 185)."""
+    titles = [entry.title for entry in recorded.collection.entries]
+    found = ranks(recorded, minilm, titles, [lambda entry, title=title: entry.title == title for title in titles])
+    assert np.mean(found == 1) >= 0.88
+    assert np.mean(found <= 3) >= 0.98
+
+
+@pytest.mark.shared
+def test_title_and_opening_words_find_their_passage_first(recorded, minilm):
+    entries = recorded.collection.entries
+    queries = [f"{entry.title} {' '.join(entry.text.split()[:12])}" for entry in entries]
+    found = ranks(recorded, minilm, queries, [lambda entry, own=own: entry.contents == own.contents for own in entries])
+    print(f"recall@1 {np.mean(found == 1):.3f}")
+    assert np.mean(found == 1) >= 0.95

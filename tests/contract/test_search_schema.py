@@ -1,0 +1,109 @@
+"""Server and client agree: what the app sends, the client accepts; what the client sends, the app accepts; and each can be had without the other."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi")
+
+from retrieval_server.app import create_app
+from retrieval_server.collections import Collection, Entry
+from retrieval_server.index import build_index
+from retrieval_server.schemas import MAX_QUERY_CHARS, MAX_TOP_K, CollectionKind
+from seg_research.core.errors import InfraError, ToolError
+from seg_research.search.client import SearchClient
+
+
+class LetterEncoder:
+    """Counts letters; enough to tell short texts apart."""
+
+    name = "letters"
+
+    def encode(self, texts, progress=None):
+        counts = np.array([[text.lower().count(letter) + 1e-3 for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts], np.float32)
+        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def app(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (600, 300), "green").save(tmp_path / "kite.png")
+    text = Collection(CollectionKind.TEXT, Path("t.jsonl"), (Entry(0, "kite\nA kite flies."), Entry("x", "star\nA star shines.")))
+    image = Collection(CollectionKind.IMAGE, Path("i.jsonl"), (Entry(0, "kite", tmp_path / "kite.png"), Entry(1, "star")))
+    encoder = LetterEncoder()
+    return create_app({c.kind: build_index(c, encoder) for c in (text, image)}, encoder)
+
+
+@pytest.fixture
+async def client(app):
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with app.router.lifespan_context(app), SearchClient("http://test", attempts=1, transport=transport) as client:
+        yield client
+
+
+async def test_text_goes_there_and_back(client):
+    outcome = await client.search("stars", "text", MAX_TOP_K)
+    assert [hit.title for hit in outcome.hits] == ["star", "kite"]
+    assert (outcome.hits[0].text, outcome.hits[0].source) == ("A star shines.", "t.jsonl#x")
+
+
+async def test_pictures_go_there_and_back(client):
+    outcome = await client.search("kites", "image", 2)
+    picture = outcome.hits[0].image
+    assert picture.size == (256, 128)
+    assert np.abs(np.asarray(picture).astype(int) - (0, 128, 0)).max() < 4
+    assert outcome.hits[1].image is None
+
+
+async def test_kinds_of_the_tool_are_kinds_of_the_server(client):
+    from seg_research.protocol.actions import SearchKind
+    from seg_research.tools.search import _SERVER_KIND
+
+    assert {_SERVER_KIND[kind] for kind in SearchKind} == set(CollectionKind)
+
+
+@pytest.mark.parametrize("query", ["", " \n ", "x" * (MAX_QUERY_CHARS + 1)])
+async def test_a_query_out_of_bounds_is_a_tool_error(client, query):
+    with pytest.raises(ToolError, match="query: must"):
+        await client.search(query, "text", 1)
+
+
+async def test_a_query_without_a_utf8_form_is_one_of_our_errors(client):
+    with pytest.raises((ToolError, InfraError)):
+        await client.search("\ud800", "text", 1)
+
+
+async def test_health_goes_there_and_back(client):
+    health = await client.health()
+    assert (health.collections.text, health.collections.images, health.encoder) == (2, 2, "letters")
+
+
+def test_the_described_interface_is_the_promised_one(app):
+    described = app.openapi()
+    assert {"/search", "/retrieve", "/healthz"} <= set(described["paths"])
+    schemas = described["components"]["schemas"]
+    assert set(schemas["SearchRequest"]["properties"]) == {"query", "kind", "top_k"}
+    assert set(schemas["SearchResponse"]["properties"]) == {"hits", "took_ms"}
+    assert set(schemas["Hit"]["properties"]) == {"id", "title", "text", "score", "image", "source"}
+    assert set(schemas["RetrieveRequest"]["properties"]) == {"queries", "topk", "return_scores"}
+
+
+@pytest.mark.parametrize(
+    ("module", "banned"),
+    [
+        ("retrieval_server.schemas", {"fastapi", "torch", "numpy", "uvicorn", "httpx"}),
+        ("retrieval_server.server", {"fastapi", "torch", "numpy", "uvicorn", "pydantic", "httpx"}),
+        ("retrieval_server.app", {"torch", "sentence_transformers"}),
+        ("retrieval_server.encoder", {"torch", "sentence_transformers"}),
+        ("seg_research.search.client", {"fastapi", "torch", "uvicorn", "sentence_transformers"}),
+    ],
+)
+def test_importing_one_side_loads_nothing_heavy_of_the_other(module, banned):
+    code = f"import sys, {module}; print(*sorted({banned!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
