@@ -46,7 +46,6 @@ MIN_MOVING = 0.7
 MIN_SAME_COLOURS = 0.5
 """Overlap of colour histograms from which a moving thing may be the lost object, if `BLOB_AREAS` fits too."""
 BLOB_AREAS = (0.3, 2.0)
-REACH_PX = 4
 COLOUR_BITS = 4
 """Bits a channel of the colour histograms."""
 
@@ -72,6 +71,8 @@ class _Object:
     """Share of the object's pixels in each colour bin."""
     moves: bool
     """Whether it differs from a known background."""
+    looks_like_it_HW: Mask
+    """Background of the object's colours: there the object itself may have rested on most frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,14 @@ class _State:
     Attributes:
         pose: of the template; the last known one while the object is lost.
         centre: (x, y) where it was last seen.
+        rigid: whether the template decided when it was last seen.
         num_lost: frames since then.
     """
 
     mask_HW: Mask
     pose: Pose
     centre: NDArray[np.float64]
+    rigid: bool = True
     num_lost: int = 0
 
 
@@ -124,7 +127,7 @@ class GrabCutFlow:
         start = prompts[0].position
         key_shot = _shoot(frames, start, self._backdrop)
         masks = [_cut_prompt(key_shot, prompt, frames.size) for prompt in prompts]
-        objects = [_learn(key_shot, mask_HW) for mask_HW in masks]
+        objects = [_learn(key_shot, mask_HW, self._backdrop) for mask_HW in masks]
         origins = [_State(mask_HW, np.eye(2, 3), _centre(mask_HW)) for mask_HW in masks]
         yield _full_size(start, origins, frames.size)
         for positions in (range(start, len(frames)), range(start, -1, -1)):
@@ -182,13 +185,14 @@ def _cut_prompt(shot: _Shot, prompt: MaskPrompt, size: ImageSize) -> Mask:
     return cut_box(shot.bgr, scaled, points, negative_points, shot.changed_HW)
 
 
-def _learn(shot: _Shot, mask_HW: Mask) -> _Object:
+def _learn(shot: _Shot, mask_HW: Mask, backdrop: Backdrop | None) -> _Object:
     """Remember the object's looks and which colours tell it from the rest of its key frame."""
     inside, outside = _colour_counts(shot.bgr, mask_HW), _colour_counts(shot.bgr, ~grow(mask_HW, 3))
     share = np.where(inside > 1e-6, inside / (inside + outside + 1e-9), 0)
     own_share = float(share[_colour_bins(shot.bgr[mask_HW])].mean()) if mask_HW.any() else 0.0
     moves = shot.changed_HW is not None and _covered(mask_HW, shot.changed_HW) > MIN_MOVING
-    return _Object(Template.of(shot.bgr, mask_HW), share.astype(np.float32), own_share, inside, moves)
+    looks_like_it_HW = np.ones_like(mask_HW) if backdrop is None else share[_colour_bins(backdrop.smooth)] > MIN_COLOUR * own_share
+    return _Object(Template.of(shot.bgr, mask_HW), share.astype(np.float32), own_share, inside, moves, looks_like_it_HW)
 
 
 def _colour_counts(image: Bgr, mask_HW: Mask) -> NDArray[np.float64]:
@@ -223,7 +227,7 @@ def _step(known: _Object, state: _State, before: _Shot, shot: _Shot) -> _State:
         if hidden:
             return _seen(_cut_match(match, shot), match.pose)
         gone = np.count_nonzero(mask_HW) < MIN_FLOW_AREA * template.area_px
-        return _unseen(state) if gone else _seen(mask_HW, pose)
+        return _unseen(state) if gone else _State(mask_HW, pose, _centre(mask_HW), rigid=False)
     return _find_again(template, state, shot) or _find_moving(known, template, state, shot) or _unseen(state)
 
 
@@ -253,7 +257,7 @@ def _carry(known: _Object, mask_HW: Mask, window: Window, before: _Shot, shot: _
     guess_HW = np.zeros(mask_HW.shape, np.bool_)
     guess_HW[window] = carried
     if known.moves and shot.changed_HW is not None:
-        guess_HW |= grow(guess_HW, REACH_PX) & shot.changed_HW
+        guess_HW &= shot.changed_HW | known.looks_like_it_HW
     cut_HW = cut_guess(shot.bgr, guess_HW, shrink(guess_HW, 3))
     share_HW = known.colour_share[_colour_bins(shot.bgr)]
     num_labels, labels_HW = cv2.connectedComponents(cut_HW.astype(np.uint8), connectivity=8)
@@ -278,7 +282,7 @@ def _find_again(template: Template, state: _State, shot: _Shot) -> _State | None
 
 def _find_moving(known: _Object, template: Template, state: _State, shot: _Shot) -> _State | None:
     """Look among the things that move before a still camera for one of the lost object's size and colours; it may have another shape now."""
-    if not known.moves or shot.changed_HW is None:
+    if state.rigid or not known.moves or shot.changed_HW is None:
         return None
     num_labels, labels_HW, stats, _ = cv2.connectedComponentsWithStats(shot.changed_HW.astype(np.uint8), connectivity=8)
     best, best_overlap = None, MIN_SAME_COLOURS
@@ -289,7 +293,10 @@ def _find_moving(known: _Object, template: Template, state: _State, shot: _Shot)
         overlap = float(np.minimum(_colour_counts(shot.bgr, blob_HW), known.colours).sum())
         if overlap > best_overlap:
             best, best_overlap = blob_HW, overlap
-    return None if best is None else _seen(cut_guess(shot.bgr, best, shrink(best, 3)), state.pose)
+    if best is None:
+        return None
+    mask_HW = cut_guess(shot.bgr, best, shrink(best, 3))
+    return _State(mask_HW, state.pose, _centre(mask_HW), rigid=False)
 
 
 def _seen(mask_HW: Mask, pose: Pose) -> _State:

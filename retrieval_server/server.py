@@ -123,12 +123,17 @@ def run(settings: ServerSettings, *, progress_of: ProgressOf | None = None) -> N
         import uvicorn
 
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
-        # uvicorn shuts down on a signal and then raises it again; with these it returns instead.
+        server = uvicorn.Server(config)
+
+        def leave(*_: object) -> None:
+            server.should_exit = True
+
+        # uvicorn has handlers of its own while it runs, but raises the signal again once it has shut down; and one may come before.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, leave)
         sys.stdout.write(f"listening on {_url(listener)} · {summary}\n")
         sys.stdout.flush()
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
     finally:
         listener.close()
 

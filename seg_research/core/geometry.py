@@ -7,7 +7,6 @@ independent of how the image was resized.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -82,7 +81,8 @@ class Norm1000Box:
 
 
 def _check_range(values: tuple[float, ...], what: str) -> None:
-    if not all(math.isfinite(v) and 0 <= v <= NORM for v in values):
+    # NaN and the infinities fail the comparison as well; math.isfinite would overflow on a huge integer.
+    if not all(0 <= v <= NORM for v in values):
         raise ValueError(f"{what} {list(values)} is outside 0..{NORM}; pixel coordinates must be converted with box_to_norm1000 first")
 
 
@@ -90,7 +90,12 @@ def box_to_norm1000(box: PixelBox, size: ImageSize) -> Norm1000Box:
     """Convert a pixel box by x·1000/width and y·1000/height, rounded, as the OK-VOS preparation does.
 
     A box thinner than half a thousandth is widened to one, so that a one-pixel target in a large frame keeps an area.
+
+    Raises:
+        ValueError: the box is inverted or reaches out of the image.
     """
+    if box.x2 < box.x1 or box.y2 < box.y1:
+        raise ValueError(f"{box} is inverted: expected x1 <= x2 and y1 <= y2")
     x1, x2 = _span(box.x1, box.x2, size.width_px)
     y1, y2 = _span(box.y1, box.y2, size.height_px)
     return Norm1000Box(x1, y1, x2, y2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import zip_longest
 
 from PIL import Image
 
@@ -167,7 +168,7 @@ class Transcript:
 
     def exchanges(self) -> Iterator[tuple[ModelTurn, Observation | None]]:
         """Pair each model turn with the observation it led to (None after the last)."""
-        for turn, following in zip(self.turns, (*self.turns[1:], None), strict=True):
+        for turn, following in zip_longest(self.turns, self.turns[1:]):
             if isinstance(turn, ModelTurn):
                 yield turn, following if isinstance(following, Observation) else None
 

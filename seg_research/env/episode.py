@@ -36,6 +36,8 @@ class Episode:
     def take_turn(self, generation: Generation) -> Action | None:
         """Record a model turn. Return the action to carry out (a `FormatFault` is to be explained to the policy), or None at the end."""
         self._expect_running()
+        if self._turns and isinstance(self._turns[-1], ModelTurn):
+            raise InvariantError(f"sample {self.sample.sample_id}: a model turn must follow an observation")
         parsed = self._parse(generation.text)
         self._turns.append(
             ModelTurn(

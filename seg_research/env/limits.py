@@ -16,7 +16,7 @@ class Limits:
         max_faults: malformed turns the policy may repair; the next one ends the episode.
         max_turn_tokens: sampled tokens of one turn.
         max_response_tokens: everything after the initial prompt, observations included.
-        reserve_tokens: kept free for the answer; an observation that would eat into it is not shown.
+        reserve_tokens: kept free for the answer, at least one; an observation that would eat into it is not shown.
     """
 
     max_tool_calls: int = 6
@@ -28,5 +28,5 @@ class Limits:
     def __post_init__(self) -> None:
         if self.max_tool_calls < 1 or self.max_faults < 0 or self.max_turn_tokens < 1:
             raise UsageError(f"{self}: expected max_tool_calls >= 1, max_faults >= 0, max_turn_tokens >= 1")
-        if not 0 <= self.reserve_tokens < self.max_response_tokens:
-            raise UsageError(f"{self}: expected 0 <= reserve_tokens < max_response_tokens")
+        if not 1 <= self.reserve_tokens < self.max_response_tokens:
+            raise UsageError(f"{self}: expected 1 <= reserve_tokens < max_response_tokens")

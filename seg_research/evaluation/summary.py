@@ -51,7 +51,7 @@ def policy_row(name: str, predictions: Path, result: Path) -> PolicyRow:
         name,
         reward=_mean([row["score"] for row in scored]),
         searches=_mean([row["num_search"] for row in rows]),
-        valid=_mean([row["rewards"]["format"] for row in scored]),
+        valid=_mean([float(row["rewards"]["format"] == 1.0) for row in scored]),
         J=overall["J"],
         F=overall["F"],
         JF=overall["JF"],

@@ -37,7 +37,7 @@ class TinySize:
     head_dim: int = 32
     feed_forward: int = 384
     vision_hidden: int = 96
-    vision_layers: int = 3
+    vision_layers: int = 2
 
 
 def build_tokenizer(corpus: Iterable[str], vocab: int) -> Any:
@@ -111,7 +111,7 @@ def build_model(tokenizer: Any, size: TinySize, seed: int) -> Any:
             "spatial_merge_size": 2,
             "temporal_patch_size": 2,
             "num_position_embeddings": 256,
-            "deepstack_visual_indexes": [1],
+            "deepstack_visual_indexes": [0],
             "initializer_range": 0.04,
         },
         image_token_id=token("<|image_pad|>"),

@@ -27,6 +27,7 @@ from seg_research.protocol.actions import (
     SearchKind,
     SelectKeyframe,
 )
+from seg_research.protocol.sanitise import blank_invisible
 
 STOP_STRINGS = ("</search>", "</keyframe>", "</answer>")
 """A generation ends after the first of these: nothing a turn says behind its action can count."""
@@ -64,12 +65,12 @@ def parse_turn(text: str) -> ParsedTurn:
         blocks = _split_blocks(text)
         if blocks and blocks[0].name == "thinking":
             thinking = blocks.pop(0).body.strip()
-        if not blocks:
+        if all(block.name == "thinking" for block in blocks):
             raise _Fault(FaultKind.NO_ACTION, "no <search>, <keyframe> or <answer> block was found")
         if len(blocks) > 1:
             raise _Fault(FaultKind.SEVERAL_ACTIONS, "a turn must hold exactly one action, after at most one <thinking> block")
         block = blocks[0]
-        if block.name == "thinking" or len(block.body) > MAX_PAYLOAD_CHARS:
+        if len(block.body) > MAX_PAYLOAD_CHARS:
             raise _Fault(FaultKind.TOO_LONG, f"the action is longer than {MAX_PAYLOAD_CHARS} characters")
         return ParsedTurn(_READERS[block.name](block.body), thinking)
     except _Fault as fault:
@@ -108,7 +109,7 @@ def _read_search(body: str) -> Search:
         kind = SearchKind(name)
     except ValueError:
         raise _Fault(FaultKind.UNKNOWN_TOOL, f"the available tools are {', '.join(SearchKind)}") from None
-    query = " ".join(_CONTROL_TOKEN.sub(" ", query).split())
+    query = " ".join(_CONTROL_TOKEN.sub(" ", blank_invisible(query)).split())
     if not query:
         raise _Fault(FaultKind.EMPTY_QUERY, "the query is empty")
     if len(query) > MAX_QUERY_CHARS:
@@ -168,9 +169,6 @@ def _read_numbers(value: object, count: int, kind: FaultKind) -> list[float]:
         # bool is an int in Python; a model that answers true has not given a coordinate.
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise _Fault(kind, f"expected a list of {count} numbers")
-        # An integer beyond the range of float cannot be compared by math.isfinite; it is out of range anyway.
-        if isinstance(number, int) and not 0 <= number <= 1000:
-            raise ValueError
         numbers.append(number)
     return numbers
 

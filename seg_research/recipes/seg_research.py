@@ -25,7 +25,7 @@ def recipe(*, dense_rewards: bool = False, brief_prompt: bool = False) -> Recipe
     """Return the recipe.
 
     Args:
-        dense_rewards: pay the IoU itself instead of a step at 0.5, for policies too weak to reach the step.
+        dense_rewards: pay the IoU itself instead of a step at 0.5, and part of the format, for policies too weak to reach the step.
         brief_prompt: leave the instructions out, for policies that learned the format by training alone.
     """
     rubric = Rubric(
@@ -34,7 +34,7 @@ def recipe(*, dense_rewards: bool = False, brief_prompt: bool = False) -> Recipe
             (BoxL1(), 1.0),
             (PointHit(), 1.0),
             (KeyframeArea(), 1.0),
-            (WellFormed(), 0.5),
+            (WellFormed(graded=dense_rewards), 0.5),
             (Tapering(), 0.5),
         )
     )

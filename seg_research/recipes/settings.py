@@ -65,7 +65,7 @@ def tiny_settings() -> EpisodeSettings:
         brief_prompt=True,
         max_prompt_tokens=512,
         limits=Limits(max_tool_calls=4, max_faults=0, max_turn_tokens=96, max_response_tokens=768, reserve_tokens=96),
-        view=ViewSizes(keyframe_px=128, search_image_px=32),
+        view=ViewSizes(keyframe_px=96, search_image_px=32),
     )
 
 

@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 from PIL import Image, UnidentifiedImageError
@@ -88,9 +87,7 @@ class SearchClient:
         Raises:
             UsageError: the address is not http(s)://host[:port].
         """
-        parts = urlsplit(base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise UsageError(f"search server address {base_url!r}: expected http://host:port, as `seg-research serve` prints it")
+        self._port = _port_of(base_url)
         self.base_url = base_url.rstrip("/")
         self._deadline_s = deadline_s
         self._attempts = attempts
@@ -117,7 +114,9 @@ class SearchClient:
             InfraError: no usable answer within the deadline.
         """
         started = time.perf_counter()
-        reply, attempts = await self._call("POST", "/search", SearchResponse, {"query": query, "kind": kind, "top_k": top_k})
+        # A policy can write half a surrogate pair as a JSON escape; it has no UTF-8 form.
+        sendable = query.encode("utf-8", "replace").decode("utf-8")
+        reply, attempts = await self._call("POST", "/search", SearchResponse, {"query": sendable, "kind": kind, "top_k": top_k})
         hits = await asyncio.to_thread(lambda: tuple(_decode(hit) for hit in reply.hits[:top_k]))
         return SearchOutcome(hits, time.perf_counter() - started, attempts)
 
@@ -147,7 +146,7 @@ class SearchClient:
             problem += f"; gave up at the deadline of {self._deadline_s:g} s"
         raise InfraError(
             f"search server {self.base_url}: no answer after {attempt} attempt(s) ({problem}); "
-            f"is it running? Start one with: seg-research serve --text CORPUS.jsonl --port {urlsplit(self.base_url).port or 80}"
+            f"is it running? Start one with: seg-research serve --text CORPUS.jsonl --port {self._port}"
         )
 
     async def _attempt(self, method: str, path: str, body: dict[str, Any] | None) -> bytes:
@@ -171,6 +170,17 @@ class SearchClient:
             if len(content) > MAX_REPLY_BYTES:
                 raise InfraError(f"search server {self.base_url}: reply larger than {MAX_REPLY_BYTES} bytes; ask for fewer hits")
         return bytes(content)
+
+
+def _port_of(base_url: str) -> int:
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    port = url.port or (443 if url.scheme == "https" else 80)
+    if url.scheme not in {"http", "https"} or not url.host or port > 65535:
+        raise UsageError(f"search server address {base_url!r}: expected http://host:port, as `seg-research serve` prints it")
+    return port
 
 
 def _validated(schema: type[_Reply], content: bytes, base_url: str) -> _Reply:

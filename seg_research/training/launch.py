@@ -204,7 +204,7 @@ def _curve_row(step: int, records: list[dict[str, Any]]) -> dict[str, Any]:
         "reward": mean([r["score"] for r in records]),
         "terms": terms,
         "searches": mean([r["num_search"] for r in records]),
-        "valid": terms.get("format", 0.0),
+        "valid": mean([float(r["rewards"]["format"] == 1.0) for r in records]),
         "answered": mean([float(r["stop_reason"] == "answered") for r in records]),
         "tool_success": mean([float(t["outcome"] in ("ok", "empty")) for t in observations]) if observations else 0.0,
         "response_tokens": mean([r["num_response_tokens"] for r in records]),

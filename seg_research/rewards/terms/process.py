@@ -12,17 +12,22 @@ from seg_research.protocol.verdict import read_verdict
 
 @dataclass(frozen=True, slots=True)
 class WellFormed:
-    """1 where the episode ends in an answer on a shown key frame, every turn was valid and every turn began with a thought; else 0."""
+    """1 where the episode ends in an answer on a shown key frame, every turn was valid and every turn began with a thought; else 0.
 
+    Attributes:
+        graded: pay up to 0.5 for the share of well-formed turns where the whole is not perfect, a gradient for weak policies.
+    """
+
+    graded: bool = False
     name: str = "format"
 
     def __call__(self, transcript: Transcript, truth: GroundTruth | None = None) -> float:
         """Score one transcript; the ground truth is not needed."""
         keyframe, answer = read_verdict(transcript)
-        if keyframe is None or answer is None:
-            return 0.0
-        turns = transcript.model_turns
-        return float(all(turn.thinking and not isinstance(turn.action, FormatFault) for turn in turns))
+        turns = [bool(turn.thinking) and not isinstance(turn.action, FormatFault) for turn in transcript.model_turns]
+        if keyframe is not None and answer is not None and all(turns):
+            return 1.0
+        return 0.5 * sum(turns) / len(turns) if self.graded and turns else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import io
 import json
 import time
@@ -46,7 +47,11 @@ class Server:
             raise next_reply
         if callable(next_reply):
             return await next_reply(request)
-        return httpx.Response(next_reply.status_code, content=next_reply.content, headers=next_reply.headers)
+
+        async def chunks():
+            yield next_reply.content
+
+        return httpx.Response(next_reply.status_code, content=chunks(), headers=next_reply.headers)
 
 
 @pytest.fixture(autouse=True)
@@ -245,27 +250,30 @@ async def test_a_bad_picture_is_dropped_and_the_hit_kept(image, caplog):
     assert "picture dropped" in caplog.text
 
 
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=9), lambda x: st.lists(x) | st.dictionaries(st.text(max_size=5), x)
+)
+_HITS = st.lists(st.builds(hit, title=st.text(), image=st.text(), score=st.floats()))
+_REPLIES = st.fixed_dictionaries({"hits": _HITS, "took_ms": st.floats()})
+
+
 @settings(max_examples=60, deadline=None)
 @given(
-    st.one_of(
-        st.binary(max_size=200),
-        st.recursive(
-            st.none() | st.booleans() | st.floats() | st.text(max_size=9), lambda x: st.lists(x) | st.dictionaries(st.text(max_size=5), x)
-        ).map(lambda value: json.dumps(value).encode()),
-        st.fixed_dictionaries(
-            {"hits": st.lists(st.builds(hit, title=st.text(), image=st.text(), score=st.floats())), "took_ms": st.floats()}
-        ).map(lambda value: json.dumps(value).encode()),
-    ),
-    st.sampled_from([200, 200, 422, 500, 418]),
+    st.binary(max_size=200) | (_JSON | _REPLIES).map(lambda value: json.dumps(value).encode()), st.sampled_from([200, 200, 422, 500, 418])
 )
 def test_whatever_a_server_says_is_hits_or_one_of_our_errors(content, status):
     async def ask():
-        try:
+        with contextlib.suppress(SegResearchError):
             await search(Server(httpx.Response(status, content=content)), attempts=1)
-        except SegResearchError as error:
-            assert "\n" not in str(error)
 
     asyncio.run(ask())
+
+
+async def test_half_a_surrogate_pair_is_sent_as_a_question_mark():
+    server = Server(reply())
+    async with SearchClient(URL, transport=httpx.MockTransport(server)) as client:
+        await client.search("a \ud800 b", "text", 1)
+    assert json.loads(server.requests[0].content)["query"] == "a ? b"
 
 
 async def test_health():
@@ -275,7 +283,19 @@ async def test_health():
     assert (health.collections.text, health.encoder) == (3, "e")
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:8100", "ftp://host", "http://", "file:///etc/passwd", "http://[::1"])
+BAD_ADDRESSES = [
+    "",
+    "127.0.0.1:8100",
+    "ftp://host",
+    "http://",
+    "file:///etc/passwd",
+    "http://[::1",
+    "http://host:99999999",
+    "http://host:x",
+]
+
+
+@pytest.mark.parametrize("url", BAD_ADDRESSES)
 def test_a_bad_address_is_a_usage_error(url):
     with pytest.raises(UsageError, match="expected http://host:port"):
         SearchClient(url)
