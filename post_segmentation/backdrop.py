@@ -22,7 +22,7 @@ MIN_STILL = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Backdrop:
-    """The background. What rests on most frames is part of it: a changed pixel is certainly not background, an unchanged one may be anything."""
+    """The background. What rests on most frames is part of it: a changed pixel is not background, an unchanged one may be anything."""
 
     smooth: Bgr
 

@@ -37,13 +37,13 @@ MIN_AGREEMENT_HIDDEN = 0.15
 MIN_AGREEMENT_FOUND = 0.7
 """The same for an object found by searching, which may be another one of the same colour."""
 MIN_TEMPLATE_AREA = 0.03
-MIN_FLOW_AREA = 0.02
+MIN_AREA = 0.02
 """Below these shares of its key-frame area an object counts as gone."""
 MIN_COLOUR = 0.5
 """A piece whose pixels are, on average, less like the object than this share of what they were on the key frame is background."""
 MIN_MOVING = 0.7
 """Share of the object's key-frame pixels that differ from the background for it to count as a moving thing before a still camera."""
-MIN_SAME_COLOURS = 0.5
+MIN_SAME_COLOURS = 0.65
 """Overlap of colour histograms from which a moving thing may be the lost object, if `BLOB_AREAS` fits too."""
 BLOB_AREAS = (0.3, 2.0)
 COLOUR_BITS = 4
@@ -220,14 +220,12 @@ def _step(known: _Object, state: _State, before: _Shot, shot: _Shot) -> _State:
     pose = state.pose if motion is None else chain(state.pose, motion)
     match = template.register(pose, shot.bgr, shot.grey)
     if _decides(match, template, MIN_AGREEMENT):
-        return _seen(_cut_match(match, shot), match.pose)
+        return _seen(template, state, _cut_match(match, shot), match.pose)
     if window is not None:
         mask_HW = _carry(known, state.mask_HW, window, before, shot)
-        hidden = _decides(match, template, MIN_AGREEMENT_HIDDEN) and _covered(mask_HW, match.agreeing_HW) > MIN_AGREEMENT
-        if hidden:
-            return _seen(_cut_match(match, shot), match.pose)
-        gone = np.count_nonzero(mask_HW) < MIN_FLOW_AREA * template.area_px
-        return _unseen(state) if gone else _State(mask_HW, pose, _centre(mask_HW), rigid=False)
+        if _decides(match, template, MIN_AGREEMENT_HIDDEN) and _covered(mask_HW, match.agreeing_HW) > MIN_AGREEMENT:
+            return _seen(template, state, _cut_match(match, shot), match.pose)
+        return _seen(template, state, mask_HW, pose, rigid=False)
     return _find_again(template, state, shot) or _find_moving(known, template, state, shot) or _unseen(state)
 
 
@@ -277,11 +275,11 @@ def _find_again(template: Template, state: _State, shot: _Shot) -> _State | None
     mask_HW = _cut_match(match, shot)
     # Part of a larger thing of the same colour has no edge where the template ends.
     common, either = np.count_nonzero(mask_HW & match.placed_HW), np.count_nonzero(mask_HW | match.placed_HW)
-    return _seen(mask_HW, match.pose) if common > MIN_AGREEMENT_FOUND * either else None
+    return _seen(template, state, mask_HW, match.pose) if common > MIN_AGREEMENT_FOUND * either else None
 
 
 def _find_moving(known: _Object, template: Template, state: _State, shot: _Shot) -> _State | None:
-    """Look among the things that move before a still camera for one of the lost object's size and colours; it may have another shape now."""
+    """Look among what moves before a still camera for something of the lost object's size and colours, whatever its shape now."""
     if state.rigid or not known.moves or shot.changed_HW is None:
         return None
     num_labels, labels_HW, stats, _ = cv2.connectedComponentsWithStats(shot.changed_HW.astype(np.uint8), connectivity=8)
@@ -295,12 +293,14 @@ def _find_moving(known: _Object, template: Template, state: _State, shot: _Shot)
             best, best_overlap = blob_HW, overlap
     if best is None:
         return None
-    mask_HW = cut_guess(shot.bgr, best, shrink(best, 3))
-    return _State(mask_HW, state.pose, _centre(mask_HW), rigid=False)
+    return _seen(template, state, cut_guess(shot.bgr, best, shrink(best, 3)), state.pose, rigid=False)
 
 
-def _seen(mask_HW: Mask, pose: Pose) -> _State:
-    return _State(mask_HW, pose, _centre(mask_HW))
+def _seen(template: Template, state: _State, mask_HW: Mask, pose: Pose, *, rigid: bool = True) -> _State:
+    """Return the new state, or that of a lost object where next to nothing is left of it."""
+    if np.count_nonzero(mask_HW) <= MIN_AREA * template.area_px:
+        return _unseen(state)
+    return _State(mask_HW, pose, _centre(mask_HW), rigid)
 
 
 def _unseen(state: _State) -> _State:

@@ -24,6 +24,8 @@ Pose: TypeAlias = NDArray[np.float64]
 SAME_COLOUR = 28
 """Largest channel difference at which two smoothed pixels show the same thing."""
 MIN_VISIBLE_PX = 20
+MIN_FLOW_SIDE_PX = 16
+"""OpenCV's flow refuses smaller images."""
 MAX_STEP_SCALE = 1.4
 MAX_POINTS = 300
 SEARCH_ANGLES_RAD = (-0.3, 0.0, 0.3)
@@ -51,9 +53,13 @@ class Match(NamedTuple):
 
 def dense_flow(source_HW: NDArray[np.uint8], target_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return for every source pixel the (dx, dy) to its place in the target, (H, W, 2)."""
+    height_px, width_px = source_HW.shape
+    missing = max(0, MIN_FLOW_SIDE_PX - height_px), max(0, MIN_FLOW_SIDE_PX - width_px)
+    source_HW, target_HW = (np.pad(image_HW, [(0, m) for m in missing], mode="edge") for image_HW in (source_HW, target_HW))
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     empty = cast("NDArray[np.float32]", None)
-    return estimator.calc(np.ascontiguousarray(source_HW), np.ascontiguousarray(target_HW), empty).astype(np.float32, copy=False)
+    flow_HW2 = estimator.calc(np.ascontiguousarray(source_HW), np.ascontiguousarray(target_HW), empty)
+    return flow_HW2.astype(np.float32, copy=False)[:height_px, :width_px]
 
 
 def motion_of(mask_HW: Mask, flow_HW2: NDArray[np.float32], window: Window) -> Pose | None:
@@ -137,7 +143,8 @@ class Template:
 
         Pixels beyond the image are unknown, not black: an object that is half outside is compared by its inner half.
         """
-        half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32)
+        half_size = max(1, round(image.shape[1] / 2)), max(1, round(image.shape[0] / 2))
+        half = cv2.resize(image, half_size, interpolation=cv2.INTER_AREA).astype(np.float32)
         reach = round(0.3 * float(np.hypot(self.box.x2 - self.box.x1, self.box.y2 - self.box.y1)) * _scale(near)) + 2
         window = window_around(PixelBox(*(centre - radius_px) / 2, *(centre + radius_px) / 2), half.shape, 0)
         padded = _bordered(half, reach)

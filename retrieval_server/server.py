@@ -33,6 +33,8 @@ DEFAULT_PORT = 8100
 EXIT_USAGE = 2
 _BACKLOG = 1024
 _STOP_S = 10.0
+_KEEP_ALIVE_S = 75
+"""Longer than clients keep idle connections, so that none sends its request into one that is just being closed."""
 _POLL_S = 0.05
 _LISTENING = re.compile(r"listening on (http://\S+)")
 
@@ -122,7 +124,7 @@ def run(settings: ServerSettings, *, progress_of: ProgressOf | None = None) -> N
         app, summary = _load(settings, progress_of)
         import uvicorn
 
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=_KEEP_ALIVE_S, timeout_graceful_shutdown=5)
         server = uvicorn.Server(config)
 
         def leave(*_: object) -> None:
@@ -164,12 +166,15 @@ def _bind(host: str, port: int) -> socket.socket:
     """Listen before loading, so that a taken port is told at once and an early client waits instead of failing."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             advice = "stop the program that uses this port, or choose another one with --port (0 picks a free one)"
             raise UsageError(f"port {port} of {host} is already in use; {advice}") from None
         raise UsageError(f"cannot listen on {host} port {port} ({error}); choose another --host or --port") from None
+    # asyncio does this only for sockets that it made itself; without it a reply waits 40 ms for a delayed ACK. Accepted sockets inherit it.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _url(listener: socket.socket) -> str:

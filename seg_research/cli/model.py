@@ -36,8 +36,10 @@ def run(options: argparse.Namespace) -> int:
     if (options.out / "config.json").is_file():
         print(f"{options.out} is already there; delete it to make it again")
         return 0
-    if options.steps < 0:
-        raise UsageError(f"--steps {options.steps}: expected 0 or more")
+    if options.steps < 0 or options.threads < 1:
+        raise UsageError(f"--steps {options.steps} --threads {options.threads}: expected 0 or more steps, 1 or more threads")
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise UsageError(f"--out {options.out}: is there but holds no model; choose another folder or delete it")
     from seg_research.cli.search_server import search_server
     from seg_research.datasets.parquet import check_paths, read_samples
 
@@ -71,9 +73,18 @@ async def _make(options: argparse.Namespace, samples: list[Any], url: str) -> No
         async with SearchClient(url) as client:
             tools = settings.build_recipe().build_tools(client, settings.view)
             with tqdm(total=len(samples) * how.variants, unit="episode", desc="demonstrations", file=sys.stderr) as bar:
-                examples = await demonstrate(samples, settings, tools, processor, how, bar.update)
+
+                def advance() -> None:
+                    bar.update()
+
+                examples = await demonstrate(samples, settings, tools, processor, how, advance)
         with tqdm(total=how.steps, unit="step", desc="warm-up", file=sys.stderr) as bar:
-            loss = train(model, examples, processor, how, lambda value: (bar.set_postfix(loss=f"{value:.3f}"), bar.update()) and None)
+
+            def progress(loss: float) -> None:
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                bar.update()
+
+            loss = train(model, examples, processor, how, progress)
         print(f"warm-up: {how.steps} steps on {len(examples)} demonstrations, loss {loss:.3f}")
     save_tiny(model, tokenizer, staged)
     settings.save(staged)

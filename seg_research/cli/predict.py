@@ -8,23 +8,38 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from seg_research.core.errors import UsageError
 
+if TYPE_CHECKING:
+    from seg_research.datasets.sample import Sample
+    from seg_research.env.policy import Policy
+    from seg_research.evaluation.predict import PredictionCount
+    from seg_research.recipes.settings import EpisodeSettings
+
 EXAMPLES = """examples:
-  seg-research predict --data outputs/mini/test_6_64_64.parquet --model outputs/tiny --text outputs/mini/local_KB/text_corpus.jsonl --out outputs/tiny_test/predictions.jsonl
-  seg-research predict --data data/OK_VOS/test_6_448_448.parquet --model Qwen3-VL-4B-Instruct --search-url http://127.0.0.1:8765 --out outputs/qwen/predictions.jsonl
-  seg-research predict --data outputs/mini/test_6_64_64.parquet --scripted expert --text outputs/mini/local_KB/text_corpus.jsonl --out outputs/expert/predictions.jsonl
+  seg-research predict --data outputs/mini/test_6_64_64.parquet --model outputs/tiny --text outputs/mini/local_KB/text_corpus.jsonl
+      --out outputs/tiny_test/predictions.jsonl
+  seg-research predict --data data/OK_VOS/test_6_448_448.parquet --model Qwen3-VL-4B-Instruct --search-url http://127.0.0.1:8100
+      --out outputs/qwen/predictions.jsonl
+  seg-research predict --data outputs/mini/test_6_64_64.parquet --scripted expert --text outputs/mini/local_KB/text_corpus.jsonl
+      --out outputs/expert/predictions.jsonl
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--data", type=Path, required=True, metavar="PARQUET", help="prepared samples (seg-research data, examples/data_preprocess)")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="PARQUET", help="prepared samples (seg-research data, examples/data_preprocess)"
+    )
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument("--model", type=Path, metavar="FOLDER", help="a Qwen-VL checkpoint folder")
-    who.add_argument("--scripted", choices=("expert", "hostile"), help="a policy without a model: knows the truth, or tries to break things")
+    who.add_argument(
+        "--scripted", choices=("expert", "hostile"), help="a policy without a model: knows the truth, or tries to break things"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="JSONL", help="predictions.jsonl to write or continue")
     parser.add_argument("--settings", type=Path, metavar="FOLDER", help="folder with episode.json to use instead of the model's own")
     parser.add_argument("--search-url", metavar="URL", help="a running search server")
@@ -45,35 +60,69 @@ def run(options: argparse.Namespace) -> int:
 
     from seg_research.cli.search_server import search_server
     from seg_research.datasets.parquet import check_paths, read_samples
+    from seg_research.evaluation.predict import claim
+    from seg_research.recipes.settings import EpisodeSettings, load_settings
 
-    if options.rollouts < 1 or options.group_size < 1:
-        raise UsageError("--rollouts and --group-size must be at least 1")
+    _check(options)
     samples = read_samples(options.data)[: options.limit]
     check_paths(samples)
+    folder = options.settings or options.model
+    settings = load_settings(folder) if folder else EpisodeSettings()
+    identity = _identity(options, settings)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    with search_server(options.search_url, options.text, options.images) as url, tqdm(total=len(samples) * options.rollouts, unit="rollout", desc="predict", file=sys.stderr) as bar:
-        count = asyncio.run(_predict(options, samples, url, bar.update))
+    num_rollouts = len(samples) * options.rollouts
+    if len(claim(options.out, identity)) >= num_rollouts:
+        print(f"{num_rollouts} predictions in {options.out} (all there already)")
+        return 0
+    with (
+        search_server(options.search_url, options.text, options.images) as url,
+        tqdm(total=num_rollouts, unit="rollout", desc="predict", file=sys.stderr) as bar,
+    ):
+        count = asyncio.run(_predict(options, samples, settings, identity, url, bar.update))
     print(f"{count.total} predictions in {options.out} ({count.written} new, {count.failed} failed)")
     if count.failed:
         print("some episodes were ended by a failing service; run the same command again to retry them", file=sys.stderr)
     return 1 if count.failed else 0
 
 
-async def _predict(options: argparse.Namespace, samples: list, url: str, progress) -> object:  # noqa: ANN001
-    from seg_research.evaluation.predict import PredictionRun, fingerprint, predict
-    from seg_research.recipes.settings import load_settings
-    from seg_research.search.client import SearchClient
+def _check(options: argparse.Namespace) -> None:
+    for name in ("rollouts", "group_size", "threads"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
+    if options.limit is not None and options.limit < 1:
+        raise UsageError(f"--limit {options.limit}: expected 1 or more")
+    if not 0 <= options.temperature < float("inf"):
+        raise UsageError(f"--temperature {options.temperature}: expected 0 (greedy) or more")
 
-    settings = load_settings(options.settings or options.model or Path())
-    recipe = settings.build_recipe()
-    identity = {
+
+def _identity(options: argparse.Namespace, settings: EpisodeSettings) -> dict[str, Any]:
+    """Collect what shapes the result, down to what is generated together."""
+    from seg_research.evaluation.predict import fingerprint
+
+    return {
         "policy": options.scripted or fingerprint(options.model),
         "data": fingerprint(options.data),
         "settings": settings,
         "temperature": options.temperature,
         "seed": options.seed,
         "limit": options.limit,
+        "rollouts": options.rollouts,
+        "group size": options.group_size,
     }
+
+
+async def _predict(
+    options: argparse.Namespace,
+    samples: Sequence[Sample],
+    settings: EpisodeSettings,
+    identity: dict[str, Any],
+    url: str,
+    progress: Callable[[int], object],
+) -> PredictionCount:
+    from seg_research.evaluation.predict import PredictionRun, predict
+    from seg_research.search.client import SearchClient
+
+    recipe = settings.build_recipe()
     async with SearchClient(url) as client:
         run = PredictionRun(
             recipe,
@@ -88,7 +137,7 @@ async def _predict(options: argparse.Namespace, samples: list, url: str, progres
         return await predict(run, samples, options.out, progress)
 
 
-def _policy_maker(options: argparse.Namespace, settings):  # noqa: ANN001, ANN202
+def _policy_maker(options: argparse.Namespace, settings: EpisodeSettings) -> Callable[[int], Policy]:
     from seg_research.policies.scripted import ScriptedPolicy, expert_script, hostile_script
 
     if options.scripted:

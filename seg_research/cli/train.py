@@ -1,27 +1,36 @@
 """Train a policy with GRPO or DAPO: stock verl underneath, configured by Hydra overrides.
 
-Every override is KEY=VALUE; groups are recipe, model, hardware, rollout, search and logger. All paths and settings are checked before anything
-starts. A killed run resumes from its last checkpoint when the same command is given again; a finished one does nothing.
+Every override is KEY=VALUE; groups are recipe, model, hardware, rollout, search and logger. All paths and settings are checked before
+anything starts. A killed run goes on from its last checkpoint when the same command is given again; a finished one does nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 EXAMPLES = """examples:
   seg-research train recipe=seg_research hardware=cpu --dry-run data.train_files=outputs/mini/train_6_64_64.parquet
   seg-research train hardware=cpu actor_rollout_ref.model.path=outputs/tiny seg.run_dir=outputs/grpo
       data.train_files=outputs/mini/train_6_64_64.parquet data.val_files=outputs/mini/val_6_64_64.parquet
       seg.search.text=outputs/mini/local_KB/text_corpus.jsonl trainer.total_training_steps=12
-  seg-research train hardware=8x80g model=qwen3vl_4b rollout=vllm search=server seg.search.url=http://HOST:PORT data.train_files=… data.val_files=…
+  seg-research train hardware=8x80g model=qwen3vl_4b rollout=vllm search=server seg.search.url=http://HOST:PORT
+      data.train_files=… data.val_files=…
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, e.g. hardware=cpu trainer.total_training_steps=12")
-    parser.add_argument("--dry-run", action="store_true", help="check everything, print each value that is not verl's default and its origin, stop")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, e.g. hardware=cpu trainer.total_training_steps=12"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, print each value that is not verl's default and its origin, stop"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -41,35 +50,36 @@ def run(options: argparse.Namespace) -> int:
     return _train(config)
 
 
-def _show(config: object, overrides: list[str], num_samples: int) -> None:
+def _show(config: DictConfig, overrides: list[str], num_samples: int) -> None:
     from seg_research.training.config import origins
 
-    rows = origins(config, overrides)  # type: ignore[arg-type]
+    rows = origins(config, overrides)
     width = max(len(key) for key, _, _ in rows)
     for key, value, origin in rows:
         print(f"{key:<{width}}  {value:<40}  {origin}")
     print(f"\n{num_samples} training samples; every path exists. Nothing was started (--dry-run).")
 
 
-def _train(config: object) -> int:
+def _train(config: DictConfig) -> int:
     from tqdm import tqdm
 
     from seg_research.cli.search_server import search_server
     from seg_research.training.launch import finished_policy, launch
 
-    policy = finished_policy(config)  # type: ignore[arg-type]
+    policy = finished_policy(config)
     if policy:
         print(f"this run is finished; its policy is in {policy}")
         return 0
 
-    total = config.trainer.total_training_steps  # type: ignore[attr-defined]
-    search = config.seg.search  # type: ignore[attr-defined]
+    total, search = config.trainer.total_training_steps, config.seg.search
     with search_server(search.url, search.text, search.images) as url, tqdm(total=total, unit="step", desc="train", file=sys.stderr) as bar:
 
         def progress(step: int, metrics: dict[str, float]) -> None:
             bar.update(step - bar.n)
-            bar.set_postfix(reward=f"{metrics.get('critic/score/mean', float('nan')):.3f}", tokens=f"{metrics.get('response_length/mean', 0):.0f}")
+            bar.set_postfix(
+                reward=f"{metrics.get('critic/score/mean', float('nan')):.3f}", tokens=f"{metrics.get('response_length/mean', 0):.0f}"
+            )
 
-        policy = launch(config, url, progress)  # type: ignore[arg-type]
+        policy = launch(config, url, progress)
     print(f"the trained policy is in {policy}")
     return 0

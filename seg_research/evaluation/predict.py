@@ -1,7 +1,7 @@
 """Run a policy over samples and write `predictions.jsonl`: one line a rollout, in the order of the data, safe against a kill at any moment.
 
-Rollouts run in fixed groups. A group that was interrupted is run again as a whole and only its missing lines are written, so a resumed file equals
-an uninterrupted one byte for byte.
+Rollouts run in fixed groups. A group that was interrupted is run again as a whole and only its missing lines are written, so a resumed file
+equals an uninterrupted one byte for byte.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class PredictionRun:
 
     Attributes:
         make_policy: gives the policy of group 0, 1, …
-        identity: whatever shapes the result (model, data, seed, sizes); a file written under another identity is not continued.
+        identity: whatever shapes the result (model, data, seed, group size, …); a file written under another identity is not continued.
         num_rollouts: rollouts of each sample.
-        group_size: rollouts that run together; part of the identity of a result.
+        group_size: rollouts that run together; what is generated together shapes the last digits, and so the result.
         max_infra_share: stop when a larger share of episodes is ended by failing services.
         timings: add wall-clock seconds to each line; such files differ from run to run.
     """
@@ -67,7 +67,7 @@ class PredictionCount:
     failed: int
 
 
-async def predict(run: PredictionRun, samples: Sequence[Sample], out: Path, progress: Callable[[int], None]) -> PredictionCount:
+async def predict(run: PredictionRun, samples: Sequence[Sample], out: Path, progress: Callable[[int], object]) -> PredictionCount:
     """Predict what `out` does not hold yet; `progress` is told how many rollouts were settled.
 
     Raises:
@@ -75,8 +75,7 @@ async def predict(run: PredictionRun, samples: Sequence[Sample], out: Path, prog
         InfraError: too many episodes were ended by failing services.
     """
     tasks = [(sample, rollout) for sample in samples for rollout in range(run.num_rollouts)]
-    _claim(out, {**run.identity, "num_rollouts": run.num_rollouts, "group_size": run.group_size, "limits": repr(run.limits)})
-    done = _finished(out)
+    done = claim(out, run.identity)
     written = failed = 0
     for index, start in enumerate(range(0, len(tasks), run.group_size)):
         group = tasks[start : start + run.group_size]
@@ -131,25 +130,39 @@ def _finished(out: Path) -> set[tuple[str, int]]:
     return {(str(row["id"]), int(row["sample_idx"])) for row in read_jsonl(out)}
 
 
-def _claim(out: Path, identity: dict[str, Any]) -> None:
-    """Refuse to continue a file that other settings wrote."""
-    claim = out.with_suffix(".run.json")
-    text = json.dumps(identity, indent=1, sort_keys=True, default=str) + "\n"
-    if out.is_file() and claim.is_file() and claim.read_text(encoding="utf-8") != text:
-        before = json.loads(claim.read_text(encoding="utf-8"))
-        changed = [key for key in identity if before.get(key) != json.loads(text)[key]]
-        raise UsageError(f"{out}: was written with other settings ({', '.join(changed)} differ); choose another --out or delete the file")
-    write_atomic(claim, text)
+def claim(out: Path, identity: dict[str, Any]) -> set[tuple[str, int]]:
+    """Take a file for a run, which a note beside it describes; return the (sample id, rollout number) of the lines it holds already.
+
+    Raises:
+        UsageError: it holds predictions of a run with other settings.
+    """
+    note = out.with_suffix(".run.json")
+    mine = json.loads(json.dumps(identity, default=str))
+    if out.is_file() and out.stat().st_size:
+        theirs = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+        differing = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+        if differing:
+            raise UsageError(f"{out}: was written with other settings ({', '.join(differing)}); choose another --out or delete the file")
+    write_atomic(note, json.dumps(mine, indent=1, sort_keys=True) + "\n")
+    return _finished(out)
 
 
 def _check_services(failed: int, written: int, limit: float, transcripts: Sequence[Transcript]) -> None:
     if failed > max(1, limit * (failed + written)):
         last = next((t.error for t in reversed(transcripts) if t.error), "")
-        raise InfraError(f"{failed} of {failed + written} episodes were ended by a failing service; what succeeded is kept. The last one: {last}")
+        raise InfraError(
+            f"{failed} of {failed + written} episodes were ended by a failing service; what succeeded is kept. The last one: {last}"
+        )
 
 
 def fingerprint(path: Path) -> str:
-    """Hash the content of a file, or of the weights and configuration of a checkpoint folder."""
+    """Hash the content of a file, or of the weights and configuration of a checkpoint folder.
+
+    Raises:
+        UsageError: there is nothing of that name.
+    """
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or folder")
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in {".json", ".safetensors", ".bin"})
     for file in files:

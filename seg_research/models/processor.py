@@ -37,7 +37,7 @@ def allow_missing_torchvision() -> None:
 
     AutoVideoProcessor.register(Qwen3VLConfig, Qwen3VLVideoProcessor, exist_ok=True)
     # The processor checks its parts against classes found on the top-level module, where the lazy import hides this one.
-    processing_utils.transformers_module.BaseVideoProcessor = BaseVideoProcessor
+    vars(processing_utils.transformers_module)["BaseVideoProcessor"] = BaseVideoProcessor
 
 
 def load_processor(path: Path) -> Any:

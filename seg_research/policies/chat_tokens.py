@@ -42,7 +42,9 @@ class ChatTokens:
         self.end_id: int = tokenizer.convert_tokens_to_ids(END_OF_TURN)
         newline = tokenizer.encode("\n", add_special_tokens=False)
         if self.end_id in (None, tokenizer.unk_token_id) or len(newline) != 1:
-            raise UsageError(f"{type(tokenizer).__name__}: expected a ChatML tokenizer with {END_OF_TURN} and a one-token newline (Qwen family)")
+            raise UsageError(
+                f"{type(tokenizer).__name__}: expected a ChatML tokenizer with {END_OF_TURN} and a one-token newline (Qwen family)"
+            )
         self._newline_id: int = newline[0]
 
     def opening(self, messages: Sequence[Message]) -> list[int]:

@@ -1,13 +1,14 @@
 """Generate with a transformers model: many conversations at once, tokens in and tokens out, never through text.
 
-The verl rollout server and the local policy both use this engine. Requests that wait at the same moment and sample alike become one padded batch.
+The verl rollout server and the local policy both use this engine. Requests that wait at the same moment and sample alike become one padded
+batch.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from transformers import LogitsProcessor
 
 from seg_research.core.errors import InfraError
 from seg_research.core.transcript import FinishReason
@@ -50,7 +52,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """Sampled tokens and their log-probabilities under the untruncated distribution at the sampling temperature, as the trainer computes them."""
+    """Sampled tokens and their log-probabilities, as the trainer computes them: of the untruncated distribution at the sampling temperature."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -61,6 +63,48 @@ class Completion:
 class _Pending:
     request: Request
     future: asyncio.Future[Completion] = field(repr=False)
+
+
+async def settle(results: Awaitable[Sequence[Completion]], futures: Sequence[asyncio.Future[Completion]]) -> None:
+    """Hand results to those who wait for them, or to all of them whatever went wrong: nobody may wait for ever."""
+    task = asyncio.ensure_future(results)
+    await asyncio.wait([task])
+    error = task.exception()
+    for index, future in enumerate(futures):
+        if future.done():  # cancelled meanwhile
+            continue
+        if error is None:
+            future.set_result(task.result()[index])
+        else:
+            future.set_exception(error)
+
+
+class _Recorder(LogitsProcessor):
+    """Notes the log-probability of every sampled token, then bans some tokens; runs before truncation by top-p and top-k.
+
+    It keeps the distribution of one step: those of a long turn over a real vocabulary would fill a GPU.
+    """
+
+    def __init__(self, temperature: float, banned: Sequence[int]) -> None:
+        self._temperature, self._banned = temperature, list(banned)
+        self._logprobs_BV: torch.Tensor | None = None
+        self._taken: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self._take(input_ids[:, -1])
+        self._logprobs_BV = torch.log_softmax(scores.float() / self._temperature, dim=-1)
+        scores = scores.clone()
+        scores[:, self._banned] = -torch.inf
+        return scores
+
+    def _take(self, sampled_B: torch.Tensor) -> None:
+        if self._logprobs_BV is not None:
+            self._taken.append(self._logprobs_BV.gather(1, sampled_B.unsqueeze(1)))
+
+    def logprobs(self, last_B: torch.Tensor) -> torch.Tensor:
+        """Return the log-probabilities (B, L), given the tokens of the last step."""
+        self._take(last_B)
+        return torch.cat(self._taken, dim=1)
 
 
 class TransformersEngine:
@@ -78,15 +122,16 @@ class TransformersEngine:
         self._image_id = known[IMAGE_TOKEN]
 
     @classmethod
-    def load(cls, path: Path, processor: Any, **options: Any) -> TransformersEngine:
-        """Load a checkpoint folder: bf16 on a GPU, fp32 elsewhere."""
+    def load(cls, path: Path, processor: Any, device: torch.device | None = None) -> TransformersEngine:
+        """Load a checkpoint folder, in bf16 on a GPU and in fp32 elsewhere; without a device, on the GPU if there is one."""
         from transformers import AutoModelForImageTextToText
+        from transformers.utils.logging import disable_progress_bar
 
-        on_gpu = torch.cuda.is_available()
-        model = AutoModelForImageTextToText.from_pretrained(
-            path, dtype=torch.bfloat16 if on_gpu else torch.float32, attn_implementation="sdpa"
-        )
-        return cls(model.to("cuda" if on_gpu else "cpu").eval(), processor, **options)
+        disable_progress_bar()
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+        model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
+        return cls(model.to(device).eval(), processor)
 
     async def generate(self, request: Request) -> Completion:
         """Generate one turn.
@@ -101,8 +146,16 @@ class TransformersEngine:
         return await future
 
     async def run_batch(self, requests: Sequence[Request]) -> list[Completion]:
-        """Generate for exactly these requests, in one batch of their own; all must sample alike."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._generate, requests)
+        """Generate for exactly these requests, in one batch of their own; all must sample alike.
+
+        Raises:
+            InfraError: the model failed, e.g. for want of memory.
+        """
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._generate, requests)
+        except RuntimeError as error:
+            logger.exception("generation failed for a batch of %d", len(requests))
+            raise InfraError(f"the model failed to generate: {error}") from error
 
     async def _drain_queue(self) -> None:
         await asyncio.sleep(self._gather_s)
@@ -111,16 +164,7 @@ class TransformersEngine:
             batch = [p for p in self._queue if p.request.sampling == sampling][: self._max_batch]
             taken = {id(p) for p in batch}
             self._queue = [p for p in self._queue if id(p) not in taken]
-            try:
-                completions = await self.run_batch([p.request for p in batch])
-            except RuntimeError as error:
-                logger.exception("generation failed for a batch of %d", len(batch))
-                for pending in batch:
-                    pending.future.set_exception(InfraError(f"the model failed to generate: {error}"))
-                continue
-            for pending, completion in zip(batch, completions, strict=True):
-                if not pending.future.done():
-                    pending.future.set_result(completion)
+            await settle(self.run_batch([p.request for p in batch]), [p.future for p in batch])
 
     @torch.no_grad()
     def _generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -128,25 +172,17 @@ class TransformersEngine:
         inputs = self._batch_inputs(requests)
         width = inputs["input_ids"].shape[1]
         greedy = sampling.temperature == 0
-        options: dict[str, Any] = {"do_sample": not greedy, "suppress_tokens": self._banned, "pad_token_id": self.tokenizer.pad_token_id}
+        recorder = _Recorder(1.0 if greedy else sampling.temperature, self._banned)
+        options: dict[str, Any] = {"do_sample": not greedy, "pad_token_id": self.tokenizer.pad_token_id}
         if not greedy:
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": max(sampling.top_k, 0)}
         if sampling.stop_strings:
             options |= {"stop_strings": list(sampling.stop_strings), "tokenizer": self.tokenizer}
-        output = self.model.generate(
-            **inputs,
-            **options,
-            max_new_tokens=max(r.max_tokens for r in requests),
-            return_dict_in_generate=True,
-            output_logits=True,
-            use_cache=True,
-        )
-        sampled = output.sequences[:, width:]
-        logits_BLV = torch.stack(output.logits, dim=1).float() / (1.0 if greedy else sampling.temperature)
-        logprobs = torch.log_softmax(logits_BLV, dim=-1).gather(2, sampled.unsqueeze(2)).squeeze(2)
-        return [
-            self._cut(row, lp, request) for row, lp, request in zip(sampled.tolist(), logprobs.tolist(), requests, strict=True)
-        ]
+        limit = max(r.max_tokens for r in requests)
+        sequences = self.model.generate(**inputs, **options, logits_processor=[recorder], max_new_tokens=limit, use_cache=True)
+        sampled = sequences[:, width:]
+        logprobs = recorder.logprobs(sampled[:, -1])
+        return [self._cut(row, lp, request) for row, lp, request in zip(sampled.tolist(), logprobs.tolist(), requests, strict=True)]
 
     def _cut(self, token_ids: list[int], logprobs: list[float], request: Request) -> Completion:
         """Cut one row of the batch where its own turn ended; the batch ran on until its longest row was done."""

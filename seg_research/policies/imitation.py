@@ -24,11 +24,11 @@ class Variety:
         gives_up: ends with a turn that holds no action.
     """
 
-    skip_search: float = 0.15
+    skip_search: float = 0.2
     extra_search: float = 0.15
     poor_frame: float = 0.5
-    no_thinking: float = 0.15
-    gives_up: float = 0.1
+    no_thinking: float = 0.3
+    gives_up: float = 0.3
 
 
 def demonstration(sample: Sample, rollout: int, seed: int, variety: Variety) -> list[str]:
@@ -42,7 +42,9 @@ def demonstration(sample: Sample, rollout: int, seed: int, variety: Variety) -> 
     frame_id, target = rng.choice(by_area) if rng.random() < variety.poor_frame else by_area[0]
     turns = [search_turn(step, f"find {step}") for step in steps]
     turns.append(keyframe_turn(frame_id, f"frame {frame_id} shows it"))
-    turns.append("<thinking> it is not clear </thinking>" if rng.random() < variety.gives_up else answer_turn(on_grid(target), "there it is"))
+    turns.append(
+        "<thinking> it is not clear </thinking>" if rng.random() < variety.gives_up else answer_turn(on_grid(target), "there it is")
+    )
     if rng.random() < variety.no_thinking:
         index = rng.randrange(len(turns))
         turns[index] = turns[index].partition("</thinking>\n")[2] or turns[index]

@@ -46,7 +46,9 @@ class LocalConversation:
         started = time.perf_counter()
         budget = min(max_tokens, self.limits.max_response_tokens - len(self._response_ids))
         if budget < 1:
-            raise InvariantError(f"no room to generate: {len(self._response_ids)} of {self.limits.max_response_tokens} response tokens are used")
+            raise InvariantError(
+                f"no room to generate: {len(self._response_ids)} of {self.limits.max_response_tokens} response tokens are used"
+            )
         request = Request([*self._prompt_ids, *self._response_ids], list(self._images), budget, self.sampling)
         turn: Completion = await self.batch.generate(self, request)
         self._append(turn.token_ids, 1, turn.logprobs)

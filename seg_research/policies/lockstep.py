@@ -1,7 +1,8 @@
 """Generate for a group of conversations turn by turn together, so that the batch of a turn depends on the group alone.
 
-Padding changes the last digits of a model's output, and with them now and then a token. When a batch is whoever happens to wait, a run that was
-killed and resumed differs from one that was not. Here a turn is generated once every conversation still running has asked for it, in a fixed order.
+Padding changes the last digits of a model's output, and with them now and then a token. When a batch is whoever happens to wait, a run that
+was killed and resumed differs from one that was not. Here a turn is generated once every conversation still running has asked for it, in a
+fixed order.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from seg_research.policies.engine import Completion, Request, TransformersEngine
+from seg_research.policies.engine import Completion, Request, TransformersEngine, settle
 
 
 class Lockstep:
     """A barrier in front of an engine for conversations that start together."""
 
-    def __init__(self, engine: TransformersEngine, seed_turn: Callable[[int], None]) -> None:
+    def __init__(self, engine: TransformersEngine, seed_turn: Callable[[int], object]) -> None:
         """Wrap an engine; `seed_turn` seeds the sampler before turn 0, 1, …"""
         self.engine = engine
         self._seed_turn = seed_turn
@@ -46,11 +47,5 @@ class Lockstep:
         self._waiting = {}
         self._seed_turn(self._turn)
         self._turn += 1
-        try:
-            completions = await self.engine.run_batch([request for request, _ in batch])
-        except RuntimeError as error:
-            for _, future in batch:
-                future.set_exception(error)
-            return
-        for (_, future), completion in zip(batch, completions, strict=True):
-            future.set_result(completion)
+        # Shielded: whoever completed the group may be cancelled, and the others still want their turn.
+        await asyncio.shield(settle(self.engine.run_batch([request for request, _ in batch]), [future for _, future in batch]))

@@ -111,6 +111,6 @@ HOSTILE_TURNS = (
 
 def hostile_script(sample: Sample, rollout: int) -> list[str]:
     """Say turns that a broken or malicious policy might; a fixed order for each sample and rollout."""
-    order = list(HOSTILE_TURNS)
+    order: list[str] = list(HOSTILE_TURNS)
     random.Random(derive_seed(0, "hostile", sample.sample_id, rollout)).shuffle(order)
     return order

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from seg_research.core.errors import UsageError
 from seg_research.core.transcript import ImageRef, Message, Text
 from seg_research.core.video import read_image
 from seg_research.datasets.sample import Sample
@@ -25,6 +26,10 @@ class ViewSizes:
 
     keyframe_px: int = 864
     search_image_px: int = 256
+
+    def __post_init__(self) -> None:
+        if min(self.keyframe_px, self.search_image_px) < 1:
+            raise UsageError(f"{self}: expected sides of 1 pixel or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ def opening_messages(sample: Sample, *, brief: bool = False) -> tuple[Message, .
         for index, text in enumerate(row["content"].split(IMAGE_PLACEHOLDER)):
             if index:
                 frame = next(frames)
-                picture = read_image(frame.path).resize(tuple(frame.shown_size), Image.Resampling.LANCZOS)
+                picture = read_image(frame.path).resize(frame.shown_size, Image.Resampling.LANCZOS)
                 parts.append(ImageRef(picture, str(frame.path), f"frame {frame.frame_id}"))
             if text:
                 parts.append(Text(text))

@@ -1,4 +1,7 @@
-"""How episodes are run with one model: recipe, limits and picture sizes. Stored beside a checkpoint, so that evaluation repeats what training did."""
+"""How episodes are run with one model: recipe, limits and picture sizes.
+
+Stored beside a checkpoint, so that evaluation repeats what training did.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from seg_research.core.errors import UsageError
 from seg_research.core.files import write_atomic
@@ -31,6 +34,10 @@ class EpisodeSettings:
     limits: Limits = field(default_factory=Limits)
     view: ViewSizes = field(default_factory=ViewSizes)
 
+    def __post_init__(self) -> None:
+        if self.max_prompt_tokens < 1:
+            raise UsageError(f"max_prompt_tokens={self.max_prompt_tokens}: expected 1 or more")
+
     def build_recipe(self) -> Recipe:
         """Return the recipe these settings name.
 
@@ -44,13 +51,13 @@ class EpisodeSettings:
         write_atomic(folder / FILE_NAME, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
 
-def settings_from(values: Mapping[str, Any], where: str) -> EpisodeSettings:
+def settings_from(values: object, where: str) -> EpisodeSettings:
     """Build settings from plain nested values.
 
     Raises:
-        UsageError: a key is unknown; names it and `where` it stands.
+        UsageError: a key is unknown or a value of another type; names it and `where` it stands.
     """
-    plain = dict(values)
+    plain = _keys_and_values(values, where)
     if "limits" in plain:
         plain["limits"] = _build(Limits, plain["limits"], f"{where}: limits")
     if "view" in plain:
@@ -79,14 +86,25 @@ def load_settings(model: Path) -> EpisodeSettings:
     if not path.is_file():
         return EpisodeSettings()
     try:
-        return settings_from(json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{path}: not valid episode settings ({error})") from None
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not valid JSON ({error}); restore it from the run that wrote this checkpoint") from None
+    return settings_from(values, str(path))
 
 
-def _build(cls: type[_T], values: Mapping[str, Any], where: str) -> _T:
-    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise UsageError(f"{where}: unknown key '{unknown[0]}'; there are: {', '.join(sorted(known))}")
-    return cls(**values)
+def _build(cls: type[_T], values: object, where: str) -> _T:
+    plain = _keys_and_values(values, where)
+    types = get_type_hints(cls)
+    for key, value in plain.items():
+        if key not in types:
+            raise UsageError(f"{where}: unknown key '{key}'; there are: {', '.join(sorted(types))}")
+        # Exactly: in Python True is an int, and 6.5 tool calls would be found out only inside an episode.
+        if type(value) is not types[key]:
+            raise UsageError(f"{where}: {key}={value!r}: expected {types[key].__name__}")
+    return cls(**plain)
+
+
+def _keys_and_values(values: object, where: str) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{where}: expected keys and values, found {values!r:.80}")
+    return dict(values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from seg_research.core.errors import InvariantError
 from seg_research.core.transcript import StopReason, Transcript
 from seg_research.datasets.sample import GroundTruth
 
@@ -37,9 +38,14 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """Terms and their weights."""
+    """Terms, each of its own name, and their weights."""
 
     weighted_terms: tuple[tuple[RewardTerm, float], ...]
+
+    def __post_init__(self) -> None:
+        names = [term.name for term, _ in self.weighted_terms]
+        if len(set(names)) < len(names):
+            raise InvariantError(f"a rubric adds its terms up by name, and one stands twice in {names}")
 
     @property
     def max_total(self) -> float:

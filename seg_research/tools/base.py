@@ -11,7 +11,10 @@ from seg_research.datasets.sample import Sample
 class Tool(Protocol):
     """Carries out one kind of action."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What logs and guards call this tool."""
+        ...
 
     def accepts(self, action: Action) -> bool:
         """Tell whether this tool carries out the action."""

@@ -16,7 +16,7 @@ from seg_research.protocol.actions import SelectKeyframe
 
 @dataclass(frozen=True, slots=True)
 class KeyframeTool:
-    """Show a chosen frame, squashed to `side_px` × `side_px` as the benchmark does (coordinates are relative, so the answer is unaffected)."""
+    """Show a chosen frame, squashed to `side_px` × `side_px` as the benchmark does; coordinates are relative, so answers stay right."""
 
     side_px: int = 864
     name: str = "keyframe"

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from PIL import Image
 
+from seg_research.core.errors import ToolError
 from seg_research.core.transcript import Action, ImageRef, Message, Observation, Outcome, Text
 from seg_research.datasets.sample import Sample
 from seg_research.protocol.actions import Search, SearchKind
 from seg_research.protocol.sanitise import neutralise
 from seg_research.search.client import SearchHit, SearchOutcome
+from seg_research.tools.base import text_observation
 
-_SERVER_KIND = {SearchKind.TEXT: "text", SearchKind.IMAGE: "image"}
+_SERVER_KIND: dict[SearchKind, Literal["text", "image"]] = {SearchKind.TEXT: "text", SearchKind.IMAGE: "image"}
 
 
 class Searcher(Protocol):
     """What this tool needs of a search client."""
 
-    async def search(self, query: str, kind: str, top_k: int) -> SearchOutcome:
+    async def search(self, query: str, kind: Literal["text", "image"], top_k: int) -> SearchOutcome:
         """Look a query up.
 
         Raises:
@@ -36,7 +38,7 @@ class SearchTool:
     Attributes:
         searcher: client of the search server.
         top_k_text, top_k_images: number of results shown (published: 2 and 1).
-        body_chars: passages are cut to this length, with an ellipsis (published: 320).
+        body_chars: titles and passages are cut to this length, with an ellipsis (published: 320).
         image_side_px: pictures are squashed to this square (published: 256).
     """
 
@@ -52,11 +54,20 @@ class SearchTool:
         return isinstance(action, Search)
 
     async def run(self, action: Action, sample: Sample) -> Observation:
-        """Search and lay out the hits between <information> tags."""
+        """Search and lay out the hits between <information> tags.
+
+        Raises:
+            InfraError: the service failed after its retries.
+        """
         assert isinstance(action, Search)
-        top_k = self.top_k_text if action.kind is SearchKind.TEXT else self.top_k_images
-        found = await self.searcher.search(action.query, _SERVER_KIND[action.kind], top_k)
         with_pictures = action.kind is SearchKind.IMAGE
+        try:
+            found = await self.searcher.search(
+                action.query, _SERVER_KIND[action.kind], self.top_k_images if with_pictures else self.top_k_text
+            )
+        except ToolError as error:
+            # Caught here and not in the runner: the two kinds are counted apart, and refusals must count where successes do.
+            return text_observation(str(error), action.kind, Outcome.REJECTED)
         hits = [hit for hit in found.hits if hit.image is not None or not with_pictures]
         parts: list[Text | ImageRef] = [Text("<information>\n")]
         for rank, hit in enumerate(hits, 1):
@@ -64,19 +75,21 @@ class SearchTool:
         if not hits:
             parts.append(Text("Nothing was found.\n"))
         parts.append(Text("</information>"))
-        summary = " | ".join(hit.title for hit in hits) or "nothing found"
+        summary = " | ".join(self._one_line(hit.title) for hit in hits) if hits else "nothing found"
         return Observation(Message("user", _joined(parts)), action.kind, Outcome.OK if hits else Outcome.EMPTY, summary)
 
     def _lay_out(self, rank: int, hit: SearchHit, *, with_pictures: bool) -> list[Text | ImageRef]:
-        title = neutralise(" ".join(hit.title.split()))[: self.body_chars]
+        title = self._one_line(hit.title)
         if with_pictures:
             assert hit.image is not None
             picture = hit.image.convert("RGB").resize((self.image_side_px, self.image_side_px), Image.Resampling.LANCZOS)
             return [Text(f"{rank}. (Title: {title}) "), ImageRef(picture, hit.source, title), Text("\n")]
-        body = neutralise(" ".join(hit.text.split()))
-        if len(body) > self.body_chars:
-            body = body[: self.body_chars - 1] + "…"
-        return [Text(f"{rank}. (Title: {title}) {body}\n")]
+        return [Text(f"{rank}. (Title: {title}) {self._one_line(hit.text)}\n")]
+
+    def _one_line(self, text: str) -> str:
+        """Make foreign text one harmless line of at most `body_chars` characters."""
+        line = " ".join(neutralise(text).split())
+        return line if len(line) <= self.body_chars else line[: self.body_chars - 1] + "…"
 
 
 def _joined(parts: list[Text | ImageRef]) -> tuple[Text | ImageRef, ...]:

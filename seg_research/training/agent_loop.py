@@ -16,7 +16,7 @@ from seg_research.protocol.verdict import count_searches
 from seg_research.rewards.rubric import Score
 from seg_research.training.conversation import VerlConversation
 from seg_research.training.dataset import FRAMES_KEY
-from seg_research.training.host import Host
+from seg_research.training.host import Host, stop_run
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +29,18 @@ class SegAgentLoop(AgentLoopBase):
 
         Raises:
             InfraError: a service failed for good; verl then drops the whole group, which keeps it out of every baseline.
-            UsageError: the prompt does not fit, or a guard stopped the run.
+            UsageError: the data or the prompt's length must change, or a guard stopped the run; the launcher is told.
         """
-        host = Host.of_process(self.config)
         try:
-            return await self._run(host, sampling_params, row)
-        except Exception:
-            # Boundary: verl reports a failed trajectory in one log line among thousands.
-            logger.exception("episode of sample %s failed", row.get("id"))
+            return await self._run(Host.of_process(self.config), sampling_params, row)
+        except InfraError:
             raise
+        except UsageError as error:
+            raise stop_run(self.config, str(error)) from error
+        except Exception as error:
+            # Boundary: verl would go on without this group and mention it in one log line among thousands; a bug of ours must end the run.
+            logger.exception("episode of sample %s failed", row.get("id"))
+            raise stop_run(self.config, f"sample {row.get('id')}: {type(error).__name__}: {error}") from error
 
     async def _run(self, host: Host, sampling_params: dict[str, Any], row: dict[str, Any]) -> AgentLoopOutput:
         sample = sample_of({**row, "images": row[FRAMES_KEY]}, f"sample {row.get('id')}")
@@ -47,7 +50,7 @@ class SegAgentLoop(AgentLoopBase):
         score = host.recipe.rubric.score(transcript, sample.truth)
         host.record(sample, transcript, score, row)
         if transcript.stop is StopReason.PROMPT_TOO_LONG:
-            raise host.abort(
+            raise UsageError(
                 f"the prompt of sample {sample.sample_id} is longer than data.max_prompt_length={self.rollout_config.prompt_length}; "
                 "raise it, or prepare the data with fewer or smaller frames"
             )
@@ -64,6 +67,8 @@ def _output(conversation: VerlConversation, transcript: Transcript, score: Score
     extra = {"turn_scores": [], "tool_rewards": [], **conversation.global_steps}
     extra["reward_extra_info"] = {"num_search": float(count_searches(transcript)), **terms}
     tool_seconds = sum(observation.seconds for observation in transcript.observations)
+    # As pydantic does it: verl's own type for metrics is a model, filled from a dict.
+    metrics: Any = {**conversation.metrics, "tool_calls": tool_seconds}
     return AgentLoopOutput(
         prompt_ids=list(trace.prompt_ids),
         response_ids=list(trace.response_ids),
@@ -72,6 +77,6 @@ def _output(conversation: VerlConversation, transcript: Transcript, score: Score
         multi_modal_data={"images": conversation.images},
         reward_score=score.total,
         num_turns=len(transcript.turns) + 1,
-        metrics={**conversation.metrics, "tool_calls": tool_seconds},
+        metrics=metrics,
         extra_fields=extra,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -38,6 +37,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
             config = compose("train", [_VERL_TREE, "seg.agent_loops=${seg.run_dir}/agent_loops.yaml", *given])
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(f"configuration: {_one_line(error)}") from None
+    _check_ours(config)
     config.seg.run_dir = str(Path(config.seg.run_dir).resolve())
     missing = [key for key in _REQUIRED if OmegaConf.is_missing(OmegaConf.select(config, key.rpartition(".")[0]), key.rpartition(".")[2])]
     if missing:
@@ -46,6 +46,18 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 
 
 _REQUIRED = ("data.train_files", "data.val_files", "actor_rollout_ref.model.path", "seg.search.url", "seg.search.text")
+
+
+def _check_ours(config: DictConfig) -> None:
+    """Refuse keys of ours that nothing reads (Hydra lets `+seg.typo=1` pass), and text where a number or a yes-or-no stands by default."""
+    known = leaves({"seg": _read_yaml("seg.yaml")})
+    for key in leaves({"seg": OmegaConf.to_container(config.seg, resolve=False)}):
+        if key not in known:
+            raise UsageError(f"configuration: nothing reads '{key}'; see seg_research/configs/seg.yaml for what there is")
+        default, value = known[key], OmegaConf.select(config, key, throw_on_missing=False)
+        fits = isinstance(value, type(default)) or (isinstance(default, float) and isinstance(value, int))
+        if isinstance(default, bool | int | float) and not fits:
+            raise UsageError(f"configuration: {key}={value}: expected a value like {default}")
 
 
 def _one_line(error: Exception) -> str:
@@ -72,7 +84,7 @@ def check_run(config: DictConfig) -> list[Sample]:
     check_against_verl(config)
     samples: list[Sample] = []
     for key in ("train_files", "val_files"):
-        for file in _as_list(config.data[key]):
+        for file in as_list(config.data[key]):
             loaded = read_samples(Path(file))
             check_paths(loaded)
             samples += loaded if key == "train_files" else []
@@ -81,12 +93,33 @@ def check_run(config: DictConfig) -> list[Sample]:
         raise UsageError(f"data.train_files: {len(untrue)} samples have no ground truth on an offered frame, e.g. {untrue[0]}")
     if len(samples) < config.data.train_batch_size:
         raise UsageError(f"data.train_batch_size={config.data.train_batch_size}, but there are only {len(samples)} training samples")
-    if set(_as_list(config.data.train_files)) & set(_as_list(config.data.val_files)):
+    if set(as_list(config.data.train_files)) & set(as_list(config.data.val_files)):
         raise UsageError("data.val_files names a training file: validation would measure memory; prepare the val split and name that")
+    _check_epochs(config, len(samples))
+    if not config.seg.search.url:
+        _check_corpora(config)
     model = Path(config.actor_rollout_ref.model.path)
     if (model.is_absolute() or model.exists()) and not (model / "config.json").is_file():
         raise UsageError(f"actor_rollout_ref.model.path={model}: no config.json there; make the tiny model with: seg-research model --help")
     return samples
+
+
+def _check_epochs(config: DictConfig, num_samples: int) -> None:
+    steps_per_epoch, wanted = num_samples // config.data.train_batch_size, config.trainer.total_training_steps
+    if wanted is not None and wanted > steps_per_epoch * config.trainer.total_epochs:
+        raise UsageError(
+            f"trainer.total_training_steps={wanted}, but trainer.total_epochs={config.trainer.total_epochs} of {steps_per_epoch} steps "
+            f"each end before; set trainer.total_epochs={-(-wanted // steps_per_epoch)}"
+        )
+
+
+def _check_corpora(config: DictConfig) -> None:
+    for key in ("text", "images"):
+        path = config.seg.search[key]
+        if path is not None and not Path(path).is_file():
+            raise UsageError(
+                f"seg.search.{key}={path}: no such file; name a corpus, or a running server with search=server seg.search.url=…"
+            )
 
 
 def check_against_verl(config: DictConfig) -> None:
@@ -97,7 +130,7 @@ def check_against_verl(config: DictConfig) -> None:
     """
     settings = episode_settings(config)
     settings.build_recipe()
-    _guards(config)
+    GuardSettings(**plain(config.seg.guards))
     actor, rollout, data = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.data
     if settings.limits.max_response_tokens != data.max_response_length:
         raise UsageError(
@@ -107,61 +140,62 @@ def check_against_verl(config: DictConfig) -> None:
     if config.algorithm.adv_estimator == "grpo" and rollout.n < 2:
         raise UsageError("algorithm.adv_estimator=grpo compares rollouts of one prompt; set actor_rollout_ref.rollout.n to 2 or more")
     if data.train_batch_size % actor.ppo_mini_batch_size:
-        raise UsageError(
-            f"data.train_batch_size={data.train_batch_size} is not a multiple of actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size}"
-        )
+        key = "actor_rollout_ref.actor.ppo_mini_batch_size"
+        raise UsageError(f"data.train_batch_size={data.train_batch_size} is not a multiple of {key}={actor.ppo_mini_batch_size}")
+    if config.trainer.save_freq < 1:
+        raise UsageError(f"trainer.save_freq={config.trainer.save_freq} would leave no trained policy behind; set it to 1 or more")
     if config.trainer.device == "cpu" and rollout.name != "transformers":
         raise UsageError(f"hardware=cpu needs rollout=transformers (found {rollout.name})")
     if config.algorithm.filter_groups.enable and config.trainer.v1.sampler.custom_sampler.path:
         raise UsageError("algorithm.filter_groups needs verl's own sampler; add trainer.v1.sampler.custom_sampler.path=null")
 
 
-def _guards(config: DictConfig) -> GuardSettings:
-    values = plain(config.seg.guards)
-    unknown = set(values) - {f.name for f in dataclasses.fields(GuardSettings)}
-    if unknown:
-        raise UsageError(f"seg.guards: unknown key '{min(unknown)}'")
-    return GuardSettings(**values)
-
-
-def _as_list(value: Any) -> list[str]:
+def as_list(value: Any) -> list[str]:
+    """Give verl's one-or-many file settings as a list."""
     return [value] if isinstance(value, str) else list(value)
 
 
 def origins(config: DictConfig, overrides: Sequence[str]) -> list[tuple[str, str, str]]:
     """List every value that is not verl's default as (key, value, origin), sorted by key."""
     with initialize_config_module("verl.trainer.config", version_base="1.3"):
-        stock = _leaves(OmegaConf.to_container(compose("ppo_trainer"), resolve=False))
+        stock = leaves(OmegaConf.to_container(compose("ppo_trainer"), resolve=False))
     named = {o.lstrip("+~").partition("=")[0] for o in overrides}
     files = _our_files(overrides)
     rows: list[tuple[str, str, str]] = []
-    for key, value in sorted(_leaves(OmegaConf.to_container(config, resolve=False)).items()):
-        if key in stock and stock[key] == value:
-            continue
-        origin = "command line" if key in named else next((name for name, leaves in reversed(files) if key in leaves), "launcher")
-        shown = OmegaConf.select(config, key, throw_on_missing=False)
-        rows.append((key, str(shown), origin))
+    for key, value in sorted(leaves(OmegaConf.to_container(config, resolve=False)).items()):
+        if key not in stock or stock[key] != value:
+            shown = OmegaConf.select(config, key, throw_on_missing=False)
+            rows.append((key, str(shown), _origin(key, named, files)))
     return rows
+
+
+def _origin(key: str, named: set[str], files: list[tuple[str, dict[str, Any]]]) -> str:
+    """Tell who set a key last; an override may name a whole branch."""
+    if any(key == name or key.startswith(f"{name}.") for name in named):
+        return "command line"
+    return next((file for file, values in reversed(files) if key in values), "launcher")
 
 
 def _our_files(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """Give the leaves of each YAML file that takes part, in the order of composition."""
-    root = resources.files("seg_research.configs")
-    train = yaml.safe_load(root.joinpath("train.yaml").read_text(encoding="utf-8"))
+    train = _read_yaml("train.yaml")
     chosen = {name: option for entry in train.pop("defaults") if isinstance(entry, dict) for name, option in entry.items()}
     chosen |= {k: v for k, _, v in (o.partition("=") for o in overrides) if k in chosen}
-    parts = [("seg.yaml", {"seg": yaml.safe_load(root.joinpath("seg.yaml").read_text(encoding="utf-8"))})]
-    for group, option in chosen.items():
-        name = f"{group}/{option}.yaml"
-        parts.append((name, yaml.safe_load(root.joinpath(name).read_text(encoding="utf-8"))))
+    parts = [("seg.yaml", {"seg": _read_yaml("seg.yaml")})]
+    parts += [(name, _read_yaml(name)) for name in (f"{group}/{option}.yaml" for group, option in chosen.items())]
     parts.append(("train.yaml", train))
-    return [(name, _leaves(values)) for name, values in parts]
+    return [(name, leaves(values)) for name, values in parts]
 
 
-def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+def _read_yaml(name: str) -> dict[str, Any]:
+    return yaml.safe_load(resources.files("seg_research.configs").joinpath(name).read_text(encoding="utf-8"))
+
+
+def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dicts to dotted keys."""
     if not isinstance(node, dict) or not node:
         return {prefix: node}
     found: dict[str, Any] = {}
     for key, value in node.items():
-        found |= _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+        found |= leaves(value, f"{prefix}.{key}" if prefix else str(key))
     return found

@@ -1,4 +1,4 @@
-"""A conversation whose tokens verl keeps: generation goes to verl's server, merging to its continuous-token helpers, nothing is ever re-encoded."""
+"""A conversation whose tokens verl keeps: its server generates, its continuous-token helpers merge, and nothing is ever re-encoded."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ class VerlConversation:
         self.metrics: dict[str, float] = {}
         self.global_steps: dict[str, Any] = {}
         self.images: list[Image.Image] = []
-        self._loop, self._limits = loop, limits
+        self._loop: Any = loop
+        self._limits = limits
         self._sampling = {**sampling_params, "stop": list(stop_strings), "include_stop_str_in_output": True}
         self._request_id = uuid4().hex
-        self._end_id: int = loop.tokenizer.convert_tokens_to_ids(END_OF_TURN)
+        self._end_id: int = self._loop.tokenizer.convert_tokens_to_ids(END_OF_TURN)
         self._messages: list[dict[str, Any]] = []
         self._ids: list[int] = []
         self._mask: list[int] = []
@@ -97,4 +98,5 @@ class VerlConversation:
 
     def tokens(self) -> TokenTrace:
         """Return the tokens so far."""
-        return TokenTrace(tuple(self._ids[: self._num_prompt]), tuple(self._ids[self._num_prompt :]), tuple(self._mask), tuple(self._logprobs))
+        prompt_ids, response_ids = self._ids[: self._num_prompt], self._ids[self._num_prompt :]
+        return TokenTrace(tuple(prompt_ids), tuple(response_ids), tuple(self._mask), tuple(self._logprobs))

@@ -73,9 +73,17 @@ _MODULE = _CpuModule()
 class CpuPlatform(PlatformBase):
     """Platform of one logical device; Ray is told of as many "GPU" as there are worker processes."""
 
-    device_name = "cpu"
-    vendor_name = "cpu"
-    device_module = _MODULE
+    @property
+    def device_name(self) -> str:
+        return "cpu"
+
+    @property
+    def vendor_name(self) -> str:
+        return "cpu"
+
+    @property
+    def device_module(self) -> Any:
+        return _MODULE
 
     def is_available(self) -> bool:
         return True

@@ -6,6 +6,9 @@ from typing import Any
 
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
+from seg_research.training.config import as_list
+from seg_research.training.host import VALIDATION_KEY
+
 FRAMES_KEY = "seg_frames"
 """The row's pictures (path and shown size), under a name that verl does not expand into pixels."""
 
@@ -17,9 +20,13 @@ class SegDataset(RLHFDataset):
         row = dict(self.dataframe[item])
         row[FRAMES_KEY] = row.pop(self.image_key)
         row["raw_prompt"] = row.pop(self.prompt_key)
-        row |= {"index": item, "tools_kwargs": {}, "interaction_kwargs": {}}
+        row |= {"index": item, "tools_kwargs": {}, "interaction_kwargs": {}, VALIDATION_KEY: self._is_validation()}
         row["dummy_tensor"] = _dummy()
         return row
+
+    def _is_validation(self) -> bool:
+        # Checked before the run: no file is in both lists.
+        return set(self.original_data_files) <= set(as_list(self.config.val_files))
 
     def maybe_filter_out_long_prompts(self, dataframe: Any = None) -> Any:
         """Keep every row: a prompt that is too long stops the run with its id instead of vanishing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from functools import cached_property
 from pathlib import Path
@@ -26,9 +27,12 @@ from seg_research.training.guards import Guards, GuardSettings
 STOP_FILE = "stopped.txt"
 """Holds the reason when a guard ends the run; the launcher watches for it."""
 
+VALIDATION_KEY = "validation"
+"""Tells rows of `data.val_files` from those that are trained on; verl does not tell agent loops."""
+
 
 class Host:
-    """Recipe, tools, guards and log of one process. All agent loops of a process run on one event loop, so one search client serves them."""
+    """Recipe, tools, guards and log of one process. Its agent loops share one event loop, so that one search client serves them all."""
 
     _instance: ClassVar[Host | None] = None
 
@@ -38,6 +42,7 @@ class Host:
         self.settings = settings_from(_plain(seg.episode), "seg.episode")
         self.run_dir = Path(seg.run_dir)
         self.guards = Guards(GuardSettings(**_plain(seg.guards)))
+        self._log_tokens: bool = seg.log_tokens
         self._search = _plain(seg.search)
         self._client: SearchClient | None = None
         self._log = self.run_dir / "trajectories" / f"worker-{os.getpid()}.jsonl"
@@ -63,22 +68,30 @@ class Host:
         return self.recipe.build_tools(self._client, self.settings.view)
 
     def record(self, sample: Sample, transcript: Transcript, score: Score, row: dict[str, Any]) -> None:
-        """Append the episode to this worker's log and let the guards count it."""
+        """Append the episode to this worker's log and let the guards count it.
+
+        Raises:
+            UsageError: a guard wants the run stopped.
+        """
         keyframe = read_verdict(transcript).keyframe
         position = None if keyframe is None else position_of(keyframe, FrameFolder(sample.video_path).names)
-        record = episode_record(sample, transcript, score, rollout=int(row.get("session_id", 0)), keyframe_position=position)
+        record = episode_record(sample, transcript, score, rollout=int(row["session_id"]), keyframe_position=position)
         trace = transcript.tokens
         if trace is not None:
             record["num_response_tokens"], record["num_sampled_tokens"] = len(trace.response_ids), sum(trace.response_mask)
-        append_jsonl(self._log, {"global_step": int(row.get("global_steps", 0)), "uid": str(row.get("uid", "")), **record})
+            if self._log_tokens:
+                record["tokens"] = dataclasses.asdict(trace)
+        where = {"global_step": int(row["global_steps"]), "uid": str(row["uid"]), VALIDATION_KEY: bool(row[VALIDATION_KEY])}
+        append_jsonl(self._log, {**where, **record})
         reason = self.guards.count(transcript)
         if reason:
-            raise self.abort(reason)
+            raise UsageError(reason)
 
-    def abort(self, reason: str) -> UsageError:
-        """Leave the reason for the launcher, which stops the run; return the error to raise here."""
-        write_atomic(self.run_dir / STOP_FILE, reason + "\n")
-        return UsageError(reason)
+
+def stop_run(config: DictConfig, reason: str) -> UsageError:
+    """Leave the reason for the launcher, which stops the run; return the error to raise here."""
+    write_atomic(Path(config.seg.run_dir) / STOP_FILE, reason + "\n")
+    return UsageError(reason)
 
 
 def _plain(node: Any) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Run stock `verl.trainer.main_ppo` as a child process: start what it needs, show its progress, stop what was started, explain a failure in one line."""
+"""Run stock `verl.trainer.main_ppo` as a child process: show its progress, stop what was started, explain a failure in one line."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -11,16 +12,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
 from seg_research.core.errors import InfraError, UsageError
-from seg_research.core.files import read_jsonl, write_atomic
-from seg_research.training.config import episode_settings
-from seg_research.training.host import STOP_FILE
+from seg_research.core.files import read_jsonl, repair_jsonl, write_atomic
+from seg_research.training.config import episode_settings, leaves
+from seg_research.training.host import STOP_FILE, VALIDATION_KEY
+from seg_research.training.lifeline import LAUNCHER_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -31,65 +34,109 @@ AGENT_NAME = "seg_research"
 PLUGIN_MODULE = "seg_research.training.plugin"
 THREADS_VARIABLE = "SEG_RESEARCH_TORCH_THREADS"
 
+METRICS_FILE = "metrics.jsonl"
+_STEP_FILE = "training.json"
+_MAY_CHANGE = frozenset({"trainer.total_training_steps", "seg.search.url", "seg.search.deadline_s", "seg.threads"})
+"""Settings with which an interrupted run may go on."""
+
 _POLL_S = 0.25
 _GRACE_S = 20.0
 
 
 def launch(config: DictConfig, search_url: str, progress: Progress) -> Path:
-    """Train to the end and return the folder of the final policy. A finished run is not run again; an unfinished one resumes from its checkpoint.
+    """Train to the end and return the folder of the final policy; a run that was interrupted goes on from its last checkpoint.
 
-    Args:
-        search_url: address of the search server that runs already.
-        progress: told of each finished step.
+    `search_url` is the address of a search server that runs; `progress` is told of each finished step.
 
     Raises:
-        UsageError: the run folder holds another run, or a guard stopped this one.
+        UsageError: the run folder holds another run or is in use, or a guard stopped this run.
         InfraError: the trainer failed.
     """
     run_dir = Path(config.seg.run_dir)
-    _claim(run_dir, config)
-    (run_dir / STOP_FILE).unlink(missing_ok=True)
-    write_atomic(run_dir / "agent_loops.yaml", f"- name: {AGENT_NAME}\n  _target_: seg_research.training.agent_loop.SegAgentLoop\n")
-    resolved = config.copy()
-    resolved.seg.search.url = search_url
-    write_atomic(run_dir / "resolved.yaml", OmegaConf.to_yaml(resolved))
-    _supervise(config, run_dir, progress)
-    return _export(config, run_dir)
+    with _exclusive(run_dir) as lock:
+        _claim(run_dir, config)
+        _tidy(run_dir)
+        write_atomic(run_dir / "agent_loops.yaml", f"- name: {AGENT_NAME}\n  _target_: seg_research.training.agent_loop.SegAgentLoop\n")
+        resolved = config.copy()
+        resolved.seg.search.url = search_url
+        write_atomic(run_dir / "resolved.yaml", OmegaConf.to_yaml(resolved))
+        if _last_checkpoint(run_dir).step < (config.trainer.total_training_steps or sys.maxsize):
+            _supervise(config, run_dir, progress, lock)
+        return _export(config, run_dir)
 
 
 def finished_policy(config: DictConfig) -> Path | None:
-    """Return the policy of this run if it is finished.
+    """Return the policy of this run if it was trained for as many steps as are wanted now.
 
     Raises:
         UsageError: the run folder holds another run.
     """
     run_dir = Path(config.seg.run_dir)
     _claim(run_dir, config)
-    policy = run_dir / "policy"
-    return policy if (policy / "config.json").is_file() else None
+    record = run_dir / "policy" / _STEP_FILE
+    if not record.is_file():
+        return None
+    step: int = json.loads(record.read_text(encoding="utf-8"))["step"]
+    return record.parent if step >= (config.trainer.total_training_steps or 0) else None
 
 
 def _claim(run_dir: Path, config: DictConfig) -> None:
-    """Refuse a folder that holds a run with other settings (the number of steps may grow, the search server may move)."""
-    mine = OmegaConf.to_container(config, resolve=False)
+    """Refuse a folder that holds a run with other settings, but for those that say nothing about what is trained."""
+    mine = _comparable(OmegaConf.to_container(config, resolve=False))
     claim = run_dir / "claim.json"
-    if claim.is_file() and _comparable(json.loads(claim.read_text(encoding="utf-8"))) != _comparable(mine):
-        raise UsageError(f"{run_dir}: holds a run with other settings; choose another folder with seg.run_dir=… or delete it")
-    write_atomic(claim, json.dumps(mine))
+    if claim.is_file():
+        theirs = json.loads(claim.read_text(encoding="utf-8"))
+        differing = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+        if differing:
+            what = ", ".join(differing[:3]) + (", …" if len(differing) > 3 else "")
+            raise UsageError(f"{run_dir}: holds a run with other settings ({what}); choose another folder with seg.run_dir=… or delete it")
+    else:
+        write_atomic(claim, json.dumps(mine, indent=1, sort_keys=True))
 
 
-def _comparable(values: Any) -> str:
-    values = json.loads(json.dumps(values))
-    values["trainer"].pop("total_training_steps", None)
-    values["seg"].pop("search", None)
-    return json.dumps(values, sort_keys=True)
+def _comparable(values: Any) -> dict[str, Any]:
+    plain = json.loads(json.dumps(leaves(values)))
+    return {key: value for key, value in plain.items() if key not in _MAY_CHANGE}
+
+
+@contextmanager
+def _exclusive(run_dir: Path) -> Generator[int]:
+    """Hold the run folder. The trainer holds it as well, so that one whose launcher was killed has ended before the next one starts.
+
+    Raises:
+        UsageError: somebody else holds it.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / ".lock").open("w") as handle:
+        give_up = time.monotonic() + 2 * _GRACE_S
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    raise UsageError(f"{run_dir}: another process is training here; wait for it, or choose another seg.run_dir") from None
+                time.sleep(_POLL_S)
+        yield handle.fileno()
+
+
+def _tidy(run_dir: Path) -> None:
+    """Remove what an interrupted attempt left half done; keep its metrics under another name, because verl begins the file anew."""
+    (run_dir / STOP_FILE).unlink(missing_ok=True)
+    for path in (run_dir / "trajectories").glob("*.jsonl"):
+        repair_jsonl(path)
+    metrics = run_dir / METRICS_FILE
+    if metrics.is_file():
+        earlier = len(list(run_dir.glob("metrics.*.jsonl")))
+        metrics.rename(metrics.with_suffix(f".{earlier}.jsonl"))
 
 
 def _environment(config: DictConfig, run_dir: Path) -> dict[str, str]:
     threads = str(config.seg.threads)
     added = {
         "VERL_USE_EXTERNAL_MODULES": PLUGIN_MODULE,
-        "VERL_FILE_LOGGER_PATH": str(run_dir / "metrics.jsonl"),
+        LAUNCHER_VARIABLE: str(os.getpid()),
+        "VERL_FILE_LOGGER_PATH": str(run_dir / METRICS_FILE),
         "TENSORBOARD_DIR": str(run_dir / "tensorboard"),
         "RAY_USAGE_STATS_ENABLED": "0",
         "TOKENIZERS_PARALLELISM": "false",
@@ -100,34 +147,41 @@ def _environment(config: DictConfig, run_dir: Path) -> dict[str, str]:
     }
     if config.trainer.device == "cpu":
         # The FSDP2 engine registered for cuda serves the CPU as it is.
-        added |= {"VERL_PLATFORM": "cpu", "VERL_ENGINE_DEVICE": "cuda", "TQ_NUM_THREADS": "1", "OMP_NUM_THREADS": threads, THREADS_VARIABLE: threads}
+        added |= {"VERL_PLATFORM": "cpu", "VERL_ENGINE_DEVICE": "cuda", "TQ_NUM_THREADS": "1"}
+        added |= {"OMP_NUM_THREADS": threads, THREADS_VARIABLE: threads}
     if Path(config.actor_rollout_ref.model.path).is_dir():
         added["HF_HUB_OFFLINE"] = "1"
     return {**os.environ, **added}
 
 
-def _supervise(config: DictConfig, run_dir: Path, progress: Progress) -> None:
+def _supervise(config: DictConfig, run_dir: Path, progress: Progress, lock: int) -> None:
     log_path = run_dir / "trainer.log"
     command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", str(run_dir), "--config-name", "resolved"]
     command += [f"hydra.run.dir={run_dir}", "hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
-    metrics = run_dir / "metrics.jsonl"
-    metrics.unlink(missing_ok=True)
+    environment = _environment(config, run_dir)
     with log_path.open("ab") as log:
-        child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=_environment(config, run_dir), start_new_session=True)
+        begin = log.tell()
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+            pass_fds=[lock],
+        )
     try:
         seen = 0
-        while child.poll() is None:
-            seen = _report(metrics, seen, progress)
-            if (run_dir / STOP_FILE).is_file():
-                raise UsageError(f"the run was stopped: {(run_dir / STOP_FILE).read_text(encoding='utf-8').strip()}\n  log: {log_path}")
+        while child.poll() is None and not (run_dir / STOP_FILE).is_file():
+            seen = _report(run_dir / METRICS_FILE, seen, progress)
             time.sleep(_POLL_S)
-        _report(metrics, seen, progress)
+        _report(run_dir / METRICS_FILE, seen, progress)
     finally:
         _stop(child)
     if (run_dir / STOP_FILE).is_file():
         raise UsageError(f"the run was stopped: {(run_dir / STOP_FILE).read_text(encoding='utf-8').strip()}\n  log: {log_path}")
     if child.returncode != 0:
-        raise InfraError(f"the trainer ended with exit code {child.returncode}: {last_error(log_path)}\n  log: {log_path}")
+        raise InfraError(f"the trainer ended with exit code {child.returncode}: {last_error(log_path, begin)}\n  log: {log_path}")
 
 
 def _report(metrics: Path, seen: int, progress: Progress) -> int:
@@ -138,7 +192,8 @@ def _report(metrics: Path, seen: int, progress: Progress) -> int:
     lines = whole[: whole.rfind(b"\n") + 1].splitlines()
     for line in lines[seen:]:
         record = json.loads(line)
-        progress(int(record["step"]), record["data"])
+        # JSON has no word for what is not a number: verl writes null.
+        progress(int(record["step"]), {name: value for name, value in record["data"].items() if value is not None})
     return len(lines)
 
 
@@ -155,38 +210,57 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
             logger.warning("the trainer did not end after %s", sign.name)
 
 
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
 _ERROR_LINE = re.compile(r"^(?:\S*(?:Error|Exception)\b.*|.*\b\w+(?:Error|Exception): .*)$")
 
 
-def last_error(log_path: Path) -> str:
-    """Find the last line of a log that names an error."""
-    lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-400:]
-    errors = [line.strip() for line in lines if _ERROR_LINE.match(line.strip())]
-    return re.sub(r"\x1b\[[0-9;]*m", "", errors[-1])[:400] if errors else "no error was logged; the system may have run out of memory"
+def last_error(log_path: Path, begin: int = 0) -> str:
+    """Find the last line of a log, from byte `begin` on, that names an error."""
+    text = log_path.read_bytes()[begin:].decode("utf-8", errors="replace")
+    lines = [_TERMINAL_CODES.sub("", line).strip() for line in text.splitlines()[-400:]]
+    errors = [line for line in lines if _ERROR_LINE.match(line)]
+    return errors[-1][:400] if errors else "no error was logged; the system may have run out of memory"
 
 
 def _export(config: DictConfig, run_dir: Path) -> Path:
     """Copy the last checkpoint's plain model folder, with the episode settings it was trained under."""
-    steps = sorted((run_dir / "checkpoints").glob("global_step_*/actor/huggingface/config.json"), key=lambda p: int(p.parts[-4].rpartition("_")[2]))
-    if not steps:
-        raise InfraError(f"the trainer ended without a checkpoint; set trainer.save_freq to a positive number (log: {run_dir / 'trainer.log'})")
-    staged = run_dir / ".policy"
+    last = _last_checkpoint(run_dir)
+    if last.model is None:
+        raise InfraError(f"the trainer ended without a checkpoint\n  log: {run_dir / 'trainer.log'}")
+    staged, policy = run_dir / ".policy", run_dir / "policy"
     shutil.rmtree(staged, ignore_errors=True)
-    shutil.copytree(steps[-1].parent, staged)
+    shutil.copytree(last.model, staged)
     for name in ("preprocessor_config.json", "video_preprocessor_config.json", "chat_template.jinja"):
         source = Path(config.actor_rollout_ref.model.path) / name
         if source.is_file() and not (staged / name).exists():
             shutil.copy(source, staged / name)
     episode_settings(config).save(staged)
-    return staged.rename(run_dir / "policy")
+    write_atomic(staged / _STEP_FILE, json.dumps({"step": last.step}) + "\n")
+    shutil.rmtree(policy, ignore_errors=True)
+    return staged.rename(policy)
+
+
+class _Checkpoint(NamedTuple):
+    step: int
+    model: Path | None
+
+
+def _last_checkpoint(run_dir: Path) -> _Checkpoint:
+    """Find the last checkpoint that verl finished writing; step 0 if there is none."""
+    folder = run_dir / "checkpoints"
+    tracker = folder / "latest_checkpointed_iteration.txt"
+    if not tracker.is_file():
+        return _Checkpoint(0, None)
+    step = int(tracker.read_text(encoding="utf-8"))
+    return _Checkpoint(step, folder / f"global_step_{step}" / "actor" / "huggingface")
 
 
 def learning_curve(run_dir: Path) -> list[dict[str, Any]]:
-    """Summarise the trajectory log by training step: mean reward, terms, searches, and the share of well-formed episodes; one row a step."""
+    """Summarise the trajectory log by training step, one row a step: mean reward and terms, searches, share of well-formed episodes."""
     by_step: dict[int, dict[tuple[str, int], dict[str, Any]]] = {}
     for path in sorted((run_dir / "trajectories").glob("worker-*.jsonl"), key=lambda p: p.stat().st_mtime):
         for record in read_jsonl(path):
-            if record["score"] is not None:
+            if record["score"] is not None and not record[VALIDATION_KEY]:
                 # A resumed run repeats its interrupted step; the later attempt counts.
                 by_step.setdefault(record["global_step"], {})[(record["id"], record["sample_idx"])] = record
     return [_curve_row(step, list(records.values())) for step, records in sorted(by_step.items())]

@@ -12,6 +12,7 @@ from verl.workers.rollout import base as rollout_base
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 
 from seg_research.models.processor import allow_missing_torchvision
+from seg_research.training.lifeline import end_with_launcher
 
 ROLLOUT_NAME = "transformers"
 THREADS_VARIABLE = "SEG_RESEARCH_TORCH_THREADS"
@@ -24,6 +25,7 @@ def _load_replica() -> type:
 
 
 def _register() -> None:
+    end_with_launcher()
     allow_missing_torchvision()
     # The adapter registry has no public setter in 0.9.1; extension_points.toml watches it.
     rollout_base._ROLLOUT_REGISTRY[(ROLLOUT_NAME, "async")] = "seg_research.training.rollout_server.TransformersAdapter"

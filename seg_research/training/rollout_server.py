@@ -33,7 +33,9 @@ class TransformersServer:
     def __init__(self, config: Any, model_config: Any, replica_rank: int) -> None:
         model: HFModelConfig = omega_conf_to_dataclass(model_config)
         self._config, self._seed, self._global_steps = config, derive_seed(config.seed, "rollout", replica_rank), 0
-        self._engine = TransformersEngine.load(Path(model.local_path), model.processor)
+        # A GPU that happens to be there is not for a run on the CPU platform: its bf16 would disagree with the trainer's fp32.
+        device = torch.device("cpu") if os.environ.get("VERL_PLATFORM") == "cpu" else None
+        self._engine = TransformersEngine.load(Path(str(model.local_path)), model.processor, device)
 
     async def ready(self) -> int:
         """Answer once the model is loaded, with this process's id."""
@@ -105,10 +107,12 @@ class TransformersReplica(RolloutReplica):
         if self.world_size != 1:
             raise UsageError("rollout=transformers runs one process a replica; set actor_rollout_ref.rollout.tensor_model_parallel_size=1")
         name = _actor_name(self.replica_rank)
-        actor = ray.remote(TransformersServer).options(name=name, num_cpus=0, max_concurrency=self.max_concurrency)
-        self.servers = [actor.remote(self.config, self.model_config, self.replica_rank)]
-        pid = await self.servers[0].ready.remote()
-        self._server_handle = self.servers[0]
+        actor: Any = ray.remote(TransformersServer)
+        server = actor.options(name=name, num_cpus=0, max_concurrency=self.max_concurrency).remote(
+            self.config, self.model_config, self.replica_rank
+        )
+        pid = await server.ready.remote()
+        self.servers, self._server_handle = [server], server
         self._server_address = f"ray-actor://{name}/{pid}"
 
 

@@ -10,8 +10,8 @@ import verl.utils.distributed as distributed
 def accept_cpu_process_group() -> None:
     """Give the process group one backend for the CPU.
 
-    verl asks for "cpu:gloo,{device}:{backend}", which on the CPU platform names the CPU twice; torch refuses that. Can go when the contract test
-    `test_verl_still_names_the_cpu_twice` fails. Must run before the engine workers import the function.
+    verl asks for "cpu:gloo,{device}:{backend}", which on the CPU platform names the CPU twice; torch refuses that. Can go when the contract
+    test `test_verl_still_names_the_cpu_twice` fails. Must run before the engine workers import the function.
     """
     original = distributed.initialize_global_process_group_ray
     if getattr(original, "_seg_research", False):

@@ -87,19 +87,24 @@ class Example:
 class WarmupSettings:
     """How long and how fast."""
 
-    steps: int = 300
+    steps: int = 500
     batch_size: int = 8
     lr: float = 3e-3
     seed: int = 0
     variants: int = 4
     """Demonstrations of each sample."""
-    text_share: float = 0.6
+    text_share: float = 0.75
     """The first steps leave the pictures out: turns and names are learned from text, at a quarter of the cost."""
     variety: Variety = Variety()
 
 
 async def demonstrate(
-    samples: Sequence[Sample], settings: EpisodeSettings, tools: Sequence[Tool], processor: Any, how: WarmupSettings, progress: Callable[[], None]
+    samples: Sequence[Sample],
+    settings: EpisodeSettings,
+    tools: Sequence[Tool],
+    processor: Any,
+    how: WarmupSettings,
+    progress: Callable[[], None],
 ) -> list[Example]:
     """Play demonstrations of every sample through the episode loop.
 

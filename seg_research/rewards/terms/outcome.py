@@ -58,7 +58,11 @@ class BoxL1:
 
 @dataclass(frozen=True, slots=True)
 class PointHit:
-    """1 where every answered point lies in the answered box and within `radius` thousandths of the target's deepest point (published: 100)."""
+    """1 where every answered point lies in the answered box and within `radius` thousandths of the target's deepest point.
+
+    Attributes:
+        radius: exclusive (published: 100).
+    """
 
     radius: float = 100.0
     name: str = "point"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 from seg_research.core.transcript import Outcome, Transcript
@@ -46,8 +47,14 @@ class Tapering:
         if read_verdict(transcript).answer is None:
             return 0.0
         distinct = {
-            (turn.action.kind, turn.action.query.casefold())
+            (turn.action.kind, _words(turn.action.query))
             for turn, observation in transcript.exchanges()
             if isinstance(turn.action, Search) and turn.thinking and observation is not None and observation.outcome is Outcome.OK
         }
         return 1 - (1 - self.p) ** (min(len(distinct), self.cap) + WellFormed()(transcript))
+
+
+def _words(query: str) -> frozenset[str]:
+    """Reduce a query to its set of words: punctuation, case, order and repetition make no new question."""
+    folded = unicodedata.normalize("NFKC", query).casefold()
+    return frozenset("".join(character if character.isalnum() else " " for character in folded).split())

@@ -1,6 +1,7 @@
 """The real server with the real MiniLM, as a process; one is shared by all tests of this file."""
 
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -125,3 +126,10 @@ def test_a_closed_stdin_ends_a_process_that_asked_for_it():
     with _popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
         process.communicate(b"what is said does not matter", timeout=20)
     assert process.returncode == -signal.SIGTERM
+
+
+def test_replies_do_not_wait_for_an_acknowledgement():
+    with server_module._bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

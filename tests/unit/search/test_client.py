@@ -276,6 +276,23 @@ async def test_half_a_surrogate_pair_is_sent_as_a_question_mark():
     assert json.loads(server.requests[0].content)["query"] == "a ? b"
 
 
+async def test_calls_above_the_number_of_connections_wait_for_their_turn():
+    open_now, most = 0, 0
+
+    async def counting(request):
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        await asyncio.sleep(0)
+        open_now -= 1
+        return await Server(reply(hit()))(request)
+
+    async with SearchClient(URL, transport=httpx.MockTransport(counting), max_connections=3) as client:
+        outcomes = await asyncio.gather(*(client.search("who", "text", 1) for _ in range(20)))
+    assert len(outcomes) == 20
+    assert most == 3
+
+
 async def test_health():
     body = {"status": "ok", "collections": {"text": 3, "images": 0}, "encoder": "e", "version": "1"}
     async with SearchClient(URL + "/", transport=httpx.MockTransport(Server(httpx.Response(200, json=body)))) as client:

@@ -106,7 +106,7 @@ async def test_hostile_results_stay_text(kind, text):
 async def test_no_result_can_be_more_than_text(noise, attack, body_chars):
     hit = SearchHit(noise + attack, attack + noise, 1.0, "x", picture().image)
     assert_harmless(await look_up(hit, body_chars=body_chars), num_pictures=0)
-    assert_harmless(await look_up(hit, kind=SearchKind.IMAGE, body_chars=body_chars), num_pictures=1)
+    assert_harmless(await look_up(hit, kind=SearchKind.IMAGE, body_chars=body_chars, image_side_px=8), num_pictures=1)
 
 
 def assert_harmless(observation: Observation, num_pictures: int) -> None:
@@ -117,7 +117,7 @@ def assert_harmless(observation: Observation, num_pictures: int) -> None:
     assert "<|" not in plain
     assert parse_turn(plain).action.kind is FaultKind.NO_ACTION
     for text in (plain, observation.summary, *(image.caption for image in observation.message.images)):
-        assert text.encode("utf-8")
+        assert text.encode("utf-8").decode("utf-8") == text
         assert not any(ord(character) < 32 and character != "\n" for character in text)
     # One line a result, so that a result cannot pose as the next one.
     assert plain.count("\n") == 1 + plain.count("(Title: ")
