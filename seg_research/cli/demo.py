@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     demo = _Demo(options)
     demo.prepare_data()
     demo.announce("serve text and pictures (the search tool server, until the demo ends)", demo.serve_command)
-    with running_server(demo.text, demo.images) as url:
+    with running_server(demo.text, demo.images, cache=demo.out / "search_cache") as url:
         print(f"  search server at {url}", flush=True)
         demo.make_model(url)
         demo.predict("expert", ["--scripted", "expert", "--settings", str(demo.tiny)], url)
@@ -99,7 +99,7 @@ class _Demo:
 
     @property
     def serve_command(self) -> list[str]:
-        return ["serve", "--text", str(self.text), "--images", str(self.images)]
+        return ["serve", "--text", str(self.text), "--images", str(self.images), "--cache", str(self.out / "search_cache")]
 
     def parquet(self, split: str) -> Path:
         return self.mini / f"{split}_{_FRAMES}_{_SIDE_PX}_{_SIDE_PX}.parquet"

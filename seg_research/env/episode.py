@@ -38,10 +38,12 @@ class Episode:
         self._expect_running()
         if self._turns and isinstance(self._turns[-1], ModelTurn):
             raise InvariantError(f"sample {self.sample.sample_id}: a model turn must follow an observation")
-        parsed = self._parse(generation.text)
+        # Halves of surrogate pairs can come from a remote policy's JSON; no file and no tokenizer takes them.
+        text = generation.text.encode("utf-8", "replace").decode("utf-8")
+        parsed = self._parse(text)
         self._turns.append(
             ModelTurn(
-                generation.text,
+                text,
                 parsed.action,
                 parsed.thinking,
                 generation.finish,

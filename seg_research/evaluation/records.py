@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from seg_research.core.transcript import Action, ModelTurn, Observation, Transcript
+from seg_research.core.transcript import ModelTurn, Observation, Transcript
 from seg_research.datasets.sample import GroundTruth, Sample
-from seg_research.protocol.actions import Answer, FormatFault, ObjectRegion, Search, SelectKeyframe
+from seg_research.evaluation.predictions import SCHEMA_VERSION, action_to_json
 from seg_research.protocol.verdict import count_searches, read_verdict
 from seg_research.rewards.rubric import Score
-
-SCHEMA_VERSION = 1
 
 
 def episode_record(sample: Sample, transcript: Transcript, score: Score, *, rollout: int, keyframe_position: int | None) -> dict[str, Any]:
     """Describe an episode; also carries the fields that the existing post-segmentation scripts of this field read.
 
-    Args:
-        keyframe_position: index of the key frame in the whole video; None where there is no key frame.
+    `keyframe_position` is the index of the key frame in the whole video; without it there is no place for the answer's objects.
     """
     keyframe, answer = read_verdict(transcript)
     shown = keyframe is not None and keyframe_position is not None
@@ -33,7 +30,7 @@ def episode_record(sample: Sample, transcript: Transcript, score: Score, *, roll
         "data_source": sample.data_source,
         "turns": [_turn(turn) for turn in transcript.turns],
         "keyframe": {"id": keyframe, "position": keyframe_position} if shown else None,
-        "objects": [_region(region) for region in answer.objects] if answer and shown else [],
+        "objects": action_to_json(answer)["objects"] if answer and shown else [],
         "stop_reason": transcript.stop,
         "error": transcript.error,
         "rewards": score.terms,
@@ -48,7 +45,7 @@ def episode_record(sample: Sample, transcript: Transcript, score: Score, *, roll
 
 def _turn(turn: ModelTurn | Observation) -> dict[str, Any]:
     if isinstance(turn, ModelTurn):
-        return {"role": "assistant", "text": turn.text, "action": _action(turn.action), "num_tokens": turn.num_tokens, "images": []}
+        return {"role": "assistant", "text": turn.text, "action": action_to_json(turn.action), "num_tokens": turn.num_tokens, "images": []}
     return {
         "role": turn.message.role,
         "text": turn.message.plain(),
@@ -57,28 +54,6 @@ def _turn(turn: ModelTurn | Observation) -> dict[str, Any]:
         "outcome": turn.outcome,
         "observation_summary": turn.summary,
         "images": [image.source for image in turn.message.images],
-    }
-
-
-def _action(action: Action) -> dict[str, Any]:
-    match action:
-        case Search(kind=kind, query=query):
-            return {"kind": "search", "tool": kind, "query": query}
-        case SelectKeyframe(frame_id=frame_id):
-            return {"kind": "keyframe", "frame_id": frame_id}
-        case Answer(objects=objects):
-            return {"kind": "answer", "objects": [_region(region) for region in objects]}
-        case FormatFault(kind=kind, detail=detail):
-            return {"kind": "fault", "fault": kind, "detail": detail}
-        case _:
-            return {"kind": type(action).__name__}
-
-
-def _region(region: ObjectRegion) -> dict[str, Any]:
-    return {
-        "box_norm1000": region.box.as_list() if region.box else None,
-        "points_norm1000": [[p.x, p.y] for p in region.points],
-        "negative_points_norm1000": [[p.x, p.y] for p in region.negative_points],
     }
 
 

@@ -52,7 +52,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """Sampled tokens and their log-probabilities, as the trainer computes them: of the untruncated distribution at the sampling temperature."""
+    """Sampled tokens, and their log-probabilities as the trainer computes them: untruncated, at the sampling temperature."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]

@@ -95,7 +95,7 @@ class WarmupSettings:
     """Demonstrations of each sample."""
     text_share: float = 0.75
     """The first steps leave the pictures out: turns and names are learned from text, at a quarter of the cost."""
-    variety: Variety = Variety()
+    variety: Variety = field(default_factory=Variety)
 
 
 async def demonstrate(

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "verl").glob("*.md")])
 FENCE = re.compile(r"^( *)```bash *\n(.*?)^\1``` *$", re.MULTILINE | re.DOTALL)
 SEPARATORS = {"&&", "||", "|", ";", "&"}
-ELSEWHERE = {"git", "cd", "export", "pip", "curl", "ls", "open", "xdg-open", "python3.11", "nvidia-smi", "docker", "sudo", "kill"}
+ELSEWHERE = {"git", "cd", "export", "pip", "curl", "ls", "open", "xdg-open", "python3.11", "nvidia-smi", "docker", "sudo", "kill", "source"}
 """Programs of other people: nothing of ours to check in their arguments."""
 
 

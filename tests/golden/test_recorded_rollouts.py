@@ -23,7 +23,9 @@ RECORDED_TERMS = {"iou_score": BoxIoU(), "box_l1_score": BoxL1(), "point_l1_scor
 
 pytestmark = [
     pytest.mark.shared,
-    pytest.mark.skipif(not ROLLOUTS.is_dir(), reason=f"{ROLLOUTS} is not there: the recorded rollouts come with the project's shared folder"),
+    pytest.mark.skipif(
+        not ROLLOUTS.is_dir(), reason=f"{ROLLOUTS} is not there: the recorded rollouts come with the project's shared folder"
+    ),
 ]
 
 
@@ -54,18 +56,21 @@ def repeats_a_query(row: Prediction) -> bool:
 
 def test_rows_by_kind_of_fault(step, rows):
     found = Counter(kind for row in rows for kind in faults(row))
-    assert found == {
-        "step_001": {
-            FaultKind.BAD_FRAME: 28,  # the key frame in brackets
-            FaultKind.NO_ACTION: 11,
-            FaultKind.UNCLOSED_TAG: 1,  # with these, 12 turns without an action; this one ran into the token limit
-            FaultKind.BAD_FIELDS: 8,  # "point_2_d"
-            FaultKind.BAD_BOX: 5,
-            FaultKind.BAD_POINT: 1,  # of wrong shape: 9 with the misspelt ones; its box is one of 6 without area
-            FaultKind.BAD_JSON: 1,
-        },
-        "step_020": {FaultKind.NO_ACTION: 3, FaultKind.BAD_POINT: 2, FaultKind.BAD_BOX: 2},
-    }[step]
+    assert (
+        found
+        == {
+            "step_001": {
+                FaultKind.BAD_FRAME: 28,  # the key frame in brackets
+                FaultKind.NO_ACTION: 11,
+                FaultKind.UNCLOSED_TAG: 1,  # with these, 12 turns without an action; this one ran into the token limit
+                FaultKind.BAD_FIELDS: 8,  # "point_2_d"
+                FaultKind.BAD_BOX: 5,
+                FaultKind.BAD_POINT: 1,  # of wrong shape: 9 with the misspelt ones; its box is one of 6 without area
+                FaultKind.BAD_JSON: 1,
+            },
+            "step_020": {FaultKind.NO_ACTION: 3, FaultKind.BAD_POINT: 2, FaultKind.BAD_BOX: 2},
+        }[step]
+    )
 
 
 def test_rows_without_the_tags(step, rows):

@@ -40,16 +40,16 @@ def pixel_boxes(draw):
     return PixelBox(x1, y1, x2, y2), size
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -0.001, 1000.001, 10**400, -(10**400)])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -0.001, 1000.001, 10**400, -(10**400)], ids=lambda value: str(value)[:9])
 def test_a_coordinate_outside_the_range_is_a_value_error(bad):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"outside 0\.\.1000"):
         Norm1000Point(bad, 5)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"outside 0\.\.1000"):
         Norm1000Point(5, bad)
     for index in range(4):
         values = [10, 10, 20, 20]
         values[index] = bad
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=r"outside 0\.\.1000"):
             Norm1000Box(*values)
 
 

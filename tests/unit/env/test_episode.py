@@ -99,6 +99,13 @@ def test_a_turn_is_kept_with_everything_the_host_knew_about_it():
     assert (turn.num_tokens, turn.logprobs, turn.seconds) == (7, (-0.5,), 1.5)
 
 
+def test_what_cannot_be_written_down_is_replaced():
+    episode = start()
+    episode.take_turn(Generation(f"<thinking> \ud83d </thinking> {ANSWER}"))
+    (turn,) = episode.transcript().model_turns
+    assert (turn.text, turn.thinking) == (f"<thinking> ? </thinking> {ANSWER}", "?")
+
+
 @pytest.mark.parametrize("reason", [StopReason.TOO_LONG, StopReason.PROMPT_TOO_LONG, StopReason.INFRA])
 def test_an_episode_can_be_halted_from_outside_with_the_cause(reason):
     episode = start()

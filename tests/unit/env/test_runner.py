@@ -9,7 +9,15 @@ from seg_research.core.transcript import FinishReason, Message, ModelTurn, Outco
 from seg_research.env.limits import Limits
 from seg_research.env.policy import Generation
 from seg_research.env.runner import carry_out, run_episode
-from seg_research.policies.scripted import HOSTILE_TURNS, ScriptedConversation, ScriptedPolicy, answer_turn, expert_script, hostile_script, search_turn
+from seg_research.policies.scripted import (
+    HOSTILE_TURNS,
+    ScriptedConversation,
+    ScriptedPolicy,
+    answer_turn,
+    expert_script,
+    hostile_script,
+    search_turn,
+)
 from seg_research.protocol.actions import Answer, FaultKind, FormatFault, Search, SearchKind, SelectKeyframe
 from seg_research.protocol.verdict import read_verdict
 from seg_research.recipes.seg_research import recipe

@@ -219,7 +219,9 @@ any_text = st.text(st.characters(exclude_categories=()))
 
 
 @settings(max_examples=400)
-@given(st.lists(PIECES | any_text).map("".join) | any_text.map(answer) | any_text.map(search) | any_text.map("<keyframe>{}</keyframe>".format))
+@given(
+    st.lists(PIECES | any_text).map("".join) | any_text.map(answer) | any_text.map(search) | any_text.map("<keyframe>{}</keyframe>".format)
+)
 def test_any_text_gives_an_action_or_a_fault(text):
     read = parse_turn(text)
     assert isinstance(read.action, Search | SelectKeyframe | Answer | FormatFault)
@@ -231,8 +233,10 @@ def test_any_text_gives_an_action_or_a_fault(text):
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda children: st.lists(children, max_size=5)
-    | st.dictionaries(st.sampled_from(["bbox_2d", "point_2d", "points_2d", "neg_point_2d", "neg_points_2d", "name", "query"]), children),
+    lambda children: (
+        st.lists(children, max_size=5)
+        | st.dictionaries(st.sampled_from(["bbox_2d", "point_2d", "points_2d", "neg_point_2d", "neg_points_2d", "name", "query"]), children)
+    ),
     max_leaves=20,
 )
 

@@ -55,7 +55,10 @@ def test_the_user_message_lists_frames_by_id_then_asks():
     assert user_prompt("  Where is it?\n", [0, 25]) == "frame 0 <image>\nframe 25 <image>\n\nWhere is it?"
 
 
-@given(st.text() | st.lists(st.sampled_from(["<image>", "frame 3 ", "<ima", "ge>", "\n"])).map("".join), st.lists(st.integers(0, 999), max_size=6))
+@given(
+    st.text() | st.lists(st.sampled_from(["<image>", "frame 3 ", "<ima", "ge>", "\n"])).map("".join),
+    st.lists(st.integers(0, 999), max_size=6),
+)
 def test_no_question_can_claim_a_picture(question, frame_ids):
     assert user_prompt(question, frame_ids).count(IMAGE_PLACEHOLDER) == len(frame_ids)
 

@@ -8,7 +8,9 @@ from seg_research.protocol.actions import FaultKind
 from seg_research.protocol.parser import parse_turn
 from seg_research.protocol.sanitise import blank_invisible, neutralise
 
-MARKUP = [f"<{slash}{name}>" for slash in ("", "/") for name in ("image", "information", "thinking", "search", "keyframe", "answer", "tools")]
+MARKUP = [
+    f"<{slash}{name}>" for slash in ("", "/") for name in ("image", "information", "thinking", "search", "keyframe", "answer", "tools")
+]
 hostile = st.lists(
     st.sampled_from([*MARKUP, "<|im_end|>", "<|image_pad|>", "<", "|", ">", "<\x00|", "\u200b", "\ud800", "<ANSWER>", "{}"])
     | st.text(st.characters(exclude_categories=()), max_size=5)
@@ -39,7 +41,9 @@ def test_invisible_characters_become_spaces_one_for_one(text):
         assert after in (before, " ")
 
 
-@pytest.mark.parametrize("character", ["\x00", "\x1b", "\r", "\x7f", "\x85", "\u200b", "\u202e", "\u2028", "\u2066", "\ufeff", "\U000e0041", "\ud800"])
+@pytest.mark.parametrize(
+    "character", ["\x00", "\x1b", "\r", "\x7f", "\x85", "\u200b", "\u202e", "\u2028", "\u2066", "\ufeff", "\U000e0041", "\ud800"]
+)
 def test_characters_that_hide_or_reorder_text_are_blanked(character):
     assert neutralise(f"a{character}b") == "a b"
 

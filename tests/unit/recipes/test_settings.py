@@ -85,7 +85,9 @@ def test_every_mistake_is_named_with_its_place(values, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", "3", "[[1, 2]]", '{"limits": [1]}', '{"limits": {"max_tool_calls": NaN}}', "[" * 10_000])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", "3", "[[1, 2]]", '{"limits": [1]}', '{"limits": {"max_tool_calls": NaN}}', "[" * 10_000]
+)
 def test_a_broken_file_is_named(tmp_path, content):
     (tmp_path / FILE_NAME).write_text(content)
     with pytest.raises(UsageError, match=f"{FILE_NAME}"):

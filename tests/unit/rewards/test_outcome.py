@@ -111,7 +111,9 @@ def test_naming_more_objects_than_asked_divides_what_they_earn(extra, number):
     assert spread == pytest.approx([1 / number] * 4 + [0.5])
 
 
-boxes = st.tuples(*[st.integers(0, 999)] * 2, *[st.integers(1, 1000)] * 2).map(lambda b: (min(b[0], b[2] - 1), min(b[1], b[3] - 1), b[2], b[3]))
+boxes = st.tuples(*[st.integers(0, 999)] * 2, *[st.integers(1, 1000)] * 2).map(
+    lambda b: (min(b[0], b[2] - 1), min(b[1], b[3] - 1), b[2], b[3])
+)
 points = st.tuples(st.integers(0, 1000), st.integers(0, 1000))
 regions = st.builds(lambda box, extra: region(box, *extra), boxes, st.lists(points, min_size=1, max_size=3))
 transcripts = st.builds(

@@ -98,7 +98,15 @@ def test_a_search_without_a_thought_pays_nothing():
 
 @pytest.mark.parametrize(
     "again",
-    ["colour of Velmora", "Colour of VELMORA", "colour of Velmora?", "  colour  of: Velmora…", "of Velmora, colour", "Velmora Velmora colour of", "ｃｏｌｏｕｒ of Velmora"],
+    [
+        "colour of Velmora",
+        "Colour of VELMORA",
+        "colour of Velmora?",
+        "  colour  of: Velmora…",
+        "of Velmora, colour",
+        "Velmora Velmora colour of",
+        "ｃｏｌｏｕｒ of Velmora",
+    ],
 )
 def test_a_query_dressed_up_is_the_same_query(again):
     once = Tapering()(transcript(look("colour of Velmora"), FRAME, ANSWER))
@@ -111,7 +119,9 @@ def test_another_question_or_another_collection_is_another_query():
     assert values == sorted(set(values))
 
 
-queries = st.lists(st.sampled_from(["a", "b", "A", "a b", "c", "?", ""]).flatmap(lambda q: st.sampled_from([look(q), look(q, SearchKind.IMAGE)])))
+queries = st.lists(
+    st.sampled_from(["a", "b", "A", "a b", "c", "?", ""]).flatmap(lambda q: st.sampled_from([look(q), look(q, SearchKind.IMAGE)]))
+)
 outcomes = st.sampled_from(Outcome)
 actions = st.tuples(st.one_of(st.sampled_from([FRAME, FAULT]), queries.map(lambda found: found[0] if found else FRAME)), outcomes)
 

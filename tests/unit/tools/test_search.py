@@ -102,7 +102,11 @@ async def test_hostile_results_stay_text(kind, text):
 
 
 @settings(max_examples=60)
-@given(st.text(st.characters(exclude_categories=()), max_size=40), st.lists(st.sampled_from(HOSTILE), max_size=3).map("".join), st.integers(1, 60))
+@given(
+    st.text(st.characters(exclude_categories=()), max_size=40),
+    st.lists(st.sampled_from(HOSTILE), max_size=3).map("".join),
+    st.integers(1, 60),
+)
 async def test_no_result_can_be_more_than_text(noise, attack, body_chars):
     hit = SearchHit(noise + attack, attack + noise, 1.0, "x", picture().image)
     assert_harmless(await look_up(hit, body_chars=body_chars), num_pictures=0)
@@ -125,7 +129,7 @@ def assert_harmless(observation: Observation, num_pictures: int) -> None:
 
 
 async def test_a_refused_query_is_told_under_the_same_name_as_an_answered_one():
-    # The guard that stops a run on a broken tool counts by this name: refusals under a name of their own would look like a tool that never works.
+    # The guard against broken tools counts by this name: refusals under a name of their own would look like a tool that never works.
     answered = await look_up(passage())
     refused = await SearchTool(FakeSearcher(error=ToolError("query too vague"))).run(Search(SearchKind.TEXT, "a"), SAMPLE)
     assert (refused.outcome, refused.message.plain()) == (Outcome.REJECTED, "query too vague")

@@ -1,0 +1,38 @@
+"""The commands of the README, run as they stand there, in a folder that has the checkout's programs and, as `data/OK_VOS`, a mini benchmark."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def run(script, cwd):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+@pytest.mark.slow
+@pytest.mark.verl
+def test_the_stages_work_as_the_readme_gives_them(tmp_path):
+    (block,) = [block for block in BLOCKS if "seg-research data mini" in block]
+    run(block.replace("source .venv/bin/activate\n", ""), tmp_path)
+    assert (tmp_path / "outputs" / "grpo" / "policy" / "model.safetensors").is_file()
+    assert (tmp_path / "outputs" / "eval" / "result.json").is_file()
+    assert (tmp_path / "outputs" / "eval" / "report.html").stat().st_size > 100_000
+    assert len((tmp_path / "outputs" / "eval" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 48
+
+
+@pytest.mark.slow
+def test_the_ok_vos_command_prepares_a_benchmark_of_that_layout(tmp_path):
+    (block,) = [block for block in BLOCKS if "examples/data_preprocess/okvos.py" in block]
+    run("seg-research data mini --out data/OK_VOS --train 8 --val 4 --test 4", tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    run(block, tmp_path)
+    assert (tmp_path / "data" / "OK_VOS" / "train_6_448_448.parquet").is_file()
