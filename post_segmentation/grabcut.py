@@ -23,7 +23,7 @@ from post_segmentation.box import prompt_box
 from post_segmentation.cut import Bgr, Window, cut_box, cut_guess, grow, shrink, window_around
 from post_segmentation.prompts import check_frame_size
 from post_segmentation.propagator import FrameMasks, MaskPrompt
-from post_segmentation.template import Match, Pose, Template, chain, dense_flow, motion_of
+from post_segmentation.template import Match, Pose, Template, chain, dense_flow, motion_of, moved
 from seg_research.core.errors import UsageError
 from seg_research.core.geometry import ImageSize, PixelBox, PixelPoint
 from seg_research.core.masks import Mask, mask_box
@@ -216,25 +216,33 @@ def _step(known: _Object, state: _State, before: _Shot, shot: _Shot) -> _State:
         return state
     box = mask_box(state.mask_HW)
     window = None if box is None else window_around(box, state.mask_HW.shape, round(max(32, 0.6 * max(box.x2 - box.x1, box.y2 - box.y1))))
-    motion = None if window is None else _motion(state, window, before, shot)
-    pose = state.pose if motion is None else chain(state.pose, motion)
-    match = template.register(pose, shot.bgr, shot.grey)
+    match = _place(template, state, window, before, shot)
     if _decides(match, template, MIN_AGREEMENT):
         return _seen(template, state, _cut_match(match, shot), match.pose)
+    if window is None:
+        return _find_again(template, state, shot) or _find_moving(known, template, state, shot) or _unseen(state)
+    if state.rigid and (found := _find_again(template, state, shot)):
+        return found
+    mask_HW = _carry(known, state.mask_HW, window, before, shot)
+    if _decides(match, template, MIN_AGREEMENT_HIDDEN) and _covered(mask_HW, match.agreeing_HW) > MIN_AGREEMENT:
+        return _seen(template, state, _cut_match(match, shot), match.pose)
+    return _seen(template, state, mask_HW)
+
+
+def _place(template: Template, state: _State, window: Window | None, before: _Shot, shot: _Shot) -> Match:
+    """Register the template from where the flow says that the object went, and from where it was; return the better match."""
+    matches: list[Match] = []
     if window is not None:
-        mask_HW = _carry(known, state.mask_HW, window, before, shot)
-        if _decides(match, template, MIN_AGREEMENT_HIDDEN) and _covered(mask_HW, match.agreeing_HW) > MIN_AGREEMENT:
-            return _seen(template, state, _cut_match(match, shot), match.pose)
-        return _seen(template, state, mask_HW, pose, rigid=False)
-    return _find_again(template, state, shot) or _find_moving(known, template, state, shot) or _unseen(state)
+        motion = motion_of(state.mask_HW[window], dense_flow(before.grey[window], shot.grey[window]), window)
+        if motion is not None:
+            matches.append(template.register(chain(state.pose, motion), shot.bgr, shot.grey))
+    if not any(_decides(match, template, MIN_AGREEMENT) for match in matches):
+        matches.append(template.register(state.pose, shot.bgr, shot.grey))
+    return max(matches, key=lambda match: match.agreement)
 
 
 def _covered(mask_HW: Mask, by_HW: Mask) -> float:
     return np.count_nonzero(mask_HW & by_HW) / max(np.count_nonzero(mask_HW), 1)
-
-
-def _motion(state: _State, window: Window, before: _Shot, shot: _Shot) -> Pose | None:
-    return motion_of(state.mask_HW[window], dense_flow(before.grey[window], shot.grey[window]), window)
 
 
 def _decides(match: Match, template: Template, wanted: float) -> bool:
@@ -293,14 +301,17 @@ def _find_moving(known: _Object, template: Template, state: _State, shot: _Shot)
             best, best_overlap = blob_HW, overlap
     if best is None:
         return None
-    return _seen(template, state, cut_guess(shot.bgr, best, shrink(best, 3)), state.pose, rigid=False)
+    return _seen(template, state, cut_guess(shot.bgr, best, shrink(best, 3)))
 
 
-def _seen(template: Template, state: _State, mask_HW: Mask, pose: Pose, *, rigid: bool = True) -> _State:
-    """Return the new state, or that of a lost object where next to nothing is left of it."""
+def _seen(template: Template, state: _State, mask_HW: Mask, pose: Pose | None = None) -> _State:
+    """Return the new state; without a pose from the template, the last one moves along with the mask."""
     if np.count_nonzero(mask_HW) <= MIN_AREA * template.area_px:
         return _unseen(state)
-    return _State(mask_HW, pose, _centre(mask_HW), rigid)
+    centre = _centre(mask_HW)
+    if pose is not None:
+        return _State(mask_HW, pose, centre)
+    return _State(mask_HW, moved(state.pose, centre - state.centre), centre, rigid=False)
 
 
 def _unseen(state: _State) -> _State:

@@ -88,6 +88,13 @@ def chain(first: Pose, then: Pose) -> Pose:
     return (_square(then) @ _square(first))[:2]
 
 
+def moved(pose: Pose, offset: NDArray[np.floating]) -> Pose:
+    """Return the pose shifted by (dx, dy)."""
+    shifted = pose.copy()
+    shifted[:, 2] += offset
+    return shifted
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """The object's pixels on the key frame."""
@@ -110,7 +117,7 @@ class Template:
         """Compare the template at a pose with a frame."""
         placed_HW, agreeing_HW = np.zeros(image.shape[:2], np.bool_), np.zeros(image.shape[:2], np.bool_)
         window = self._window(pose, image.shape, margin_px=2)
-        local = _moved(pose, -window.origin)
+        local = moved(pose, -window.origin)
         placed = self._warp_mask(local, window)
         num_placed = int(np.count_nonzero(placed))
         if num_placed < MIN_VISIBLE_PX:
@@ -127,7 +134,7 @@ class Template:
             if not best.placed_HW.any():
                 break
             window = self._window(best.pose, image.shape, margin_px=16)
-            local = _moved(best.pose, -window.origin)
+            local = moved(best.pose, -window.origin)
             drawn = cv2.cvtColor(_warp(self.image, local, window), cv2.COLOR_BGR2GRAY)
             correction = motion_of(self._warp_mask(local, window), dense_flow(drawn.astype(np.uint8), grey[window]), window)
             if correction is None:
@@ -158,7 +165,7 @@ class Template:
             row, column = np.unravel_index(int(error_HW.argmin()), error_HW.shape)
             if error_HW[row, column] < best_error:
                 best_error = float(error_HW[row, column])
-                found = _moved(kernel_pose, window.origin + np.array([column, row]) - reach)
+                found = moved(kernel_pose, window.origin + np.array([column, row]) - reach)
                 best = found * 2
         return best
 
@@ -207,12 +214,6 @@ def _bordered(image: NDArray[np.float32], by_px: int) -> NDArray[np.float32]:
 
 def _correlate(image: NDArray[np.float32], kernel: NDArray[np.float32]) -> NDArray[np.float32]:
     return cv2.matchTemplate(image, kernel, cv2.TM_CCORR).astype(np.float32, copy=False)
-
-
-def _moved(pose: Pose, offset: NDArray[np.floating]) -> Pose:
-    moved = pose.copy()
-    moved[:, 2] += offset
-    return moved
 
 
 def _square(pose: Pose) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import logging
 import os
@@ -36,6 +37,8 @@ EPILOG = """examples:
   seg-research COMMAND --help                     options and examples of one command
 """
 
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
+
 EXIT_USAGE, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 
 
@@ -56,12 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return EXIT_FAILED
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            return _report_bug(error)
+        return _fail(f"{error.filename or 'disk'}: {error.strerror}; free some space or choose another folder, then run again", EXIT_USAGE)
     except Exception as error:
         # Boundary: whatever is left is a bug of ours; the user gets one line and a file to send us.
-        handle, name = tempfile.mkstemp(prefix="seg-research-", suffix=".txt")
-        os.close(handle)
-        Path(name).write_text(traceback.format_exc())
-        return _fail(f"internal error: {type(error).__name__}: {error}\n  details for a bug report: {name}", EXIT_FAILED)
+        return _report_bug(error)
 
 
 def run_command(arguments: list[str]) -> int:
@@ -90,6 +94,13 @@ def run_command(arguments: list[str]) -> int:
         parser.print_help()
         return 0
     return options.run(options)
+
+
+def _report_bug(error: Exception) -> int:
+    handle, name = tempfile.mkstemp(prefix="seg-research-", suffix=".txt")
+    os.close(handle)
+    Path(name).write_text("".join(traceback.format_exception(error)))
+    return _fail(f"internal error: {type(error).__name__}: {error}\n  details for a bug report: {name}", EXIT_FAILED)
 
 
 def _fail(message: str, code: int) -> int:

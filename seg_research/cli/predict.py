@@ -61,9 +61,12 @@ def run(options: argparse.Namespace) -> int:
     from seg_research.cli.search_server import search_server
     from seg_research.datasets.parquet import check_paths, read_samples
     from seg_research.evaluation.predict import claim
+    from seg_research.models.processor import check_model_folder
     from seg_research.recipes.settings import EpisodeSettings, load_settings
 
     _check(options)
+    if options.model:
+        check_model_folder(options.model)
     samples = read_samples(options.data)[: options.limit]
     check_paths(samples)
     folder = options.settings or options.model

@@ -40,14 +40,23 @@ def allow_missing_torchvision() -> None:
     vars(processing_utils.transformers_module)["BaseVideoProcessor"] = BaseVideoProcessor
 
 
+def check_model_folder(path: Path) -> None:
+    """See that a folder holds a checkpoint, before anything is started for it.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not (path / "config.json").is_file():
+        raise UsageError(f"{path}: not a model folder (no config.json); make the tiny one with: seg-research model --out {path}")
+
+
 def load_processor(path: Path) -> Any:
     """Load the processor (with its tokenizer) of a local checkpoint folder.
 
     Raises:
         UsageError: the folder is missing or is not a checkpoint with a processor.
     """
-    if not (path / "config.json").is_file():
-        raise UsageError(f"{path}: not a model folder (no config.json); make the tiny one with: seg-research model --out {path}")
+    check_model_folder(path)
     allow_missing_torchvision()
     from transformers import AutoProcessor
 
