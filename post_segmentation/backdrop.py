@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from post_segmentation.cut import Bgr
+from post_segmentation.cut import Bgr, difference_of
 from seg_research.core.masks import Mask
 
 NUM_SAMPLES = 21
@@ -38,8 +38,8 @@ class Backdrop:
 
     def changed(self, image: Bgr) -> Mask:
         """Mark the pixels of a frame that are not background."""
-        difference = cv2.absdiff(_smooth(image), self.smooth).max(axis=2)
-        solid = cv2.morphologyEx((difference > MIN_CHANGE).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+        differs = difference_of(_smooth(image), self.smooth) > MIN_CHANGE
+        solid = cv2.morphologyEx(differs.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
         return solid.astype(np.bool_)
 
 

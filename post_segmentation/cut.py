@@ -69,6 +69,12 @@ def shrink(mask_HW: Mask, radius_px: int) -> Mask:
     return cv2.erode(mask_HW.astype(np.uint8), disk(radius_px)).astype(np.bool_)
 
 
+def difference_of(a: Bgr, b: Bgr) -> NDArray[np.uint8]:
+    """Return the largest channel difference of every pixel, (H, W)."""
+    blue, green, red = cv2.split(cv2.absdiff(a, b))
+    return cv2.max(cv2.max(blue, green), red).astype(np.uint8, copy=False)
+
+
 def cut_box(
     image: Bgr, box: PixelBox, points: Sequence[PixelPoint], negative_points: Sequence[PixelPoint], changed_HW: Mask | None = None
 ) -> Mask:

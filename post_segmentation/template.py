@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from post_segmentation.cut import Bgr, Window, window_around
+from post_segmentation.cut import Bgr, Window, difference_of, window_around
 from seg_research.core.geometry import PixelBox
 from seg_research.core.masks import Mask, mask_box
 
@@ -122,7 +122,7 @@ class Template:
         num_placed = int(np.count_nonzero(placed))
         if num_placed < MIN_VISIBLE_PX:
             return Match(pose, placed_HW, agreeing_HW, 0.0)
-        difference = cv2.absdiff(_warp(self.smooth, local, window), _smooth(image[window])).max(axis=2)
+        difference = difference_of(_warp(self.smooth, local, window), _smooth(image[window]))
         agreeing = placed & (difference < SAME_COLOUR)
         placed_HW[window], agreeing_HW[window] = placed, agreeing
         return Match(pose, placed_HW, agreeing_HW, int(np.count_nonzero(agreeing)) / num_placed)

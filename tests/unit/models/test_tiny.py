@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="models need the train extra")
+pytest.importorskip("torch", reason="models need the train extra")
 pytest.importorskip("transformers", reason="models need the train extra")
 
+import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
@@ -40,7 +41,9 @@ def test_what_a_turn_is_made_of_is_one_token_each(tiny_processor, piece):
     assert len(tiny_processor.tokenizer.encode(piece, add_special_tokens=False)) == 1
 
 
-@pytest.mark.parametrize("text", ['{"bbox_2d": [100, 7, 20, 999]}', "Tarn Oskel – naïve “quotes” 東京 🙂", "a\n\n  b\t<answer> x </answer>"])
+@pytest.mark.parametrize(
+    "text", ['{"bbox_2d": [100, 7, 20, 999]}', "Tarn Oskel – naïve “quotes” 東京 🙂", "a\n\n  b\t<answer> x </answer>"]
+)
 def test_any_text_comes_back_as_it_was(tiny_processor, text):
     tokenizer = tiny_processor.tokenizer
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False), skip_special_tokens=True) == text

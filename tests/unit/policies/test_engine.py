@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="models need the train extra")
+pytest.importorskip("torch", reason="models need the train extra")
 pytest.importorskip("transformers", reason="models need the train extra")
 
+import torch
 from PIL import Image
 
 from seg_research.core.errors import InfraError
@@ -99,27 +100,27 @@ async def test_top_k_of_one_is_greedy(engine, requests):
 
 async def test_each_row_ends_at_its_own_end_of_turn(engine, requests, forced):
     end = engine.tokenizer.eos_token_id
-    rows = [[5, 6, end, 7, 7, 7, 7], [5, 6, 7, 8, 9, end], [5] * 12]
+    rows = [[50, 51, end, 52, 52, 52, 52], [50, 51, 52, 53, 54, end], [50] * 12]
     with forced(*rows):
         short, longer, cut = await engine.run_batch(requests)
-    assert short.token_ids == (5, 6, end)
-    assert longer.token_ids == (5, 6, 7, 8, 9, end)
+    assert short.token_ids == (50, 51, end)
+    assert longer.token_ids == (50, 51, 52, 53, 54, end)
     assert (short.finish, longer.finish) == (FinishReason.STOP, FinishReason.STOP)
-    assert cut.token_ids == (5,) * 12
+    assert cut.token_ids == (50,) * 12
     assert cut.finish is FinishReason.LENGTH
 
 
 async def test_an_end_of_turn_as_the_last_permitted_token_is_an_end(engine, requests, forced):
     end = engine.tokenizer.eos_token_id
     request = Request(requests[0].prompt_ids, [], 3, GREEDY)
-    with forced([5, 6, end]):
+    with forced([50, 51, end]):
         (completion,) = await engine.run_batch([request])
-    assert (completion.token_ids, completion.finish) == ((5, 6, end), FinishReason.STOP)
+    assert (completion.token_ids, completion.finish) == ((50, 51, end), FinishReason.STOP)
 
 
 @pytest.mark.parametrize("stop", ["</search>", "town"])
 async def test_a_stop_string_ends_the_turn_and_is_kept(engine, requests, forced, stop):
-    said = ids(engine, "so <search> town </search> and more") + [5] * 20
+    said = ids(engine, "so <search> town </search> and more") + [50] * 20
     request = Request(requests[1].prompt_ids, requests[1].images, 20, Sampling(0.0, stop_strings=("</keyframe>", stop)))
     with forced(said):
         (completion,) = await engine.run_batch([request])
@@ -132,7 +133,7 @@ async def test_a_stop_string_ends_the_turn_and_is_kept(engine, requests, forced,
 
 async def test_a_stop_string_of_many_tokens_is_found(engine, requests, forced):
     stop = "qxj zkw vvx"
-    said = ids(engine, f"a b {stop} c") + [5] * 20
+    said = ids(engine, f"a b {stop} c") + [50] * 20
     assert len(ids(engine, stop)) > 6, "the point is that it takes many tokens"
     with forced(said):
         (completion,) = await engine.run_batch([Request(requests[0].prompt_ids, [], 40, Sampling(0.0, stop_strings=(stop,)))])

@@ -1,0 +1,183 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from post_segmentation import pipeline
+from post_segmentation.pipeline import SegmentSettings, Status, digest, read_rollout, segment
+from post_segmentation.propagator import Backend
+from seg_research.cli.main import main
+from seg_research.core.errors import UsageError
+from seg_research.core.masks import read_mask
+from seg_research.evaluation.predictions import Prediction
+
+
+def run(path, out, **settings):
+    return segment(read_rollout(path, 0), SegmentSettings(out, Backend.BOX, **settings))
+
+
+def statuses(outcomes):
+    return {outcome.sample_id: outcome.status for outcome in outcomes}
+
+
+def snapshot(out):
+    return {p.relative_to(out): p.stat().st_mtime_ns for p in out.rglob("*.png")}
+
+
+def test_masks_of_every_frame_lie_where_the_original_puts_them(clip, row_of, write_predictions, tmp_path):
+    outcomes = run(write_predictions(row_of(clip)), tmp_path / "seg")
+    assert statuses(outcomes) == {"disc/0": Status.MASKED}
+    assert sorted(p.stem for p in (tmp_path / "seg/disc/0").iterdir()) == clip.names
+    first = read_mask(tmp_path / "seg/disc/0/00000.png")
+    assert first.shape == (80, 120)
+    assert (first & clip.masks[0]).sum() == clip.masks[0].sum(), "the box of the key frame covers its object"
+
+
+def test_the_key_frame_is_found_by_name_on_disk(clip, row_of, write_predictions, tmp_path):
+    """The recorded number is 8; as a position it would be another frame (the original's mistake)."""
+    row = row_of(clip, position=2)
+    assert row["keyframe"]["id"] == 8
+    segment(read_rollout(write_predictions(row), 0), SegmentSettings(tmp_path / "seg", Backend.GRABCUT))
+    mask = read_mask(tmp_path / "seg/disc/0/00008.png")
+    assert (mask & clip.masks[2]).sum() / (mask | clip.masks[2]).sum() > 0.9
+
+
+def test_several_objects_are_merged(clip, row_of, write_predictions, tmp_path):
+    row = row_of(clip)
+    row["objects"].append({"box_norm1000": [900, 0, 1000, 100], "points_norm1000": []})
+    run(write_predictions(row), tmp_path / "seg")
+    mask = read_mask(tmp_path / "seg/disc/0/00000.png")
+    assert mask[2, 115]
+    assert mask[clip.masks[0]].all()
+
+
+@pytest.mark.parametrize("change", [{"objects": []}, {"keyframe": None}])
+def test_without_an_answer_all_masks_are_empty(clip, row_of, write_predictions, tmp_path, change):
+    outcomes = run(write_predictions(row_of(clip) | change), tmp_path / "seg")
+    assert statuses(outcomes) == {"disc/0": Status.EMPTY}
+    masks = [read_mask(path) for path in (tmp_path / "seg/disc/0").iterdir()]
+    assert len(masks) == len(clip.names)
+    assert not np.any(masks)
+
+
+def test_one_failure_does_not_take_the_rest(clip, row_of, write_predictions, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(clip.folder, broken)
+    (broken / "00012.png").write_bytes(b"no image")
+    path = write_predictions(
+        row_of(clip, "good"),
+        row_of(clip, "gone", video_path=str(tmp_path / "nowhere")),
+        row_of(clip, "broken", video_path=str(broken)),
+        row_of(clip, "off", keyframe={"id": 3, "position": 0}),
+        row_of(clip, "nameless", video_path=None),
+        row_of(clip, "../escape"),
+        row_of(clip, "good too"),
+    )
+    outcomes = segment(read_rollout(path, 0), SegmentSettings(tmp_path / "seg", Backend.GRABCUT))
+    reasons = {o.sample_id: o.reason for o in outcomes if o.status is Status.FAILED}
+    assert set(reasons) == {"gone", "broken", "off", "nameless", "../escape"}
+    assert "no such video" in reasons["gone"]
+    assert "00012.png" in reasons["broken"]
+    assert "key frame 3 is not in the video" in reasons["off"]
+    assert "names no video" in reasons["nameless"]
+    assert not (tmp_path / "escape").exists()
+    assert len(list((tmp_path / "seg" / "good too").iterdir())) == len(clip.names)
+
+
+def test_a_second_run_does_nothing(clip, row_of, write_predictions, tmp_path):
+    path = write_predictions(row_of(clip, "a"), row_of(clip, "b", objects=[]))
+    run(path, tmp_path / "seg")
+    before = snapshot(tmp_path / "seg")
+    assert statuses(run(path, tmp_path / "seg")) == {"a": Status.KEPT, "b": Status.KEPT}
+    assert snapshot(tmp_path / "seg") == before
+    assert set(statuses(run(path, tmp_path / "seg", overwrite=True)).values()) == {Status.MASKED, Status.EMPTY}
+
+
+def test_what_changed_or_is_gone_is_done_again(clip, row_of, write_predictions, tmp_path):
+    path = write_predictions(row_of(clip, "a"), row_of(clip, "b"), row_of(clip, "c"))
+    run(path, tmp_path / "seg")
+    (tmp_path / "seg/a/00004.png").unlink()
+    path = write_predictions(row_of(clip, "a"), row_of(clip, "b", position=5), row_of(clip, "c"))
+    assert statuses(run(path, tmp_path / "seg")) == {"a": Status.MASKED, "b": Status.MASKED, "c": Status.KEPT}
+
+
+def test_after_a_kill_the_rest_is_done_and_nothing_twice(clip, row_of, write_predictions, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "MAX_GROUP", 1)
+    path = write_predictions(*(row_of(clip, name) for name in "abc"))
+    seen = []
+
+    def stop_after_the_first(outcome):
+        seen.append(outcome.sample_id)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        segment(read_rollout(path, 0), SegmentSettings(tmp_path / "seg", Backend.BOX), stop_after_the_first)
+    with (tmp_path / "seg/done.jsonl").open("a") as manifest:
+        manifest.write('{"id": "b", "dig')
+    assert list(statuses(run(path, tmp_path / "seg")).values()).count(Status.KEPT) == 1
+    assert len((tmp_path / "seg/done.jsonl").read_text().splitlines()) == 3
+
+
+def test_processes_give_the_same_masks(clip, row_of, write_predictions, tmp_path):
+    rows = [row_of(clip, f"{p}", position=p) for p in range(3)] + [row_of(clip, "x", video_path=str(tmp_path / "none"))]
+    path = write_predictions(*rows)
+    alone, together = run(path, tmp_path / "one"), run(path, tmp_path / "two", num_workers=2)
+    assert statuses(alone) == statuses(together)
+    for mask in (tmp_path / "one").rglob("*.png"):
+        assert mask.read_bytes() == (tmp_path / "two" / mask.relative_to(tmp_path / "one")).read_bytes()
+
+
+def test_rollouts_are_chosen_by_number(clip, row_of, write_predictions):
+    path = write_predictions(row_of(clip), row_of(clip, sample_idx=1, query="second"))
+    assert [p.query for p in read_rollout(path, 1)] == ["second"]
+    with pytest.raises(UsageError, match="no prediction with sample_idx 7"):
+        read_rollout(path, 7)
+
+
+def test_the_digest_covers_what_masks_depend_on_and_nothing_else(clip, row_of):
+    base = digest(Prediction.from_json(row_of(clip)), Backend.BOX)
+    same = digest(Prediction.from_json(row_of(clip, query="other words", ability="x")), Backend.BOX)
+    assert same == base
+    others = [row_of(clip, position=1), row_of(clip, video_path="/else"), row_of(clip, keyframe=None)]
+    assert base not in {digest(Prediction.from_json(row), Backend.BOX) for row in others}
+    assert digest(Prediction.from_json(row_of(clip)), Backend.GRABCUT) != base
+
+
+def test_the_command_writes_masks_and_videos_and_tells(clip, row_of, write_predictions, capsys):
+    path = write_predictions(row_of(clip, "a"), row_of(clip, "b", objects=[]))
+    assert main(["segment", str(path), "--backend", "box", "--workers", "1", "--vis"]) == 0
+    printed = capsys.readouterr().out
+    assert f"masks of 2 of 2 predictions in {path.parent / 'seg'}" in printed
+    assert "without a usable answer, given empty masks: 1" in printed
+    assert sorted(p.name for p in (path.parent / "vis").iterdir()) == ["a.mp4", "b.mp4"]
+    assert main(["segment", str(path), "--backend", "box", "--workers", "1", "--vis"]) == 0
+    assert "already there: 2" in capsys.readouterr().out
+
+
+def test_the_command_fails_aloud_but_keeps_what_worked(clip, row_of, write_predictions, capsys):
+    path = write_predictions(row_of(clip, "a"), *(row_of(clip, f"n{i}", video_path=None) for i in range(30)))
+    assert main(["segment", str(path), "--backend", "box", "--workers", "1"]) == 1
+    error = capsys.readouterr().err
+    assert "failed: 30" in error
+    assert "n0 and 29 more: the line names no video" in error
+    assert (path.parent / "seg/a/00000.png").exists()
+
+
+def test_other_rollouts_go_to_their_own_folder(clip, row_of, write_predictions):
+    path = write_predictions(row_of(clip), row_of(clip, sample_idx=2))
+    assert main(["segment", str(path), "--backend", "box", "--workers", "1", "--sample-idx", "2"]) == 0
+    assert (path.parent / "seg_2/disc/0/00000.png").exists()
+    assert not (path.parent / "seg").exists()
+
+
+def test_the_originals_command_is_the_same_command(clip, row_of, write_predictions):
+    path = write_predictions(row_of(clip))
+    script = Path(pipeline.__file__).with_name("sam2_okvos.py")
+    finished = subprocess.run(
+        [sys.executable, str(script), str(path), "--backend", "box", "--workers", "1"], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert len(list((path.parent / "seg/disc/0").iterdir())) == len(clip.names)
