@@ -41,8 +41,12 @@ MIN_AREA = 0.02
 """Below these shares of its key-frame area an object counts as gone."""
 MIN_COLOUR = 0.5
 """A piece whose pixels are, on average, less like the object than this share of what they were on the key frame is background."""
+MIN_RESTING = 0.7
+"""The same for background that may be the object itself, resting there on most frames."""
 MIN_MOVING = 0.7
 """Share of the object's key-frame pixels that differ from the background for it to count as a moving thing before a still camera."""
+MIN_CHANGED = 0.3
+"""Share of such a thing that must differ from the background wherever it is; else it has slipped onto the background."""
 MIN_SAME_COLOURS = 0.65
 """Overlap of colour histograms from which a moving thing may be the lost object, if `BLOB_AREAS` fits too."""
 BLOB_AREAS = (0.3, 2.0)
@@ -191,7 +195,7 @@ def _learn(shot: _Shot, mask_HW: Mask, backdrop: Backdrop | None) -> _Object:
     share = np.where(inside > 1e-6, inside / (inside + outside + 1e-9), 0)
     own_share = float(share[_colour_bins(shot.bgr[mask_HW])].mean()) if mask_HW.any() else 0.0
     moves = shot.changed_HW is not None and _covered(mask_HW, shot.changed_HW) > MIN_MOVING
-    looks_like_it_HW = np.ones_like(mask_HW) if backdrop is None else share[_colour_bins(backdrop.smooth)] > MIN_COLOUR * own_share
+    looks_like_it_HW = np.ones_like(mask_HW) if backdrop is None else share[_colour_bins(backdrop.smooth)] > MIN_RESTING * own_share
     return _Object(Template.of(shot.bgr, mask_HW), share.astype(np.float32), own_share, inside, moves, looks_like_it_HW)
 
 
@@ -220,13 +224,13 @@ def _step(known: _Object, state: _State, before: _Shot, shot: _Shot) -> _State:
     if _decides(match, template, MIN_AGREEMENT):
         return _seen(template, state, _cut_match(match, shot), match.pose)
     if window is None:
-        return _find_again(template, state, shot) or _find_moving(known, template, state, shot) or _unseen(state)
-    if state.rigid and (found := _find_again(template, state, shot)):
+        return _find_again(known, template, state, shot) or _find_moving(known, template, state, shot) or _unseen(state)
+    if state.rigid and (found := _find_again(known, template, state, shot)):
         return found
     mask_HW = _carry(known, state.mask_HW, window, before, shot)
     if _decides(match, template, MIN_AGREEMENT_HIDDEN) and _covered(mask_HW, match.agreeing_HW) > MIN_AGREEMENT:
         return _seen(template, state, _cut_match(match, shot), match.pose)
-    return _seen(template, state, mask_HW)
+    return _unseen(state) if _is_backdrop(known, mask_HW, shot) else _seen(template, state, mask_HW)
 
 
 def _place(template: Template, state: _State, window: Window | None, before: _Shot, shot: _Shot) -> Match:
@@ -262,16 +266,18 @@ def _carry(known: _Object, mask_HW: Mask, window: Window, before: _Shot, shot: _
     carried = cv2.remap(mask_HW[window].astype(np.float32), columns + flow_HW2[..., 0], rows + flow_HW2[..., 1], cv2.INTER_LINEAR) > 0.5
     guess_HW = np.zeros(mask_HW.shape, np.bool_)
     guess_HW[window] = carried
+    known_background_HW = np.zeros_like(guess_HW)
     if known.moves and shot.changed_HW is not None:
-        guess_HW &= shot.changed_HW | known.looks_like_it_HW
-    cut_HW = cut_guess(shot.bgr, guess_HW, shrink(guess_HW, 3))
+        known_background_HW = ~(shot.changed_HW | known.looks_like_it_HW)
+    guess_HW &= ~known_background_HW
+    cut_HW = cut_guess(shot.bgr, guess_HW, shrink(guess_HW, 3)) & ~known_background_HW
     share_HW = known.colour_share[_colour_bins(shot.bgr)]
     num_labels, labels_HW = cv2.connectedComponents(cut_HW.astype(np.uint8), connectivity=8)
     kept = [label for label in range(1, num_labels) if share_HW[labels_HW == label].mean() > MIN_COLOUR * known.own_share]
     return np.isin(labels_HW, kept)
 
 
-def _find_again(template: Template, state: _State, shot: _Shot) -> _State | None:
+def _find_again(known: _Object, template: Template, state: _State, shot: _Shot) -> _State | None:
     """Look for a lost object around the place where it vanished."""
     radius_px = template.area_px**0.5 * (1.5 + 0.5 * state.num_lost)
     pose = template.search(state.pose, shot.bgr, state.centre, radius_px)
@@ -281,9 +287,14 @@ def _find_again(template: Template, state: _State, shot: _Shot) -> _State | None
     if not _decides(match, template, MIN_AGREEMENT_FOUND):
         return None
     mask_HW = _cut_match(match, shot)
-    # Part of a larger thing of the same colour has no edge where the template ends.
+    # Part of a larger thing of the same colour has no edge where the template ends; part of the background does not change.
     common, either = np.count_nonzero(mask_HW & match.placed_HW), np.count_nonzero(mask_HW | match.placed_HW)
-    return _seen(template, state, mask_HW, match.pose) if common > MIN_AGREEMENT_FOUND * either else None
+    real = common > MIN_AGREEMENT_FOUND * either and not _is_backdrop(known, mask_HW, shot)
+    return _seen(template, state, mask_HW, match.pose) if real else None
+
+
+def _is_backdrop(known: _Object, mask_HW: Mask, shot: _Shot) -> bool:
+    return known.moves and shot.changed_HW is not None and _covered(mask_HW, shot.changed_HW) < MIN_CHANGED
 
 
 def _find_moving(known: _Object, template: Template, state: _State, shot: _Shot) -> _State | None:

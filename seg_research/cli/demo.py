@@ -23,7 +23,9 @@ _FRAMES, _SIDE_PX, _PATCH_FACTOR_PX = 6, 64, 16
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--out", type=Path, default=Path("outputs/demo"), metavar="FOLDER", help="where everything goes (default outputs/demo)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/demo"), metavar="FOLDER", help="where everything goes (default outputs/demo)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of data, model and training (default 0)")
     parser.add_argument("--steps", type=int, default=14, help="GRPO steps (default 14)")
     parser.add_argument("--warmup-steps", type=int, default=500, help="supervised steps before (default 500)")
@@ -126,7 +128,16 @@ class _Demo:
     def prepare_data(self) -> None:
         counts = ["--train", str(self.options.train_questions), "--val", "8", "--test", str(self.options.test_questions)]
         self.step("draw the mini benchmark", "data", "mini", "--out", str(self.mini), "--seed", str(self.options.seed), *counts)
-        sizes = ["--num_frames", str(_FRAMES), "--max_size", str(_SIDE_PX), "--min_size", str(_SIDE_PX), "--patch_factor", str(_PATCH_FACTOR_PX)]
+        sizes = [
+            "--num_frames",
+            str(_FRAMES),
+            "--max_size",
+            str(_SIDE_PX),
+            "--min_size",
+            str(_SIDE_PX),
+            "--patch_factor",
+            str(_PATCH_FACTOR_PX),
+        ]
         for split in ("train", "val", "test"):
             if not self.parquet(split).is_file():
                 seed = ["--seed", str(self.options.seed)]
@@ -167,7 +178,15 @@ class _Demo:
     def segment_and_score(self, name: str) -> None:
         self.step(f"propagate masks: {name}", "segment", str(self.predictions(name)), "--backend", "grabcut")
         truth = str(self.mini / "test_meta_mapping.json")
-        self.step(f"score masks: {name}", "evaluate", str(self.predictions(name)), "--truth", truth, "--json", str(self.folder(name) / "result.json"))
+        self.step(
+            f"score masks: {name}",
+            "evaluate",
+            str(self.predictions(name)),
+            "--truth",
+            truth,
+            "--json",
+            str(self.folder(name) / "result.json"),
+        )
 
     def summary(self, rows: Sequence[object]) -> dict[str, object]:
         return {
@@ -176,7 +195,8 @@ class _Demo:
             "seed": self.options.seed,
             "rows": [row.to_json() for row in rows],  # type: ignore[attr-defined]
             "predictions": [
-                {"name": name, "path": str(self.predictions(name).resolve()), "masks": str((self.folder(name) / "seg").resolve())} for name in self.names
+                {"name": name, "path": str(self.predictions(name).resolve()), "masks": str((self.folder(name) / "seg").resolve())}
+                for name in self.names
             ],
             "truth": {"parquet": str(self.parquet("test").resolve()), "meta": str((self.mini / "test_meta_mapping.json").resolve())},
             "images": str(self.images.resolve()),

@@ -42,7 +42,7 @@ def write_atomic(target: Path, content: str | bytes) -> None:
 def append_jsonl(path: Path, record: dict[str, Any]) -> None:
     """Append one JSON line and force it to the disk; it is lost or whole after a kill, never half (see `repair_jsonl`)."""
     with _disk_errors(path), path.open("ab") as handle:
-        handle.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
+        handle.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", errors="replace"))
         handle.flush()
         os.fsync(handle.fileno())
 

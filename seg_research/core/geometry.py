@@ -126,17 +126,6 @@ def point_to_pixels(point: Norm1000Point, size: ImageSize) -> PixelPoint:
     return PixelPoint(min(point.x * size.width_px / NORM, size.width_px - 1), min(point.y * size.height_px / NORM, size.height_px - 1))
 
 
-def box_iou(a: Norm1000Box, b: Norm1000Box) -> float:
-    """Intersection over union of two boxes, in [0, 1], on the continuous plane (no +1 convention)."""
-    width = min(a.x2, b.x2) - max(a.x1, b.x1)
-    height = min(a.y2, b.y2) - max(a.y1, b.y1)
-    if width <= 0 or height <= 0:
-        return 0.0
-    intersection = width * height
-    union = (a.x2 - a.x1) * (a.y2 - a.y1) + (b.x2 - b.x1) * (b.y2 - b.y1) - intersection
-    return intersection / union
-
-
 def inclusive_iou(a: Norm1000Box, b: Norm1000Box) -> float:
     """IoU that counts both end coordinates (+1 on each side), in [0, 1]; the benchmark's own reward uses it (specs §5.1)."""
     width = min(a.x2, b.x2) - max(a.x1, b.x1)

@@ -58,7 +58,6 @@ class Outcome(StrEnum):
     """The request could not be carried out; the policy was told why."""
     FAULT = "fault"
     """The turn was malformed; the policy was told what was expected."""
-    INFRA = "infra"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,6 @@ def read_verdict(transcript: Transcript) -> Verdict:
     return Verdict(keyframe, None)
 
 
-def count_searches(transcript: Transcript, *, answered_only: bool = False) -> int:
-    """Count searches that reached the tool; with `answered_only`, those that found something."""
-    wanted = {Outcome.OK} if answered_only else {Outcome.OK, Outcome.EMPTY, Outcome.REJECTED, Outcome.INFRA}
-    return sum(
-        isinstance(turn.action, Search) and observation is not None and observation.outcome in wanted
-        for turn, observation in transcript.exchanges()
-    )
+def count_searches(transcript: Transcript) -> int:
+    """Count searches that reached the tool, whatever came back."""
+    return sum(isinstance(turn.action, Search) and observation is not None for turn, observation in transcript.exchanges())

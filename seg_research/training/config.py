@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_module
+from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -19,7 +20,6 @@ from seg_research.datasets.sample import Sample
 from seg_research.recipes.settings import EpisodeSettings, settings_from
 from seg_research.training.guards import GuardSettings
 
-_VERL_TREE = "hydra.searchpath=[pkg://verl.trainer.config]"
 DEFAULT_RUN_DIR = "outputs/train"
 
 
@@ -34,7 +34,8 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         given.append(f"seg.run_dir={DEFAULT_RUN_DIR}")
     try:
         with initialize_config_module("seg_research.configs", version_base="1.3"):
-            config = compose("train", [_VERL_TREE, "seg.agent_loops=${seg.run_dir}/agent_loops.yaml", *given])
+            tree = f"hydra.searchpath=['file://{_verl_tree()}']"
+            config = compose("train", [tree, "seg.agent_loops=${seg.run_dir}/agent_loops.yaml", *given])
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(f"configuration: {_one_line(error)}") from None
     _check_ours(config)
@@ -46,6 +47,14 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 
 
 _REQUIRED = ("data.train_files", "data.val_files", "actor_rollout_ref.model.path", "seg.search.url", "seg.search.text")
+
+
+def _verl_tree() -> Path:
+    """Find verl's configuration files without importing verl, which takes ten seconds."""
+    spec = importlib.util.find_spec("verl")
+    if spec is None or spec.origin is None:
+        raise UsageError("verl is not installed; training needs it: pip install 'seg-research[train]'")
+    return Path(spec.origin).parent / "trainer" / "config"
 
 
 def _check_ours(config: DictConfig) -> None:
@@ -157,7 +166,7 @@ def as_list(value: Any) -> list[str]:
 
 def origins(config: DictConfig, overrides: Sequence[str]) -> list[tuple[str, str, str]]:
     """List every value that is not verl's default as (key, value, origin), sorted by key."""
-    with initialize_config_module("verl.trainer.config", version_base="1.3"):
+    with initialize_config_dir(str(_verl_tree()), version_base="1.3"):
         stock = leaves(OmegaConf.to_container(compose("ppo_trainer"), resolve=False))
     named = {o.lstrip("+~").partition("=")[0] for o in overrides}
     files = _our_files(overrides)
@@ -184,7 +193,8 @@ def _our_files(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     parts = [("seg.yaml", {"seg": _read_yaml("seg.yaml")})]
     parts += [(name, _read_yaml(name)) for name in (f"{group}/{option}.yaml" for group, option in chosen.items())]
     parts.append(("train.yaml", train))
-    return [(name, leaves(values)) for name, values in parts]
+    # A file that only says `???` decided nothing.
+    return [(name, {key: value for key, value in leaves(values).items() if value != "???"}) for name, values in parts]
 
 
 def _read_yaml(name: str) -> dict[str, Any]:

@@ -81,6 +81,11 @@ def test_deviations_come_about_as_often_as_asked(sample):
     assert 0.22 < sum(not isinstance(one[-1].action, Answer) for one in turns) / 400 < 0.38
 
 
+def test_a_target_in_the_last_corner_stays_in_the_picture():
+    corner = on_grid(FrameTruth(Norm1000Box(995, 992, 1000, 1000), Norm1000Point(998, 1000), 1.0, 1.0))
+    assert corner.box == Norm1000Box(1000 - COORDINATE_STEP, 1000 - COORDINATE_STEP, 1000, 1000)
+
+
 low, high = st.floats(0, 1000), st.floats(0, 1000)
 
 

@@ -46,13 +46,12 @@ def test_the_perfect_answer_earns_everything_the_frame_can_give():
         answered(region(), keyframe=None),
         answered(region(), keyframe=5),
         answered(region(), outcome=Outcome.REJECTED),
-        answered(region(), outcome=Outcome.INFRA),
         dataclasses.replace(answered(region()), turns=answered(region()).turns[:2]),
         dataclasses.replace(answered(region()), turns=()),
         # The answer ends the episode; nothing behind it can lend it a key frame.
         dataclasses.replace(answered(region()), turns=(*answered(region(), keyframe=None).turns, *answered(region()).turns)),
     ],
-    ids=["no key frame", "target not on it", "refused", "failed", "no answer", "nothing at all", "answer first"],
+    ids=["no key frame", "target not on it", "refused", "no answer", "nothing at all", "answer first"],
 )
 def test_without_an_answer_on_a_shown_frame_with_the_target_nothing_is_earned(transcript):
     assert scores(transcript) == [0] * len(TERMS)

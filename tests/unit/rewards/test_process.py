@@ -82,7 +82,7 @@ def test_published_values_of_the_tapering_reward(num_searches, value):
     assert Tapering()(transcript(*searches, FRAME, ANSWER)) == pytest.approx(value, abs=1e-6)
 
 
-@pytest.mark.parametrize("outcome", [Outcome.EMPTY, Outcome.REJECTED, Outcome.INFRA])
+@pytest.mark.parametrize("outcome", [Outcome.EMPTY, Outcome.REJECTED])
 def test_a_search_that_found_nothing_pays_nothing(outcome):
     assert Tapering()(transcript((look("a"), outcome), FRAME, ANSWER)) == pytest.approx(0.7)
 

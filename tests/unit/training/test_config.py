@@ -1,0 +1,218 @@
+"""A run's configuration: every shipped choice composes, and what would go wrong later is told at once, in one line."""
+
+from importlib import resources
+from itertools import product
+
+import pytest
+
+pytest.importorskip("verl", reason="verl comes with the train extra")
+
+from seg_research.cli.main import EXIT_USAGE, main
+from seg_research.core.errors import UsageError
+from seg_research.datasets.parquet import read_table, write_rows
+from seg_research.recipes.settings import EpisodeSettings, tiny_settings
+from seg_research.training.config import check_against_verl, check_run, compose_config, episode_settings, origins
+
+GROUPS = {
+    folder.name: sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    for folder in resources.files("seg_research.configs").iterdir()
+    if folder.is_dir() and not folder.name.startswith("_")
+}
+REQUIRED = {
+    "data.train_files": "train.parquet",
+    "data.val_files": "val.parquet",
+    "actor_rollout_ref.model.path": "model",
+    "seg.search.text": "text.jsonl",
+}
+
+
+def overrides(**more: object) -> list[str]:
+    return [f"{key}={value}" for key, value in {**REQUIRED, **more}.items()]
+
+
+@pytest.fixture
+def runnable(mini, tiny_folder):
+    """Return a function from overrides to a configuration in which nothing is wrong but what they change."""
+
+    def make(**more: object):
+        given = {
+            "data.train_files": mini.parquet("train"),
+            "data.val_files": mini.parquet("val"),
+            "actor_rollout_ref.model.path": tiny_folder,
+            "seg.search.text": mini.text,
+            "data.train_batch_size": 4,
+            "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
+            "trainer.total_training_steps": 4,
+        }
+        return compose_config([f"{key}={value}" for key, value in {**given, **more}.items()])
+
+    return make
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_the_groups_are_the_ones_the_help_names():
+    assert set(GROUPS) == {"recipe", "model", "hardware", "rollout", "search", "logger"}
+
+
+@pytest.mark.parametrize("chosen", list(product(*GROUPS.values())), ids="-".join)
+def test_every_combination_of_shipped_choices_composes(chosen):
+    choice = dict(zip(GROUPS, chosen, strict=True))
+    config = compose_config(overrides(**choice, **{"seg.search.url": "http://127.0.0.1:1"}))
+    if (choice["hardware"], choice["rollout"]) == ("cpu", "vllm"):
+        with pytest.raises(UsageError, match="rollout=transformers"):
+            check_against_verl(config)
+    else:
+        check_against_verl(config)
+    assert config.actor_rollout_ref.rollout.name == choice["rollout"]
+    assert config.trainer.device == ("cpu" if choice["hardware"] == "cpu" else "cuda")
+    assert "file" in config.trainer.logger
+
+
+def test_the_tiny_model_is_trained_as_it_is_warmed_up_and_evaluated():
+    assert episode_settings(compose_config(overrides())) == tiny_settings()
+
+
+def test_the_published_model_is_trained_with_the_published_limits():
+    settings = episode_settings(compose_config(overrides(model="qwen3vl_4b")))
+    assert settings == EpisodeSettings()
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("seg.episode.limits.max_tool_cals=3", "max_tool_cals"),
+        ("+seg.episode.limits.max_tool_cals=3", "max_tool_cals"),
+        ("seg.guard.min_calls=3", "guard"),
+        ("+seg.anything=1", "seg.anything"),
+        ("trainer.total_steps=3", "total_steps"),
+        ("recipe=seg_reserch", "seg_reserch"),
+        ("hardware=tpu", "tpu"),
+        ("seg.threads=many", "expected a value like 2"),
+        ("seg.log_tokens=7", "expected a value like False"),
+        ("seg.guards.min_tool_success=high", "expected a value like 0.1"),
+        ("data.train_files=[a", "train_files"),
+    ],
+)
+def test_a_typo_is_one_line_that_names_it(override, told, capsys):
+    assert main(["train", *overrides(), override]) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_an_argument_that_is_not_an_override_is_told(capsys):
+    assert main(["train", "tiny"]) == EXIT_USAGE
+    assert "'tiny' is not KEY=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", REQUIRED)
+def test_a_missing_value_is_named(key):
+    with pytest.raises(UsageError, match="please set") as error:
+        compose_config([o for o in overrides() if not o.startswith(f"{key}=")])
+    assert f"{key}=…" in one_line(error)
+
+
+def test_with_a_running_server_its_address_is_required_and_a_corpus_is_not():
+    given = [o for o in overrides(search="server") if not o.startswith("seg.search.text=")]
+    with pytest.raises(UsageError, match="please set seg.search.url=…"):
+        compose_config(given)
+    compose_config([*given, "seg.search.url=http://127.0.0.1:1"])
+
+
+def test_a_sound_run_passes(runnable, mini):
+    assert len(check_run(runnable())) == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"data.train_files": "/nowhere.parquet"}, "/nowhere.parquet: no such file"),
+        ({"seg.search.text": "/nowhere.jsonl"}, "seg.search.text=/nowhere.jsonl"),
+        ({"seg.search.images": "/nowhere.jsonl"}, "seg.search.images=/nowhere.jsonl"),
+        ({"actor_rollout_ref.model.path": "/nowhere"}, "no config.json there"),
+        ({"data.train_batch_size": 6}, "data.train_batch_size=6 is not a multiple"),
+        ({"data.train_batch_size": 16}, "there are only 12 training samples"),
+        ({"trainer.total_training_steps": 91}, "set trainer.total_epochs=31"),
+        ({"trainer.save_freq": -1}, "trainer.save_freq=-1"),
+        ({"seg.episode.limits.max_response_tokens": 700}, "data.max_response_length=768"),
+        ({"actor_rollout_ref.rollout.n": 1}, "rollout.n to 2 or more"),
+        ({"rollout": "vllm"}, "needs rollout=transformers"),
+        ({"seg.episode.recipe": "other"}, "unknown recipe 'other'"),
+        ({"seg.episode.limits.max_tool_calls": 0}, "max_tool_calls >= 1"),
+        ({"seg.guards.min_calls": 0}, "min_calls >= 1"),
+        ({"algorithm.filter_groups.enable": "true"}, "custom_sampler.path=null"),
+    ],
+)
+def test_what_would_go_wrong_later_is_told_at_once(runnable, change, told):
+    with pytest.raises(UsageError) as error:
+        check_run(runnable(**change))
+    assert told in one_line(error)
+
+
+def test_validating_on_training_data_is_refused(runnable, mini):
+    with pytest.raises(UsageError, match="validation would measure memory"):
+        check_run(runnable(**{"data.val_files": mini.parquet("train")}))
+
+
+def test_a_relative_model_path_without_a_model_is_refused(runnable, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    with pytest.raises(UsageError, match="no config.json there"):
+        check_run(runnable(**{"actor_rollout_ref.model.path": "model"}))
+
+
+def test_a_model_of_a_hub_is_left_to_verl(runnable):
+    check_run(runnable(**{"actor_rollout_ref.model.path": "Qwen/Qwen3-VL-4B-Instruct"}))
+
+
+def test_a_missing_frame_is_found_before_anything_starts(runnable, mini, tmp_path):
+    rows = read_table(mini.parquet("train"))
+    rows[3]["images"][0]["image"] = str(tmp_path / "00007.jpg")
+    broken = tmp_path / "train.parquet"
+    write_rows(broken, rows)
+    with pytest.raises(UsageError, match=r"00007\.jpg"):
+        check_run(runnable(**{"data.train_files": broken}))
+
+
+def test_a_sample_without_ground_truth_cannot_be_trained_on(runnable, mini, tmp_path):
+    rows = read_table(mini.parquet("train"))
+    rows[2]["reward_model"]["ground_truth"] = "{}"
+    write_rows(tmp_path / "train.parquet", rows)
+    with pytest.raises(UsageError, match="1 samples have no ground truth"):
+        check_run(runnable(**{"data.train_files": tmp_path / "train.parquet"}))
+
+
+def test_every_value_says_who_set_it():
+    given = overrides(**{"model": "tiny", "seg.seed": 7, "seg.guards": "{min_calls: 9}"})
+    found = {key: (value, origin) for key, value, origin in origins(compose_config(given), given)}
+    assert found["seg.seed"] == ("7", "command line")
+    assert found["seg.guards.min_calls"] == ("9", "command line")
+    assert found["data.seed"] == ("7", "recipe/seg_research.yaml")
+    assert found["actor_rollout_ref.rollout.name"] == ("transformers", "rollout/transformers.yaml")
+    assert found["data.max_prompt_length"[:4] + ".max_response_length"] == ("768", "model/tiny.yaml")
+    assert found["trainer.device"] == ("cpu", "hardware/cpu.yaml")
+    assert found["data.return_raw_chat"] == ("True", "train.yaml") if "data.return_raw_chat" in found else True
+    assert found["seg.guards.max_infra_share"][1] == "seg.yaml"
+    assert found["seg.run_dir"][1] == "launcher"
+    assert "algorithm.gamma" not in found, "verl's defaults are not listed"
+
+
+def test_a_dry_run_shows_all_that_and_starts_nothing(mini, tiny_folder, tmp_path, capsys):
+    given = {
+        "data.train_files": mini.parquet("train"),
+        "data.val_files": mini.parquet("val"),
+        "actor_rollout_ref.model.path": tiny_folder,
+        "seg.search.text": mini.text,
+        "data.train_batch_size": 8,
+        "trainer.total_training_steps": 3,
+        "seg.run_dir": tmp_path / "run",
+    }
+    assert main(["train", "--dry-run", *(f"{key}={value}" for key, value in given.items())]) == 0
+    shown = capsys.readouterr().out
+    assert "hardware/cpu.yaml" in shown
+    assert "12 training samples" in shown
+    assert not (tmp_path / "run").exists()
