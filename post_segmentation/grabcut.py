@@ -86,15 +86,20 @@ class _State:
     Attributes:
         pose: of the template; the last known one while the object is lost.
         centre: (x, y) where it was last seen.
-        rigid: whether the template decided when it was last seen.
+        rigid_votes: frames on which the template decided, less those on which the flow did.
         num_lost: frames since then.
     """
 
     mask_HW: Mask
     pose: Pose
     centre: NDArray[np.float64]
-    rigid: bool = True
+    rigid_votes: int = 1
     num_lost: int = 0
+
+    @property
+    def rigid(self) -> bool:
+        """Tell whether the object mostly kept its shape so far."""
+        return self.rigid_votes > 0
 
 
 class GrabCutFlow:
@@ -321,8 +326,8 @@ def _seen(template: Template, state: _State, mask_HW: Mask, pose: Pose | None = 
         return _unseen(state)
     centre = _centre(mask_HW)
     if pose is not None:
-        return _State(mask_HW, pose, centre)
-    return _State(mask_HW, moved(state.pose, centre - state.centre), centre, rigid=False)
+        return _State(mask_HW, pose, centre, state.rigid_votes + 1)
+    return _State(mask_HW, moved(state.pose, centre - state.centre), centre, state.rigid_votes - 1)
 
 
 def _unseen(state: _State) -> _State:

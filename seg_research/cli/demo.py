@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of data, model and training (default 0)")
     parser.add_argument("--steps", type=int, default=14, help="GRPO steps (default 14)")
-    parser.add_argument("--warmup-steps", type=int, default=500, help="supervised steps before (default 500)")
+    parser.add_argument("--warmup-steps", type=int, default=400, help="supervised steps before (default 400)")
     parser.add_argument("--train-questions", type=int, default=96, help="training questions (default 96)")
     parser.add_argument("--test-questions", type=int, default=24, help="test questions (default 24)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
@@ -169,7 +169,7 @@ class _Demo:
             "data.train_files": self.parquet("train"),
             "data.val_files": self.parquet("val"),
             "data.train_batch_size": 8,
-            "actor_rollout_ref.actor.ppo_mini_batch_size": 8,
+            "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
             "actor_rollout_ref.rollout.n": 6,
             "trainer.total_training_steps": o.steps,
         }

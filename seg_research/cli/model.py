@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", type=Path, metavar="JSONL", help="corpus for a search server started just for this")
     parser.add_argument("--images", type=Path, metavar="JSONL", help="image corpus for the same")
     parser.add_argument("--search-url", metavar="URL", help="a running search server instead")
-    parser.add_argument("--steps", type=int, default=500, help="warm-up steps; 0 leaves the weights as initialised (default 500)")
+    parser.add_argument("--steps", type=int, default=400, help="warm-up steps; 0 leaves the weights as initialised (default 400)")
     parser.add_argument("--seed", type=int, default=0, help="of everything (default 0)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
 

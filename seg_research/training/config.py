@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -40,13 +41,15 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         raise UsageError(f"configuration: {_one_line(error)}") from None
     _check_ours(config)
     config.seg.run_dir = str(Path(config.seg.run_dir).resolve())
-    missing = [key for key in _REQUIRED if OmegaConf.is_missing(OmegaConf.select(config, key.rpartition(".")[0]), key.rpartition(".")[2])]
+    missing = [f"{key}=…" for key in _REQUIRED if OmegaConf.select(config, key) is None]
+    if config.seg.search.url is None and config.seg.search.text is None:
+        missing.append("seg.search.text=… (a corpus) or seg.search.url=… (a running server)")
     if missing:
-        raise UsageError("configuration: please set " + " ".join(f"{key}=…" for key in missing) + "  (see seg-research train --help)")
+        raise UsageError(f"configuration: please set {' '.join(missing)}; see seg-research train --help")
     return config
 
 
-_REQUIRED = ("data.train_files", "data.val_files", "actor_rollout_ref.model.path", "seg.search.url", "seg.search.text")
+_REQUIRED = ("data.train_files", "data.val_files", "actor_rollout_ref.model.path")
 
 
 def _verl_tree() -> Path:
@@ -168,7 +171,9 @@ def origins(config: DictConfig, overrides: Sequence[str]) -> list[tuple[str, str
     """List every value that is not verl's default as (key, value, origin), sorted by key."""
     with initialize_config_dir(str(_verl_tree()), version_base="1.3"):
         stock = leaves(OmegaConf.to_container(compose("ppo_trainer"), resolve=False))
-    named = {o.lstrip("+~").partition("=")[0] for o in overrides}
+    named: set[str] = set()
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        named |= leaves(override.value(), override.key_or_group).keys()
     files = _our_files(overrides)
     rows: list[tuple[str, str, str]] = []
     for key, value in sorted(leaves(OmegaConf.to_container(config, resolve=False)).items()):
@@ -179,8 +184,8 @@ def origins(config: DictConfig, overrides: Sequence[str]) -> list[tuple[str, str
 
 
 def _origin(key: str, named: set[str], files: list[tuple[str, dict[str, Any]]]) -> str:
-    """Tell who set a key last; an override may name a whole branch."""
-    if any(key == name or key.startswith(f"{name}.") for name in named):
+    """Tell who set a key last."""
+    if key in named:
         return "command line"
     return next((file for file, values in reversed(files) if key in values), "launcher")
 

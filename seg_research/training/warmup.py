@@ -87,7 +87,7 @@ class Example:
 class WarmupSettings:
     """How long and how fast."""
 
-    steps: int = 500
+    steps: int = 400
     batch_size: int = 8
     lr: float = 3e-3
     seed: int = 0

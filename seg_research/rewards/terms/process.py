@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 
-from seg_research.core.transcript import Outcome, Transcript
+from seg_research.core.transcript import ModelTurn, Observation, Outcome, Transcript
 from seg_research.datasets.sample import GroundTruth
 from seg_research.protocol.actions import FormatFault, Search
 from seg_research.protocol.verdict import read_verdict
@@ -16,7 +16,8 @@ class WellFormed:
     """1 where the episode ends in an answer on a shown key frame, every turn was valid and every turn began with a thought; else 0.
 
     Attributes:
-        graded: pay up to 0.5 for the share of well-formed turns where the whole is not perfect, a gradient for weak policies.
+        graded: where the whole is not perfect, pay for the share of turns that were well-formed and not refused, up to 0.5 with an
+            answer and 0.25 without; a gradient for weak policies.
     """
 
     graded: bool = False
@@ -25,10 +26,22 @@ class WellFormed:
     def __call__(self, transcript: Transcript, truth: GroundTruth | None = None) -> float:
         """Score one transcript; the ground truth is not needed."""
         keyframe, answer = read_verdict(transcript)
-        turns = [bool(turn.thinking) and not isinstance(turn.action, FormatFault) for turn in transcript.model_turns]
-        if keyframe is not None and answer is not None and all(turns):
+        answered = keyframe is not None and answer is not None
+        turns = transcript.model_turns
+        if answered and all(_is_well_formed(turn) for turn in turns):
             return 1.0
-        return 0.5 * sum(turns) / len(turns) if self.graded and turns else 0.0
+        if not self.graded or not turns:
+            return 0.0
+        good = sum(_is_well_formed(turn) and not _was_refused(observation) for turn, observation in transcript.exchanges())
+        return (0.5 if answered else 0.25) * good / len(turns)
+
+
+def _is_well_formed(turn: ModelTurn) -> bool:
+    return bool(turn.thinking) and not isinstance(turn.action, FormatFault)
+
+
+def _was_refused(observation: Observation | None) -> bool:
+    return observation is not None and observation.outcome is Outcome.REJECTED
 
 
 @dataclass(frozen=True, slots=True)

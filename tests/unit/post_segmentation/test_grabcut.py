@@ -13,6 +13,7 @@ from seg_research.core.video import open_video
 from seg_research.metrics import jaccard
 
 BEDROOM = Path(__file__).parents[4] / "shared/data/clips/bedroom"
+DOG = BEDROOM.with_name("dog.mp4")
 
 
 def propagate(folder, *prompts):
@@ -119,3 +120,15 @@ def test_a_real_child_is_found_on_every_frame():
     assert all(0.01 * whole < masks[p].sum() < 0.15 * whole for p in masks)
     for position, x_px in {8: 343, 16: 338, 22: 250}.items():
         assert abs(np.median(np.nonzero(masks[position][0])[1]) - x_px) < 40, position
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+@pytest.mark.skipif(not DOG.is_file(), reason="needs ../shared/data/clips/dog.mp4")
+def test_a_real_dog_leaves_the_picture_and_is_found_again():
+    masks = propagate(DOG, MaskPrompt(0, PixelBox(448, 382, 703, 551), (PixelPoint(589, 446),)))
+    areas = np.array([masks[position].sum() for position in range(len(masks))])
+    assert (areas[:30] > 2000).all(), "in the picture"
+    assert (areas[85:100] == 0).all(), "out of it"
+    assert (areas[125:] > 1000).mean() > 0.9, "back again"
+    assert areas.max() < 0.08 * 1280 * 720, "never the pavement"

@@ -67,12 +67,14 @@ def test_an_episode_is_well_formed_as_a_whole_or_not_at_all(episode, share):
         (GOOD, 1),
         (without_thought(GOOD, 0, None), 0.5 * 2 / 3),
         (transcript((FAULT, Outcome.FAULT), FRAME, ANSWER), 0.5 * 2 / 3),
-        (transcript(ANSWER), 0.5),
+        (transcript((FRAME, Outcome.REJECTED), FRAME, FRAME), 0.25 * 2 / 3),
+        (transcript(FRAME, FRAME), 0.25),
+        (transcript(ANSWER), 0.25),
         (transcript((FAULT, Outcome.FAULT)), 0),
         (transcript(), 0),
     ],
 )
-def test_graded_it_pays_the_share_of_good_turns_up_to_half(episode, share):
+def test_graded_it_pays_the_share_of_good_turns_more_with_an_answer(episode, share):
     assert WellFormed(graded=True)(episode) == pytest.approx(share)
 
 
