@@ -52,10 +52,9 @@ def run(options: argparse.Namespace) -> int:
     write_atomic(result, json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n")
     write_atomic(result.with_suffix(".md"), table.to_markdown())
     print(table.to_markdown(), end="")
-    missing = table.overall
-    if missing.num_missing:
-        print(
-            f"missing: {missing.num_missing} of {missing.num_samples} samples lack masks ({missing.num_missing_frames} frames); each counts 0"
-        )
+    overall = table.overall
+    if overall.num_missing:
+        frames = f"{overall.num_missing_frames} frames"
+        print(f"missing: {overall.num_missing} of {overall.num_samples} samples lack masks ({frames}); each counts 0")
     print(f"written: {result}, {result.with_suffix('.md')}")
     return 0

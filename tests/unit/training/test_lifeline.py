@@ -1,0 +1,60 @@
+"""A trainer ends when its launcher is killed; other processes of the run are none of its business."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from seg_research.training.lifeline import LAUNCHER_VARIABLE
+
+CHILD = """
+import time
+from seg_research.training.lifeline import end_with_launcher
+end_with_launcher()
+print("ready", flush=True)
+time.sleep(600)
+"""
+LAUNCHER = f"""
+import os, subprocess, sys
+os.environ["{LAUNCHER_VARIABLE}"] = str(os.getpid())
+child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], stdout=subprocess.PIPE, start_new_session=True)
+child.stdout.readline()
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/status") as status:
+        return "State:\tZ" not in status.read()
+
+
+def test_a_child_ends_with_the_launcher_it_names():
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER], stdout=subprocess.PIPE)
+    pid = int(launcher.stdout.readline())
+    assert is_running(pid)
+    launcher.send_signal(signal.SIGKILL)
+    launcher.wait()
+    give_up = time.monotonic() + 20
+    while is_running(pid):
+        assert time.monotonic() < give_up, "the child lives on"
+        time.sleep(0.05)
+
+
+def test_a_grandchild_that_inherited_the_name_is_left_alone():
+    code = "import threading; from seg_research.training.lifeline import end_with_launcher; end_with_launcher(); print(threading.active_count())"
+    environment = {**os.environ, LAUNCHER_VARIABLE: str(os.getppid())}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+
+
+def test_without_a_launcher_nothing_is_watched():
+    code = "import threading; from seg_research.training.lifeline import end_with_launcher; end_with_launcher(); print(threading.active_count())"
+    environment = {name: value for name, value in os.environ.items() if name != LAUNCHER_VARIABLE}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
