@@ -18,7 +18,7 @@ EXAMPLES = """examples:
   seg-research demo --out outputs/longer --steps 40 --warmup-steps 800
 """
 
-_FRAMES, _SIDE_PX, _PATCH_FACTOR_PX = 6, 64, 16
+_FRAMES, _SIDE_PX, _PATCH_FACTOR_PX = 4, 64, 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("outputs/demo"), metavar="FOLDER", help="where everything goes (default outputs/demo)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of data, model and training (default 0)")
-    parser.add_argument("--steps", type=int, default=14, help="GRPO steps (default 14)")
+    parser.add_argument("--steps", type=int, default=12, help="GRPO steps (default 12)")
     parser.add_argument("--warmup-steps", type=int, default=400, help="supervised steps before (default 400)")
     parser.add_argument("--train-questions", type=int, default=96, help="training questions (default 96)")
     parser.add_argument("--test-questions", type=int, default=24, help="test questions (default 24)")

@@ -211,14 +211,15 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
-_ERROR_LINE = re.compile(r"^(?:\S*(?:Error|Exception)\b.*|.*\b\w+(?:Error|Exception): .*)$")
+_RAY_PREFIX = re.compile(r"^\(\w+ pid=\d+\)\s*")
+_ERROR_LINE = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception)\b(?:\(\w+\))?(?::\s|$)")
 
 
 def last_error(log_path: Path, begin: int = 0) -> str:
     """Find the last line of a log, from byte `begin` on, that names an error."""
     text = log_path.read_bytes()[begin:].decode("utf-8", errors="replace")
-    lines = [_TERMINAL_CODES.sub("", line).strip() for line in text.splitlines()[-400:]]
-    errors = [line for line in lines if _ERROR_LINE.match(line)]
+    lines = [_RAY_PREFIX.sub("", _TERMINAL_CODES.sub("", line).strip()) for line in text.splitlines()[-400:]]
+    errors = [line for line in lines if _ERROR_LINE.search(line)]
     return errors[-1][:400] if errors else "no error was logged; the system may have run out of memory"
 
 

@@ -23,6 +23,10 @@ from seg_research.core.transcript import FinishReason
 from seg_research.policies.engine import Request, Sampling, TransformersEngine
 
 
+_GATHER_S = 0.1
+"""Turns that end together go to the tools and come back one by one; this long their next turns are collected into one batch."""
+
+
 def _actor_name(replica_rank: int) -> str:
     return f"seg_research_transformers_{replica_rank}"
 
@@ -35,7 +39,7 @@ class TransformersServer:
         self._config, self._seed, self._global_steps = config, derive_seed(config.seed, "rollout", replica_rank), 0
         # A GPU that happens to be there is not for a run on the CPU platform: its bf16 would disagree with the trainer's fp32.
         device = torch.device("cpu") if os.environ.get("VERL_PLATFORM") == "cpu" else None
-        self._engine = TransformersEngine.load(Path(str(model.local_path)), model.processor, device)
+        self._engine = TransformersEngine.load(Path(str(model.local_path)), model.processor, device, max_batch=64, gather_s=_GATHER_S)
 
     async def ready(self) -> int:
         """Answer once the model is loaded, with this process's id."""

@@ -177,9 +177,9 @@ def test_a_run_that_ends_without_a_checkpoint_is_a_failure(config, trainer):
 
 
 STOPPED = """
+DEAF
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 (run / "pids").write_text(f"{os.getpid()} {child.pid}")
-{deaf}
 (run / "stopped.txt").write_text("tool keyframe worked in 0 of 64 calls\\n")
 time.sleep(600)
 """
@@ -189,7 +189,7 @@ DEAF = "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTE
 @pytest.mark.parametrize("deaf", ["", DEAF], ids=["obedient", "deaf"])
 def test_a_guard_stops_the_trainer_and_all_it_started(config, run_dir, trainer, monkeypatch, deaf):
     monkeypatch.setattr(module, "_GRACE_S", 0.3)
-    trainer(STOPPED.format(deaf=deaf))
+    trainer(STOPPED.replace("DEAF", deaf))
     with pytest.raises(UsageError, match="the run was stopped: tool keyframe worked in 0 of 64 calls"):
         launch(config, URL, silent)
     for pid in map(int, (run_dir / "pids").read_text().split()):
@@ -278,9 +278,10 @@ def test_the_cpu_platform_is_asked_for_on_cpus_only(config, tiny_folder):
     [
         ("a\nValueError: first\nb\nRuntimeError: last\nc", "RuntimeError: last"),
         (
-            "\x1b[36m(TaskRunner pid=1)\x1b[0m ray.exceptions.RayTaskError(InfraError): down",
-            "ray.exceptions.RayTaskError(InfraError): down",
+            "\x1b[36m(TaskRunner pid=1)\x1b[0m ray.exceptions.RayTaskError(InfraError): ray::run()",
+            "ray.exceptions.RayTaskError(InfraError)",
         ),
+        ("RuntimeError: last\n    raise ValueError(f'{x}') from None\nsome Errors: none", "RuntimeError: last"),
         ("step 1 finished without any error", "no error was logged"),
         ("", "no error was logged"),
         ("OSError: " + "x" * 1000, "OSError: " + "x" * 391),

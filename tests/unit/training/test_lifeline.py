@@ -5,6 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+import pytest
 
 from seg_research.training.lifeline import LAUNCHER_VARIABLE
 
@@ -30,8 +33,7 @@ def is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    with open(f"/proc/{pid}/status") as status:
-        return "State:\tZ" not in status.read()
+    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
 def test_a_child_ends_with_the_launcher_it_names():
@@ -46,15 +48,17 @@ def test_a_child_ends_with_the_launcher_it_names():
         time.sleep(0.05)
 
 
-def test_a_grandchild_that_inherited_the_name_is_left_alone():
-    code = "import threading; from seg_research.training.lifeline import end_with_launcher; end_with_launcher(); print(threading.active_count())"
-    environment = {**os.environ, LAUNCHER_VARIABLE: str(os.getppid())}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "1"
+COUNT_THREADS = """
+import threading
+from seg_research.training.lifeline import end_with_launcher
+end_with_launcher()
+print(threading.active_count())
+"""
 
 
-def test_without_a_launcher_nothing_is_watched():
-    code = "import threading; from seg_research.training.lifeline import end_with_launcher; end_with_launcher(); print(threading.active_count())"
+@pytest.mark.parametrize("launcher", [None, "not the parent"])
+def test_a_process_that_the_launcher_did_not_start_is_left_alone(launcher):
     environment = {name: value for name, value in os.environ.items() if name != LAUNCHER_VARIABLE}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    environment |= {LAUNCHER_VARIABLE: str(os.getppid())} if launcher else {}
+    done = subprocess.run([sys.executable, "-c", COUNT_THREADS], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"

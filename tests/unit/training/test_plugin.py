@@ -1,0 +1,108 @@
+"""What verl's processes get by importing the plugin: our rollout by name, and on request the CPU as a device."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("verl", reason="verl comes with the train extra")
+
+import torch
+
+PROBE = """
+import json, sys, torch, verl
+from verl.plugin.platform import get_platform
+from verl.utils import distributed
+from verl.workers.rollout import base
+from verl.workers.rollout.replica import RolloutReplicaRegistry
+platform = get_platform()
+print(json.dumps({
+    "platform": [platform.device_name, platform.communication_backend_name(), platform.ray_resource_name()],
+    "rollout": base._ROLLOUT_REGISTRY["transformers", "async"],
+    "replica": RolloutReplicaRegistry.get("transformers").__name__,
+    "patched": distributed.initialize_global_process_group_ray.__module__,
+    "threads": torch.get_num_threads(),
+}))
+"""
+
+
+def test_in_a_process_of_verl_on_the_cpu_everything_is_in_place():
+    asked = {"VERL_USE_EXTERNAL_MODULES": "seg_research.training.plugin", "VERL_PLATFORM": "cpu", "SEG_RESEARCH_TORCH_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", PROBE], env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["platform"] == ["cpu", "gloo", "GPU"]
+    assert found["patched"] == "seg_research.training.verl_patches"
+    assert found["threads"] == 1
+    assert found["rollout"] == "seg_research.training.rollout_server.TransformersAdapter"
+    assert found["replica"] == "TransformersReplica"
+
+
+def test_on_other_platforms_only_the_rollout_is_added(monkeypatch):
+    from verl.utils import distributed
+    from verl.workers.rollout.replica import RolloutReplicaRegistry
+
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    before = distributed.initialize_global_process_group_ray
+    from seg_research.training import plugin
+
+    plugin._register()
+    assert distributed.initialize_global_process_group_ray is before
+    assert RolloutReplicaRegistry.get("transformers").__name__ == "TransformersReplica"
+
+
+def test_the_cpu_is_never_chosen_unasked():
+    from seg_research.training.cpu_platform import CpuPlatform
+
+    assert not CpuPlatform().is_platform_available(use_smi_check=True)
+    assert CpuPlatform().is_available()
+
+
+def test_the_current_device_serves_as_a_target_and_as_a_number():
+    from seg_research.training.cpu_platform import CpuPlatform
+
+    device = CpuPlatform().current_device()
+    assert torch.zeros(1).to(device).device.type == "cpu"
+    assert f"cpu:{device}" == "cpu:0"
+    assert [10, 20][device] == 10
+    assert str(pickle.loads(pickle.dumps(device))) == "cpu"
+    assert f"{pickle.loads(pickle.dumps(device))}" == "0"
+
+
+def test_the_device_module_has_what_verl_calls_and_passes_for_torch_cpu():
+    from seg_research.training.cpu_platform import CpuPlatform
+
+    module = CpuPlatform().device_module
+    assert module == torch.cpu
+    assert module.memory_allocated() == module.max_memory_reserved() == 0
+    free, total = module.mem_get_info()
+    assert 0 < free <= total
+    state = module.get_rng_state()
+    drawn = torch.rand(3)
+    module.set_rng_state(state)
+    assert torch.equal(torch.rand(3), drawn)
+    module.manual_seed_all(3)
+    drawn = torch.rand(3)
+    module.manual_seed(3)
+    assert torch.equal(torch.rand(3), drawn)
+    for name in ("empty_cache", "synchronize", "reset_peak_memory_stats"):
+        assert getattr(module, name)() is None
+
+
+def test_the_process_group_is_asked_for_with_one_backend_and_only_patched_once(monkeypatch):
+    from verl.utils import distributed
+
+    from seg_research.training.verl_patches import accept_cpu_process_group
+
+    asked = []
+    monkeypatch.setattr(distributed, "initialize_global_process_group_ray", lambda *arguments: asked.append(arguments))
+    accept_cpu_process_group()
+    patched = distributed.initialize_global_process_group_ray
+    accept_cpu_process_group()
+    assert distributed.initialize_global_process_group_ray is patched
+    patched(30)
+    patched(None, "nccl")
+    assert asked == [(30, "cpu:gloo"), (None, "nccl")]
