@@ -122,8 +122,8 @@ class TransformersEngine:
         self._image_id = known[IMAGE_TOKEN]
 
     @classmethod
-    def load(cls, path: Path, processor: Any, device: torch.device | None = None) -> TransformersEngine:
-        """Load a checkpoint folder, in bf16 on a GPU and in fp32 elsewhere; without a device, on the GPU if there is one."""
+    def load(cls, path: Path, processor: Any, device: torch.device | None = None, **queue: Any) -> TransformersEngine:
+        """Load a checkpoint folder, in bf16 on a GPU and in fp32 elsewhere; without a device, on the GPU if there is one. `queue` goes to the queue."""
         from transformers import AutoModelForImageTextToText
         from transformers.utils.logging import disable_progress_bar
 
@@ -131,7 +131,7 @@ class TransformersEngine:
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
-        return cls(model.to(device).eval(), processor)
+        return cls(model.to(device).eval(), processor, **queue)
 
     async def generate(self, request: Request) -> Completion:
         """Generate one turn.
