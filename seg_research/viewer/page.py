@@ -115,8 +115,14 @@ def _full_scale(key: str, largest: float) -> float:
 def _cell(key: str, value: Any, full_scale: float) -> Cell:
     if not _is_number(value):
         return Cell("–")
-    text = format_value(value, percent=True) if key == "valid" else f"{value:.1f}" if key in {"J", "F", "JF"} else format_value(value)
-    return Cell(text, 100 * max(0.0, value) / full_scale)
+    return Cell(_cell_text(key, value), 100 * max(0.0, value) / full_scale)
+
+
+def _cell_text(key: str, value: float) -> str:
+    if key in {"J", "F", "JF"}:
+        return f"{value:.1f}"
+    is_count = isinstance(value, int) and key not in COLUMNS
+    return str(value) if is_count else format_value(value, percent=key == "valid")
 
 
 def _is_number(value: Any) -> bool:

@@ -144,7 +144,7 @@ def test_the_table_has_known_columns_first_and_leaves_empty_ones_out():
     table = build_table([{"name": "a", "JF": 50.0, "frames": 3, "F": None}, {"name": "b", "reward": 0.5, "valid": 0.25}])
     assert table.columns == ("reward", "well-formed", "J&F", "frames")
     (_, first), (_, second) = table.rows
-    assert [cell.text for cell in first] == ["–", "–", "50.0", "3.00"]
+    assert [cell.text for cell in first] == ["–", "–", "50.0", "3"]
     assert [cell.text for cell in second] == ["0.50", "25 %", "–", "–"]
     assert (first[2].percent, second[1].percent) == (50.0, 25.0)
 
