@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -143,7 +144,7 @@ def check_against_verl(config: DictConfig) -> None:
     settings = episode_settings(config)
     settings.build_recipe()
     GuardSettings(**plain(config.seg.guards))
-    actor, rollout, data = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.data
+    rollout, data = config.actor_rollout_ref.rollout, config.data
     if settings.limits.max_response_tokens != data.max_response_length:
         raise UsageError(
             f"seg.episode.limits.max_response_tokens={settings.limits.max_response_tokens} but data.max_response_length="
@@ -151,15 +152,32 @@ def check_against_verl(config: DictConfig) -> None:
         )
     if config.algorithm.adv_estimator == "grpo" and rollout.n < 2:
         raise UsageError("algorithm.adv_estimator=grpo compares rollouts of one prompt; set actor_rollout_ref.rollout.n to 2 or more")
-    if data.train_batch_size % actor.ppo_mini_batch_size:
-        key = "actor_rollout_ref.actor.ppo_mini_batch_size"
-        raise UsageError(f"data.train_batch_size={data.train_batch_size} is not a multiple of {key}={actor.ppo_mini_batch_size}")
+    _check_batches(config)
     if config.trainer.save_freq < 1:
         raise UsageError(f"trainer.save_freq={config.trainer.save_freq} would leave no trained policy behind; set it to 1 or more")
     if config.trainer.device == "cpu" and rollout.name != "transformers":
         raise UsageError(f"hardware=cpu needs rollout=transformers (found {rollout.name})")
     if config.algorithm.filter_groups.enable and config.trainer.v1.sampler.custom_sampler.path:
         raise UsageError("algorithm.filter_groups needs verl's own sampler; add trainer.v1.sampler.custom_sampler.path=null")
+
+
+def _check_batches(config: DictConfig) -> None:
+    """See that batches divide evenly where verl does not pack by length."""
+    actor, rollout, prompts = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.data.train_batch_size
+    if prompts % actor.ppo_mini_batch_size:
+        key = "actor_rollout_ref.actor.ppo_mini_batch_size"
+        raise UsageError(f"data.train_batch_size={prompts} is not a multiple of {key}={actor.ppo_mini_batch_size}")
+    world = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    for key, micro, packed, num_prompts in (
+        ("rollout.log_prob_micro_batch_size_per_gpu", rollout.log_prob_micro_batch_size_per_gpu, rollout.log_prob_use_dynamic_bsz, prompts),
+        ("actor.ppo_micro_batch_size_per_gpu", actor.ppo_micro_batch_size_per_gpu, actor.use_dynamic_bsz, actor.ppo_mini_batch_size),
+    ):
+        trajectories = num_prompts * rollout.n
+        if not packed and micro and trajectories % (world * micro):
+            raise UsageError(
+                f"actor_rollout_ref.{key}={micro} on {world} device(s) does not divide {num_prompts} prompts x {rollout.n} rollouts; "
+                f"set it to {math.gcd(trajectories // world, micro) or 1}"
+            )
 
 
 def as_list(value: Any) -> list[str]:

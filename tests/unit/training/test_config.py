@@ -148,6 +148,8 @@ def test_a_sound_run_passes(sound):
         ({"seg.search.images": "/nowhere.jsonl"}, "seg.search.images=/nowhere.jsonl"),
         ({"actor_rollout_ref.model.path": "/nowhere"}, "no config.json there"),
         ({"data.train_batch_size": 6}, "data.train_batch_size=6 is not a multiple"),
+        ({"actor_rollout_ref.rollout.n": 3}, "rollout.log_prob_micro_batch_size_per_gpu=16 on 1 device(s)"),
+        ({"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 24}, "set it to 8"),
         ({"data.train_batch_size": 16}, "there are only 12 training samples"),
         ({"trainer.total_training_steps": 91}, "set trainer.total_epochs=31"),
         ({"trainer.save_freq": -1}, "trainer.save_freq=-1"),
