@@ -1,4 +1,4 @@
-"""Do the whole job on the mini benchmark: make data, serve search, warm up a tiny model, train it with RL on verl, predict, segment, score, report.
+"""Do the whole job on the mini benchmark: data, search, a tiny model warmed up and trained with RL on verl, predictions, masks, scores, report.
 
 Each stage is the command it prints; what is done already is not done again, so an interrupted demo goes on where it stopped.
 """

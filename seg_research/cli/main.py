@@ -45,7 +45,7 @@ EXIT_USAGE, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a failure is one line that says what to do, never a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Threads that spin at barriers cost a loaded machine far more than they save an idle one; OpenMP reads this when torch is first imported.
+    # Threads that spin at barriers cost a loaded machine far more than they save an idle one; OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=os.environ.get("SEG_LOG_LEVEL", "WARNING").upper(), format="%(levelname)s %(name)s: %(message)s")
     try:

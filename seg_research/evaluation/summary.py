@@ -41,6 +41,7 @@ def policy_row(name: str, predictions: Path, result: Path) -> PolicyRow:
     """Summarise predictions and the scores of their masks.
 
     Args:
+        name: of the policy, for the table.
         predictions: a `predictions.jsonl` of ours.
         result: the JSON that `seg-research evaluate` wrote.
     """

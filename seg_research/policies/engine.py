@@ -123,7 +123,10 @@ class TransformersEngine:
 
     @classmethod
     def load(cls, path: Path, processor: Any, device: torch.device | None = None, **queue: Any) -> TransformersEngine:
-        """Load a checkpoint folder, in bf16 on a GPU and in fp32 elsewhere; without a device, on the GPU if there is one. `queue` goes to the queue."""
+        """Load a checkpoint folder, in bf16 on a GPU and in fp32 elsewhere; without a device, on the GPU if there is one.
+
+        `queue` holds options of the constructor.
+        """
         from transformers import AutoModelForImageTextToText
         from transformers.utils.logging import disable_progress_bar
 

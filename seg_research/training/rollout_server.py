@@ -22,7 +22,6 @@ from seg_research.core.seeding import derive_seed
 from seg_research.core.transcript import FinishReason
 from seg_research.policies.engine import Request, Sampling, TransformersEngine
 
-
 _GATHER_S = 0.1
 """Turns that end together go to the tools and come back one by one; this long their next turns are collected into one batch."""
 

@@ -1,4 +1,4 @@
-"""The commands of the README, run as they stand there, in a folder that has the checkout's programs and, as `data/OK_VOS`, a mini benchmark."""
+"""The commands of the README, run as they stand there, in a folder with the checkout's programs and a mini benchmark as `data/OK_VOS`."""
 
 import os
 import re
