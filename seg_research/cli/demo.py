@@ -1,4 +1,4 @@
-"""Do the whole job on the mini benchmark: data, search, a tiny model warmed up and trained with RL on verl, predictions, masks, scores, report.
+"""Do the whole job on the mini benchmark: data, search, a tiny model warmed up and trained with RL on verl, predictions, masks, report.
 
 Each stage is the command it prints; what is done already is not done again, so an interrupted demo goes on where it stopped.
 """
