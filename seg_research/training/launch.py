@@ -157,7 +157,8 @@ def _environment(config: DictConfig, run_dir: Path) -> dict[str, str]:
 def _supervise(config: DictConfig, run_dir: Path, progress: Progress, lock: int) -> None:
     log_path = run_dir / "trainer.log"
     command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", str(run_dir), "--config-name", "resolved"]
-    command += [f"hydra.run.dir={run_dir}", "hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
+    quoted = str(run_dir).replace("'", "\\'")
+    command += [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
     environment = _environment(config, run_dir)
     with log_path.open("ab") as log:
         begin = log.tell()

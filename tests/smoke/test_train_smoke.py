@@ -35,6 +35,7 @@ def arguments(one_video, mini, talkative_model, search_url, tmp_path_factory) ->
         "actor_rollout_ref.actor.ppo_mini_batch_size": PROMPTS,
         "actor_rollout_ref.rollout.n": ROLLOUTS,
         "actor_rollout_ref.rollout.temperature": 0.6,
+        "actor_rollout_ref.actor.optim.lr": 1e-4,  # step 2 must still search; the tiny model's own rate may unlearn that in one update
         "trainer.total_training_steps": STEPS,
         # Half the square of the largest difference in log-probability, as a metric; the threshold is never met, so nothing is left out.
         "algorithm.rollout_correction.rollout_rs": "token_k2",

@@ -78,6 +78,11 @@ def test_a_seed_gives_the_same_weights_and_another_seed_others():
     assert not torch.equal(weights(1), weights(2))
 
 
+def test_a_corpus_gives_the_same_tokenizer_again():
+    texts = ["Tarn Oskel was born in Velmora, a harbour town.", "the emblem of Velmora is a kite", "1. (Title: Tarn) 2. (Title: Oskel)"] * 3
+    assert build_tokenizer(texts, 400).get_vocab() == build_tokenizer(texts, 400).get_vocab()
+
+
 def test_the_default_model_has_1_3_million_parameters(model):
     assert 1.0e6 < sum(p.numel() for p in model.parameters()) < 1.6e6
 
