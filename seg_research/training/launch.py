@@ -36,7 +36,7 @@ THREADS_VARIABLE = "SEG_RESEARCH_TORCH_THREADS"
 
 METRICS_FILE = "metrics.jsonl"
 _STEP_FILE = "training.json"
-_MAY_CHANGE = frozenset({"trainer.total_training_steps", "seg.search.url", "seg.search.deadline_s", "seg.threads"})
+_MAY_CHANGE = frozenset({"trainer.total_training_steps", "seg.run_dir", "seg.search.url", "seg.search.deadline_s", "seg.threads"})
 """Settings with which an interrupted run may go on."""
 
 _POLL_S = 0.25
