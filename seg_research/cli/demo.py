@@ -171,6 +171,8 @@ class _Demo:
             "data.train_batch_size": 8,
             "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
             "actor_rollout_ref.rollout.n": 6,
+            # The sampler's log-probabilities are the trainer's to 1e-5 here (tests/smoke); computing them again takes a sixth of a step.
+            "algorithm.rollout_correction.bypass_mode": "true",
             "trainer.total_training_steps": o.steps,
         }
         self.step("train with GRPO on verl", "train", *(f"{key}={value}" for key, value in overrides.items()))
