@@ -28,7 +28,7 @@ def read_mask(path: Path) -> Mask:
             array = np.asarray(image if image.mode in ("L", "P", "1", "I;16") else image.convert("L"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such mask file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UsageError(f"{path}: not a readable mask image ({error})") from None
     return array != 0
 

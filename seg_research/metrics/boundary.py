@@ -1,18 +1,21 @@
 """Boundary accuracy F: precision and recall of one-pixel outlines, matched within a small distance. Axes: T frames, H rows, W columns.
 
-A row of pixels is kept as 64-bit words (bit i of word k is column 64k + i), so that the outlines and their dilation by an exact disk are
-a few dozen word operations instead of a convolution. `packed_HK` has K words a row; bits beyond the image are 0.
+A row of pixels is kept as 64-bit words (bit i of word k is column 64k + i), so that outlines and their dilation by an exact disk are a
+few dozen word operations instead of a convolution, whatever the masks look like. The outlines of truth and prediction travel together as
+`*_NHK` (N = 2, K words a row); empty words at the end of each row keep what is shifted out of a row from reaching the next one, so that
+a shift may treat the whole array as one line of bits.
 """
 
 from __future__ import annotations
 
-from math import ceil, hypot, isqrt
+from math import ceil, isqrt, sqrt
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_research.metrics.region import MasksLike, check_masks
+from seg_research.core.masks import Mask
+from seg_research.metrics.frames import MasksLike, paired_frames
 
 BOUND_TH = 0.008
 """Matching distance as a share of the image diagonal."""
@@ -33,87 +36,94 @@ def boundary_f(truth_THW: MasksLike, prediction_THW: MasksLike, void_THW: MasksL
         void_THW: pixels that count neither way.
 
     Raises:
-        UsageError: the shapes differ or are not (T, H, W).
+        UsageError: see `paired_frames`.
 
     Source: DAVIS-2017, contour accuracy.
     """
-    truth, prediction, void = check_masks(truth_THW, prediction_THW, void_THW)
-    if void is not None:
-        truth, prediction = truth & ~void, prediction & ~void
-    radius_px = ceil(BOUND_TH * hypot(*truth.shape[1:]))
-    return np.array([_frame_f(t_HW, p_HW, radius_px) for t_HW, p_HW in zip(truth, prediction, strict=True)], np.float64)
+    return np.array([_frame_f(*pair_HW) for pair_HW in paired_frames(truth_THW, prediction_THW, void_THW)], np.float64)
 
 
-def _frame_f(truth_HW: NDArray[np.bool_], prediction_HW: NDArray[np.bool_], radius_px: int) -> float:
-    width_px = truth_HW.shape[1]
-    truth_HK, prediction_HK = _pack(truth_HW), _pack(prediction_HW)
-    used_rows = np.flatnonzero((truth_HK | prediction_HK).any(axis=1))
-    if used_rows.size == 0:
-        return 1.0
-    # An outline reaches one row above its mask; outside these rows there is nothing to match.
-    rows = slice(max(int(used_rows[0]) - 1, 0), int(used_rows[-1]) + 2)
-    truth_edge_HK, prediction_edge_HK = _outline(truth_HK[rows], width_px), _outline(prediction_HK[rows], width_px)
-    num_truth, num_prediction = _count(truth_edge_HK), _count(prediction_edge_HK)
+def _frame_f(truth_HW: Mask, prediction_HW: Mask) -> float:
+    height_px, width_px = truth_HW.shape
+    radius_px = ceil(BOUND_TH * sqrt(height_px**2 + width_px**2))
+    edges_NHK = _outlines(_pack(truth_HW, prediction_HW), width_px, num_spare_words=-(-radius_px // _WORD))
+    num_truth, num_prediction = _count(edges_NHK)
     if num_truth == 0 or num_prediction == 0:
         return float(num_truth == num_prediction)
-    precision = _count(prediction_edge_HK & _dilate(truth_edge_HK, radius_px)) / num_prediction
-    recall = _count(truth_edge_HK & _dilate(prediction_edge_HK, radius_px)) / num_truth
+    num_truth_matched, num_prediction_matched = _count(edges_NHK & _dilate(edges_NHK, radius_px)[::-1])
+    precision, recall = num_prediction_matched / num_prediction, num_truth_matched / num_truth
     return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
 
 
-def _pack(mask_HW: NDArray[np.bool_]) -> Packed:
-    height_px, width_px = mask_HW.shape
-    packed = np.zeros((height_px, -(-width_px // _WORD) * 8), np.uint8)
-    packed[:, : -(-width_px // 8)] = np.packbits(mask_HW, axis=1, bitorder="little")
-    return packed.view("<u8")
+def _pack(*masks_HW: Mask) -> Packed:
+    height_px, width_px = masks_HW[0].shape
+    bytes_NHB = np.zeros((len(masks_HW), height_px, -(-width_px // _WORD) * 8), np.uint8)
+    for n, mask_HW in enumerate(masks_HW):
+        bytes_NHB[n, :, : -(-width_px // 8)] = np.packbits(mask_HW, axis=1, bitorder="little")
+    return bytes_NHB.view("<u8")
 
 
-def _outline(packed_HK: Packed, width_px: int) -> Packed:
-    """Mark pixels that differ from their right, lower or lower-right neighbour; the image continues its last row and column."""
-    last_column = np.uint64(1 << (width_px - 1) % _WORD)
-    right_HK = _shift_left(packed_HK, 1)
-    right_HK[:, -1] |= packed_HK[:, -1] & last_column
-    edge_HK = packed_HK ^ right_HK
-    edge_HK[:-1] |= (packed_HK[:-1] ^ packed_HK[1:]) | (packed_HK[:-1] ^ right_HK[1:])
-    return edge_HK
+def _outlines(masks_NHK: Packed, width_px: int, num_spare_words: int) -> Packed:
+    """Mark pixels that differ from their right, lower or lower-right neighbour; the image continues its last row and column.
+
+    Only the part of the image that holds outlines comes back, with empty words appended to each row.
+    """
+    used_HK = masks_NHK.any(axis=0)
+    rows, words = np.flatnonzero(used_HK.any(axis=-1)), np.flatnonzero(used_HK.any(axis=0))
+    if rows.size == 0:
+        return np.zeros((len(masks_NHK), 0, 0), np.uint64)
+    # An outline reaches one row above and one column before its mask, which may be the last of another word.
+    top, first = max(int(rows[0]) - 1, 0), max(int(words[0]) - 1, 0)
+    cut_NHK = masks_NHK[:, top : int(rows[-1]) + 2, first : int(words[-1]) + 1]
+    num_words = cut_NHK.shape[2]
+    padded_NHK = np.zeros((*cut_NHK.shape[:2], num_words + num_spare_words), np.uint64)
+    padded_NHK[:, :, :num_words] = cut_NHK
+    right_NHK = padded_NHK >> np.uint64(1)
+    right_NHK.reshape(-1)[:-1] |= padded_NHK.reshape(-1)[1:] << np.uint64(_WORD - 1)
+    last_word, last_bit = (width_px - 1) // _WORD - first, np.uint64(1 << (width_px - 1) % _WORD)
+    if last_word < num_words:
+        right_NHK[:, :, last_word] |= cut_NHK[:, :, last_word] & last_bit
+    edges_NHK = padded_NHK ^ right_NHK
+    edges_NHK[:, :-1] |= (padded_NHK[:, :-1] ^ padded_NHK[:, 1:]) | (padded_NHK[:, :-1] ^ right_NHK[:, 1:])
+    edges_NHK[:, :, num_words:] = 0
+    return edges_NHK
 
 
-def _dilate(packed_HK: Packed, radius_px: int) -> Packed:
-    """Mark every pixel at most `radius_px` (Euclidean) from a marked one; columns beyond the image may be marked too.
+def _dilate(edges_NHK: Packed, radius_px: int) -> Packed:
+    """Mark every pixel at most `radius_px` (Euclidean) from a marked one; spare words may be marked too.
 
     The disk is read row by row from its tip: at height dy it reaches isqrt(r² - dy²) pixels to each side, and this only grows.
     """
-    num_rows = len(packed_HK)
-    result_HK = np.zeros_like(packed_HK)
-    span_HK, half_width = packed_HK, 0
+    num_rows = edges_NHK.shape[1]
+    spans_NHK, near_NHK = edges_NHK.copy(), np.zeros_like(edges_NHK)
+    buffers = np.empty(edges_NHK.size, np.uint64), np.empty(edges_NHK.size, np.uint64)
+    half_width = 0
     for dy in range(radius_px, -1, -1):
         wanted = isqrt(radius_px**2 - dy**2)
         while half_width < wanted:
             # Three copies leave no gap only while the step is at most one span long.
             step = min(wanted - half_width, 2 * half_width + 1, _WORD - 1)
-            span_HK = span_HK | _shift_left(span_HK, step) | _shift_right(span_HK, step)
+            _widen(spans_NHK.reshape(-1), step, buffers)
             half_width += step
         if dy == 0:
-            result_HK |= span_HK
+            near_NHK |= spans_NHK
         elif dy < num_rows:
-            result_HK[dy:] |= span_HK[:-dy]
-            result_HK[:-dy] |= span_HK[dy:]
-    return result_HK
+            near_NHK[:, dy:] |= spans_NHK[:, :-dy]
+            near_NHK[:, :-dy] |= spans_NHK[:, dy:]
+    return near_NHK
 
 
-def _shift_left(packed_HK: Packed, by_px: int) -> Packed:
-    """Move every pixel to smaller columns, 1..63 of them."""
-    shifted_HK = packed_HK >> np.uint64(by_px)
-    shifted_HK[:, :-1] |= packed_HK[:, 1:] << np.uint64(_WORD - by_px)
-    return shifted_HK
+def _widen(line_K: Packed, by_px: int, buffers: tuple[Packed, Packed]) -> None:
+    """Add to a line of bits its copies moved by 1..63 pixels to either side, in place."""
+    moved_K, carried_K = buffers
+    within, across = np.uint64(by_px), np.uint64(_WORD - by_px)
+    np.left_shift(line_K, within, out=moved_K)
+    moved_K |= np.right_shift(line_K, within, out=carried_K)
+    moved_K[1:] |= np.right_shift(line_K, across, out=carried_K)[:-1]
+    moved_K[:-1] |= np.left_shift(line_K, across, out=carried_K)[1:]
+    line_K |= moved_K
 
 
-def _shift_right(packed_HK: Packed, by_px: int) -> Packed:
-    """Move every pixel to larger columns, 1..63 of them."""
-    shifted_HK = packed_HK << np.uint64(by_px)
-    shifted_HK[:, 1:] |= packed_HK[:, :-1] >> np.uint64(_WORD - by_px)
-    return shifted_HK
-
-
-def _count(packed_HK: Packed) -> int:
-    return int.from_bytes(packed_HK.tobytes(), "little").bit_count()
+def _count(packed_NHK: Packed) -> tuple[int, int]:
+    first, second = np.bitwise_count(packed_NHK).sum(axis=(1, 2), dtype=np.int64)
+    return int(first), int(second)

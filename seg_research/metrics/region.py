@@ -1,16 +1,45 @@
-"""Region similarity J: intersection over union of masks. Axes: T frames, H rows, W columns."""
+"""Region similarity J, and the pixel counts under every score of overlap. Axes: T frames, H rows, W columns."""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_research.core.errors import UsageError
+from seg_research.core.masks import Mask
+from seg_research.metrics.frames import MasksLike, paired_frames
 
-MasksLike: TypeAlias = NDArray[np.bool_] | NDArray[np.integer[Any]] | NDArray[np.floating[Any]]
-"""Any numeric array; non-zero is foreground."""
+
+class Overlap(NamedTuple):
+    """Pixels of every frame; each (T,) int64.
+
+    Attributes:
+        common: pixels of truth and prediction both.
+        either: pixels of at least one of them.
+        truth: pixels of the truth.
+        prediction: pixels of the prediction.
+    """
+
+    common: NDArray[np.int64]
+    either: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    prediction: NDArray[np.int64]
+
+    @property
+    def iou(self) -> NDArray[np.float64]:
+        """Intersection over union of every frame, (T,), in [0, 1]; 1 where both masks are empty."""
+        return np.divide(self.common, self.either, out=np.ones(len(self.either)), where=self.either > 0)
+
+
+def overlap(truth_THW: MasksLike, prediction_THW: MasksLike, void_THW: MasksLike | None = None) -> Overlap:
+    """Count pixels of every frame; void pixels count nowhere.
+
+    Raises:
+        UsageError: see `paired_frames`.
+    """
+    counts = [_count(truth_HW, prediction_HW) for truth_HW, prediction_HW in paired_frames(truth_THW, prediction_THW, void_THW)]
+    return Overlap(*np.array(counts, np.int64).T)
 
 
 def jaccard(truth_THW: MasksLike, prediction_THW: MasksLike, void_THW: MasksLike | None = None) -> NDArray[np.float64]:
@@ -22,32 +51,14 @@ def jaccard(truth_THW: MasksLike, prediction_THW: MasksLike, void_THW: MasksLike
         void_THW: pixels that count neither way.
 
     Raises:
-        UsageError: the shapes differ or are not (T, H, W).
+        UsageError: see `paired_frames`.
 
     Source: DAVIS-2017, region similarity.
     """
-    truth, prediction, void = check_masks(truth_THW, prediction_THW, void_THW)
-    if void is not None:
-        truth, prediction = truth & ~void, prediction & ~void
-    scores = np.ones(len(truth))
-    for t, (truth_HW, prediction_HW) in enumerate(zip(truth, prediction, strict=True)):
-        num_either = np.count_nonzero(truth_HW | prediction_HW)
-        if num_either:
-            scores[t] = np.count_nonzero(truth_HW & prediction_HW) / num_either
-    return scores
+    return overlap(truth_THW, prediction_THW, void_THW).iou
 
 
-def check_masks(
-    truth_THW: MasksLike, prediction_THW: MasksLike, void_THW: MasksLike | None
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_] | None]:
-    """Return the masks as booleans.
-
-    Raises:
-        UsageError: the shapes differ or are not (T, H, W).
-    """
-    shapes = {mask.shape for mask in (truth_THW, prediction_THW, void_THW) if mask is not None}
-    if len(shapes) != 1 or truth_THW.ndim != 3:
-        listed = ", ".join(map(str, sorted(shapes)))
-        raise UsageError(f"masks have shapes {listed}; expected one shape (T, H, W) for truth, prediction and void")
-    void = None if void_THW is None else void_THW.astype(np.bool_, copy=False)
-    return truth_THW.astype(np.bool_, copy=False), prediction_THW.astype(np.bool_, copy=False), void
+def _count(truth_HW: Mask, prediction_HW: Mask) -> tuple[int, int, int, int]:
+    num_truth, num_prediction = int(np.count_nonzero(truth_HW)), int(np.count_nonzero(prediction_HW))
+    num_common = int(np.count_nonzero(truth_HW & prediction_HW))
+    return num_common, num_truth + num_prediction - num_common, num_truth, num_prediction

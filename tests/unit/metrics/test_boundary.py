@@ -1,12 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
+from hypothesis.extra.numpy import arrays
 
-from seg_research.core.errors import UsageError
 from seg_research.metrics import boundary_f
-from seg_research.metrics.boundary import _count, _dilate, _pack
 
 
 def square(top, left, side, shape=(480, 854)):
@@ -53,32 +53,60 @@ def test_frames_are_judged_one_by_one():
     assert boundary_f(truth, truth).tolist() == [1.0, 1.0]
 
 
-def test_different_shapes_are_refused():
-    with pytest.raises(UsageError, match="shapes"):
-        boundary_f(np.zeros((1, 2, 2)), np.zeros((1, 2, 3)))
+def plain_f(truth, prediction):
+    """The definition, pixel by pixel: outlines from three neighbours, matches within the radius of all pairs of outline pixels."""
+    radius = math.ceil(0.008 * math.hypot(*truth.shape))
+    outlines = []
+    for mask in (truth, prediction):
+        padded = np.pad(mask, (0, 1), mode="edge")
+        here, right, below, diagonal = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+        outlines.append(np.argwhere((here != right) | (here != below) | (here != diagonal)))
+    if min(map(len, outlines)) == 0:
+        return float(len(outlines[0]) == len(outlines[1]))
+    near = ((outlines[0][:, None] - outlines[1][None]) ** 2).sum(-1) <= radius**2
+    precision, recall = near.any(0).mean(), near.any(1).mean()
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-@given(
-    st.tuples(st.integers(1, 100), st.integers(1, 200)),
-    st.lists(st.tuples(st.integers(0, 99), st.integers(0, 199)), max_size=12),
-    st.integers(0, 90),
-)
-@settings(max_examples=80, deadline=None)
-def test_dilation_marks_exactly_the_pixels_within_the_radius(shape, points, radius_px):
-    mask, expected = np.zeros(shape, bool), np.zeros(shape, bool)
-    y, x = np.indices(shape)
-    for row, column in points:
-        if row < shape[0] and column < shape[1]:
-            mask[row, column] = True
-            expected |= (y - row) ** 2 + (x - column) ** 2 <= radius_px**2
-    dilated = np.unpackbits(_dilate(_pack(mask), radius_px).view(np.uint8), axis=1, bitorder="little")
-    assert (dilated[:, : shape[1]] == expected).all()
+@st.composite
+def pairs(draw):
+    """Two masks of one shape, up to a few words wide, made of a few rectangles and pixels."""
+    shape = draw(st.sampled_from([(1, 1), (1, 9), (9, 1), (7, 63), (6, 64), (8, 65), (40, 130), (110, 90), (3, 900), (700, 2), (2, 8100)]))
+    masks = np.zeros((2, *shape), bool)
+    spans = st.tuples(
+        st.integers(0, 1), *(st.integers(0, size - 1) for size in shape), st.integers(1, 70), st.integers(1, 70), st.booleans()
+    )
+    for which, top, left, height, width, value in draw(st.lists(spans, max_size=8)):
+        masks[which, top : top + height, left : left + width] = value
+    return masks
 
 
-@given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=200)))
-@settings(max_examples=30, deadline=None)
-def test_packing_keeps_every_pixel(mask):
-    assert _count(_pack(mask)) == mask.sum()
+@given(pairs())
+@settings(max_examples=150, deadline=None)
+def test_f_is_what_its_definition_says(masks):
+    assert boundary_f(masks[:1], masks[1:])[0] == pytest.approx(plain_f(*masks), abs=1e-12)
+
+
+@pytest.mark.parametrize("side", [62, 63, 64, 65, 126, 127, 128, 129])
+def test_an_outline_that_starts_in_the_word_before_the_mask_is_seen(side):
+    truth, prediction = np.zeros((2, 1, 50, 300), bool)
+    truth[0, 10:30, side:250] = True
+    prediction[0, 12:33, side + 2 : 251] = True
+    assert boundary_f(truth, prediction)[0] == pytest.approx(plain_f(truth[0], prediction[0]), abs=1e-12)
+
+
+def test_an_outline_at_the_end_of_a_row_is_far_from_the_start_of_the_next():
+    truth, prediction = np.zeros((2, 1, 3, 9024), bool)  # whole words, and a radius of 73 px that reaches over more than one
+    truth[0, 1, -1] = prediction[0, 2, 2] = True
+    assert boundary_f(truth, prediction).tolist() == [0.0]
+
+
+def test_the_radius_is_exact_where_the_diagonal_is():
+    truth, prediction = np.zeros((2, 1, 300, 400), bool)
+    truth[0, 100:140, 100:140] = True
+    for shift, is_perfect in ((4, True), (5, False)):  # 0.008 x 500 px is 4 px and not a hair more
+        prediction[:] = np.roll(truth, shift, axis=2)
+        assert bool(boundary_f(truth, prediction)[0] == 1.0) is is_perfect
 
 
 @given(arrays(bool, (2, 30, 70)))
