@@ -77,13 +77,22 @@ def read_numbered_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, line in enumerate(handle, 1):
             if not line.strip():
                 continue
-            try:
-                value: object = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UsageError(f"{path} line {number}: not valid JSON ({error}); fix or delete this line") from None
-            if not isinstance(value, dict):
-                raise UsageError(f"{path} line {number}: expected a JSON object, found {type(value).__name__}")
-            yield number, cast("dict[str, Any]", value)
+            yield number, parse_object(line, f"{path} line {number}")
+
+
+def parse_object(line: bytes, where: str) -> dict[str, Any]:
+    """Parse one line of a JSON-lines file.
+
+    Raises:
+        UsageError: it is not a JSON object; begins with `where`.
+    """
+    try:
+        value: object = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where}: not valid JSON ({error}); fix or delete this line") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return cast("dict[str, Any]", value)
 
 
 @contextmanager

@@ -119,6 +119,8 @@ class Observation:
     summary: str = ""
     """One line for logs."""
     seconds: float = 0.0
+    cached: bool = False
+    """The service had been asked before."""
 
 
 @dataclass(frozen=True, slots=True)

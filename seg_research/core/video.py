@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NewType, Protocol
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from seg_research.core.errors import UsageError
@@ -106,7 +107,9 @@ def read_image(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            # Pillow would clip 16-bit grey at 255 instead of scaling it.
+            deep = image.mode.startswith("I;16")
+            return (Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if deep else image).convert("RGB")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such image") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

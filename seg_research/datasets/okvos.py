@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from scipy import ndimage
 
+from seg_research.core.coarse_mask import CoarseMask
 from seg_research.core.errors import UsageError
 from seg_research.core.files import write_atomic
 from seg_research.core.geometry import ImageSize, PixelBox, PixelPoint, box_to_norm1000, point_to_norm1000
@@ -29,7 +30,7 @@ from seg_research.core.masks import Mask, mask_box, read_mask
 from seg_research.core.seeding import derive_seed
 from seg_research.core.video import FRAME_SUFFIXES, frame_id_of, read_image
 from seg_research.datasets.parallel import Progress, map_ordered
-from seg_research.datasets.parquet import Coordinates, read_table, write_rows
+from seg_research.datasets.parquet import Coordinates, mask_to_json, read_table, write_rows
 from seg_research.datasets.splits import Split
 from seg_research.protocol.prompts import build_messages
 
@@ -118,6 +119,7 @@ class _RawRow(BaseModel):
     images: list[str]
     ability: str
     steps: list[str] | None = None
+    absent: bool | None = None
 
     @field_validator("id", "video", "oid")
     @classmethod
@@ -202,13 +204,17 @@ def _prepare_row(root: Path, preparation: Preparation, item: _Numbered) -> dict[
     row, split = item.row, preparation.split
     where = f"{root / f'{split}.parquet'} row {item.index} (id {row.id})"
     frames = _frame_files(root / split / "JPEGImages" / row.video, row.images, where)
-    masks = _mask_files(root / split / "Annotations" / row.video / row.oid, where)
-    chosen = _choose_frames(preparation, row.id, [path.stem for path in frames], masks, where)
+    mask_folder = root / split / "Annotations" / row.video / row.oid
+    masks = {} if row.absent and not mask_folder.exists() else _mask_files(mask_folder, where)
+    anchored = split is Split.TRAIN and not row.absent
+    chosen = _choose_frames(preparation, row.id, [path.stem for path in frames], masks, where, anchored=anchored)
     size = _common_size([frames[position] for position in chosen], where)
     shown = preparation.shown_size(size)
     truth = _ground_truth([frames[position].stem for position in chosen], masks, size, shown, preparation.model_type, where)
-    if split is Split.TRAIN and not truth:
+    if anchored and not truth:
         raise UsageError(f"{where}: the target is on none of the frames offered; correct its annotations")
+    if row.absent and truth:
+        raise UsageError(f"{where}: `absent` is true, but a mask shows the target on frame {min(map(int, truth))}; correct one of the two")
     used = [frames[position] for position in chosen]
     paths = [str(path) for path in used]
     frame_ids = [frame_id for path in used if (frame_id := frame_id_of(path.stem)) is not None]
@@ -221,7 +227,7 @@ def _prepare_row(root: Path, preparation: Preparation, item: _Numbered) -> dict[
         "id": row.id,
         "video_path": str(root / split / "JPEGImages" / row.video),
         "question": row.question,
-        "reward_model": {"style": "rule", "ground_truth": json.dumps(truth), "steps": row.steps or []},
+        "reward_model": {"style": "rule", "ground_truth": json.dumps(truth), "steps": row.steps or [], "absent": bool(row.absent)},
         "extra_info": {
             "split": str(split),
             "index": item.index,
@@ -257,13 +263,15 @@ def _mask_files(folder: Path, where: str) -> dict[str, Path]:
     return {path.stem: path for path in folder.iterdir() if path.suffix.lower() == ".png"}
 
 
-def _choose_frames(preparation: Preparation, sample_id: str, stems: Sequence[str], masks: Mapping[str, Path], where: str) -> list[int]:
-    """Choose positions, evenly spaced; for train one of them moves to a random frame that shows the target."""
+def _choose_frames(
+    preparation: Preparation, sample_id: str, stems: Sequence[str], masks: Mapping[str, Path], where: str, *, anchored: bool
+) -> list[int]:
+    """Choose positions, evenly spaced; if `anchored`, one of them moves to a random frame that shows the target."""
     total, wanted = len(stems), preparation.num_frames
     if total <= wanted:
         return list(range(total))
     positions = [int(position) for position in np.linspace(0, total - 1, wanted)]
-    if preparation.split is Split.TRAIN and wanted > 1:
+    if anchored and wanted > 1:
         shows = [position for position, stem in enumerate(stems) if stem in masks and _read_mask(masks[stem], where).any()]
         if not shows:
             raise UsageError(f"{where}: the target is on no frame of the video (all masks are empty or missing); correct its annotations")
@@ -310,7 +318,7 @@ def _ground_truth(
         if measured is not None:
             box, point = _coordinates(measured, size, shown, model_type)
             areas = {"area": measured.area_px, "max_conn_area": measured.max_conn_area_px}
-            found[str(int(stem))] = {"bbox_2d": box, "point_2d": point, **areas}
+            found[str(int(stem))] = {"bbox_2d": box, "point_2d": point, **areas, "mask": mask_to_json(CoarseMask.of(mask_HW))}
     for key in ("area", "max_conn_area"):
         largest = max((truth[key] for truth in found.values()), default=1)
         for truth in found.values():

@@ -14,8 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
+from seg_research.core.coarse_mask import CoarseMask
 from seg_research.core.errors import UsageError
 from seg_research.core.files import atomic_path
 from seg_research.core.geometry import NORM, ImageSize, Norm1000Box, Norm1000Point
@@ -44,7 +45,7 @@ PREPARED_SCHEMA = pa.schema(
         ("question", pa.string()),
         (
             "reward_model",
-            pa.struct([("style", pa.string()), ("ground_truth", pa.string()), ("steps", pa.list_(pa.string()))]),
+            pa.struct([("style", pa.string()), ("ground_truth", pa.string()), ("steps", pa.list_(pa.string())), ("absent", pa.bool_())]),
         ),
         (
             "extra_info",
@@ -69,16 +70,25 @@ class _Image(BaseModel):
     resized_width: int
 
 
+class _Mask(BaseModel):
+    size: tuple[PositiveInt, PositiveInt]
+    origin: tuple[NonNegativeInt, NonNegativeInt]
+    stride: PositiveInt
+    png: str
+
+
 class _Truth(BaseModel):
     bbox_2d: tuple[float, float, float, float]
     point_2d: tuple[float, float]
     area: float
     max_conn_area: float
+    mask: _Mask | None = None
 
 
 class _RewardModel(BaseModel):
     ground_truth: str
     steps: list[str] | None = None
+    absent: bool | None = None
 
 
 class _ExtraInfo(BaseModel):
@@ -157,7 +167,6 @@ def sample_of(row: Mapping[str, Any], where: str) -> Sample:
         ability=parsed.ability,
         data_source=parsed.data_source,
         truth=_ground_truth(parsed, frames, where),
-        steps=tuple(parsed.reward_model.steps or ()),
     )
 
 
@@ -203,7 +212,10 @@ def _ground_truth(row: _Row, frames: Sequence[Frame], where: str) -> GroundTruth
             raise UsageError(f"{where}: ground truth for frame {name!r}, but the frames offered are {sorted(sizes)}")
         scale = sizes[frame_id] if row.extra_info.coordinates is Coordinates.RESIZED_PIXELS else ImageSize(NORM, NORM)
         found[frame_id] = _frame_truth(truth, scale, f"{where} frame {name}")
-    return GroundTruth(found)
+    absent = bool(row.reward_model.absent)
+    if absent and found:
+        raise UsageError(f"{where}: `absent` is true, but the ground truth shows the target on frame {min(found)}; correct one of the two")
+    return GroundTruth(found, tuple(row.reward_model.steps or ()), absent)
 
 
 def _frame_truth(truth: _Truth, scale: ImageSize, where: str) -> FrameTruth:
@@ -218,7 +230,30 @@ def _frame_truth(truth: _Truth, scale: ImageSize, where: str) -> FrameTruth:
     for name, share in (("area", truth.area), ("max_conn_area", truth.max_conn_area)):
         if not 0 < share <= 1:
             raise UsageError(f"{where}: {name}={share} is outside 0..1; it is a share of the largest over the offered frames")
-    return FrameTruth(box, point, truth.area, truth.max_conn_area)
+    return FrameTruth(box, point, truth.area, truth.max_conn_area, truth.mask and _mask(truth.mask))
+
+
+def mask_to_json(mask: CoarseMask | None) -> dict[str, Any] | None:
+    """Return a target's mask as a ground truth's JSON has it."""
+    if mask is None:
+        return None
+    return {"size": list(mask.size), "origin": [mask.left_px, mask.top_px], "stride": mask.stride_px, "png": mask.png}
+
+
+def mask_from_json(fields: object, where: str) -> CoarseMask:
+    """Read what `mask_to_json` wrote; whether the samples are readable shows when they are used.
+
+    Raises:
+        UsageError: a field is missing or malformed.
+    """
+    try:
+        return _mask(_Mask.model_validate(fields))
+    except ValidationError as error:
+        raise UsageError(f"{where}: mask: {_first_fault(error)}") from None
+
+
+def _mask(mask: _Mask) -> CoarseMask:
+    return CoarseMask(ImageSize(*mask.size), *mask.origin, mask.stride, mask.png)
 
 
 def _first_fault(error: ValidationError) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from seg_research.core.coarse_mask import CoarseMask
 from seg_research.core.geometry import ImageSize, Norm1000Box, Norm1000Point
 from seg_research.core.video import FrameId
 
@@ -28,19 +29,30 @@ class FrameTruth:
         point: deepest inside point (arg-max of the distance transform).
         area: mask pixels, divided by the maximum over the offered frames; in (0, 1].
         max_conn_area: pixels of the largest 8-connected component, divided likewise.
+        mask: the target itself; None where only box and point are known (recorded rollouts, data prepared by others).
     """
 
     box: Norm1000Box
     point: Norm1000Point
     area: float
     max_conn_area: float
+    mask: CoarseMask | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GroundTruth:
-    """The target on every offered frame that shows it."""
+    """What is known of the right answer.
+
+    Attributes:
+        frames: the target on every offered frame that shows it.
+        steps: human-written expected search steps, what the question needs; empty where the data set has none.
+        absent: the video does not show the target at all, and saying so is the right answer. Without it an empty `frames` says only
+            that the offered frames do not show it.
+    """
 
     frames: Mapping[FrameId, FrameTruth]
+    steps: tuple[str, ...] = ()
+    absent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,6 @@ class Sample:
     Attributes:
         frames: offered to the policy, in temporal order.
         truth: None where the answer is unknown (a user's own question).
-        steps: human-written expected search steps; empty where the data set has none.
     """
 
     sample_id: str
@@ -60,4 +71,8 @@ class Sample:
     ability: str = "one-hop"
     data_source: str = ""
     truth: GroundTruth | None = None
-    steps: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Expected search steps; empty where none are known."""
+        return () if self.truth is None else self.truth.steps

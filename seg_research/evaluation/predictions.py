@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -124,13 +124,18 @@ class Prediction:
         raise UsageError('not a prediction: expected a "schema_version" (written by seg-research predict) or an "output" field')
 
 
-def read_predictions(path: Path) -> Iterator[Prediction]:
+def read_predictions(path: Path, on_refused: Callable[[Mapping[str, Any], str], None] | None = None) -> Iterator[Prediction]:
     """Stream the predictions of a file.
 
     A recorded line without `id` is called `line-<number>`; recorded lines that share an id are its rollouts 0, 1, ….
 
+    Args:
+        path: of the file.
+        on_refused: given, it is told of each line that is no prediction, and why, and reading goes on.
+
     Raises:
-        UsageError: a line is no prediction, or an (id, sample_idx) pair of ours stands twice; names file and line.
+        UsageError: a line is no prediction (unless `on_refused` takes it) or not even JSON, or an (id, sample_idx) pair of ours stands
+            twice; names file and line.
     """
     seen: Counter[str] = Counter()
     written: set[tuple[str, int]] = set()
@@ -142,7 +147,11 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
         try:
             prediction = Prediction.from_json(row)
         except UsageError as error:
-            raise UsageError(f"{path} line {number}: {error}") from None
+            refusal = f"{path} line {number}: {error}"
+            if on_refused is None:
+                raise UsageError(refusal) from None
+            on_refused(row, refusal)
+            continue
         key = prediction.sample_id, prediction.sample_idx
         if key in written:
             raise UsageError(f"{path} line {number}: id {key[0]!r}, sample_idx {key[1]} stands twice; delete one of the lines")
@@ -284,7 +293,7 @@ def _from_recorded_row(fields: Mapping[str, Any]) -> Prediction:
     video_path = fields.get("video_path")
     return Prediction(
         sample_id=str(fields.get("id") or ""),
-        sample_idx=int(fields.get("sample_idx", 0)),
+        sample_idx=_whole_number(fields, "sample_idx"),
         video_path=Path(video_path) if isinstance(video_path, str) and video_path else None,
         frame_names=frame_names,
         query=query,
@@ -294,9 +303,16 @@ def _from_recorded_row(fields: Mapping[str, Any]) -> Prediction:
         keyframe=keyframe,
         objects=objects,
         stop_reason=str(fields.get("traj_stop_reason", "")),
-        num_search=int(fields.get("num_search") or 0),
+        num_search=_whole_number(fields, "num_search"),
         extra={key: value for key, value in fields.items() if key not in _RECORDED_FIELDS},
     )
+
+
+def _whole_number(fields: Mapping[str, Any], name: str) -> int:
+    value = fields.get(name) or 0
+    if not isinstance(value, int | float) or value != value // 1:
+        raise UsageError(f"field {name!r}: expected a whole number, found {value!r:.40}")
+    return int(value)
 
 
 def _read_recorded_prompt(prompt: str) -> tuple[tuple[str, ...], str]:
@@ -323,21 +339,26 @@ def _read_recorded_turns(output: str, observations: Sequence[str]) -> tuple[tupl
     turns: list[PredictedTurn] = []
     actions: list[Action] = []
     expected = iter(observations)
-    role, rest = "assistant", output
-    while rest:
+    role, begin = "assistant", 0
+    while begin < len(output):
         known = next(expected, "") if role == "user" else ""
-        skipped = known if rest.startswith(known) else ""
-        body, _, rest = rest[len(skipped) :].partition(_CHAT_END)
-        text = skipped + body
+        end = _find(output, _CHAT_END, begin + len(known) if output.startswith(known, begin) else begin)
+        text = output[begin:end]
         if role == "assistant":
             action = parse_turn(text).action
             actions.append(action)
             turns.append(PredictedTurn(role, text, action_to_json(action)))
         else:
             turns.append(PredictedTurn(role, text, observation_summary=" ".join(text.split())[:120]))
-        header, _, rest = rest.partition(_CHAT_TURN)[2].partition("\n")
-        role = "assistant" if header == "assistant" else "user"
+        header = _find(output, _CHAT_TURN, end + len(_CHAT_END)) + len(_CHAT_TURN)
+        line_end = _find(output, "\n", header)
+        role, begin = "assistant" if output[header:line_end] == "assistant" else "user", line_end + 1
     return tuple(turns), actions
+
+
+def _find(text: str, wanted: str, begin: int) -> int:
+    found = text.find(wanted, begin)
+    return len(text) if found < 0 else found
 
 
 def _last_answer(actions: Sequence[Action], offered: frozenset[FrameId]) -> tuple[Keyframe | None, tuple[ObjectRegion, ...]]:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from seg_research.core.transcript import ModelTurn, Observation, Transcript
+from seg_research.datasets.parquet import mask_to_json
 from seg_research.datasets.sample import GroundTruth, Sample
 from seg_research.evaluation.predictions import SCHEMA_VERSION, action_to_json
 from seg_research.protocol.verdict import count_searches, read_verdict
@@ -39,6 +40,8 @@ def episode_record(sample: Sample, transcript: Transcript, score: Score, *, roll
         "input": "\n".join(f"{m.role}: {m.plain()}" for m in transcript.prompt),
         "output": _flat(transcript),
         "gts": None if sample.truth is None else _truth(sample.truth),
+        "steps": list(sample.steps),
+        "absent": sample.truth is not None and sample.truth.absent,
         "score": score.total,
     }
 
@@ -76,6 +79,7 @@ def _truth(truth: GroundTruth) -> str:
                 "point_2d": [target.point.x, target.point.y],
                 "area": target.area,
                 "max_conn_area": target.max_conn_area,
+                "mask": mask_to_json(target.mask),
             }
             for frame_id, target in truth.frames.items()
         }

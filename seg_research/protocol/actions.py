@@ -49,7 +49,7 @@ class ObjectRegion:
 
 @dataclass(frozen=True, slots=True)
 class Answer(Action):
-    """The final regions, one per object, at least one."""
+    """The final regions, one per object; none says that the target is not in the video."""
 
     objects: tuple[ObjectRegion, ...]
 

@@ -3,10 +3,10 @@
 Grammar of a turn (recipe seg_research):
     [<thinking> text </thinking>]  exactly one of
         <search> {"name": "text_search" | "image_search", "query": string} </search>
-        <keyframe> integer </keyframe>
+        <keyframe> integer </keyframe>, or <keyframe> -1 </keyframe>: no frame shows the target (an answer, and the end)
         <answer> OBJECT | [OBJECT, …] </answer>
     OBJECT = {"bbox_2d": [x1,y1,x2,y2], "point_2d": [x,y]}, or "points_2d": [[x,y], …]; optional "neg_point_2d" or "neg_points_2d".
-Coordinates are 0..1000. Tags inside the thinking block are ordinary text: a thought about an answer is not an answer.
+Coordinates are 0..1000; a key may stand once. Tags inside the thinking block are ordinary text: a thought about an answer is not an answer.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from seg_research.protocol.sanitise import blank_invisible
 
 STOP_STRINGS = ("</search>", "</keyframe>", "</answer>")
 """A generation ends after the first of these: nothing a turn says behind its action can count."""
+
+NO_FRAME = "-1"
+"""Instead of a frame number: the target is not in the video (the benchmark's own convention). Nothing is left to be located."""
 
 MAX_PAYLOAD_CHARS = 16_384
 MAX_QUERY_CHARS = 500
@@ -117,8 +120,10 @@ def _read_search(body: str) -> Search:
     return Search(kind, query)
 
 
-def _read_keyframe(body: str) -> SelectKeyframe:
+def _read_keyframe(body: str) -> SelectKeyframe | Answer:
     digits = body.strip()
+    if digits == NO_FRAME:
+        return Answer(())
     if not (digits.isascii() and _INTEGER.fullmatch(digits)):
         raise _Fault(FaultKind.BAD_FRAME, "write only the frame number inside <keyframe>, without brackets")
     return SelectKeyframe(FrameId(int(digits)))
@@ -175,9 +180,16 @@ def _read_numbers(value: object, count: int, kind: FaultKind) -> list[float]:
 
 def _read_json(body: str) -> object:
     try:
-        return cast("object", json.loads(body, parse_constant=_refuse_constant))
+        return cast("object", json.loads(body, parse_constant=_refuse_constant, object_pairs_hook=_each_key_once))
     except (ValueError, RecursionError):
         raise _Fault(FaultKind.BAD_JSON, "the content is not valid JSON") from None
+
+
+def _each_key_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a key stands twice")
+    return fields
 
 
 def _refuse_constant(name: str) -> float:

@@ -43,7 +43,7 @@ Once the high-resolution frame is there:
 <answer> {"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]} </answer>"""
 
 _RULES = """
-Inside <keyframe> stands only the number of a frame you were shown.
+Inside <keyframe> stands only the number of a frame you were shown, or -1 if no frame shows the target; then you are done.
 Coordinates run from 0 to 1000 over the width and the height of that frame."""
 
 _SEARCH_RULES = """

@@ -15,6 +15,16 @@ class Verdict(NamedTuple):
     keyframe: FrameId | None
     answer: Answer | None
 
+    @property
+    def says_absent(self) -> bool:
+        """Tell whether the policy claims that the target is not in the video."""
+        return self.answer is not None and not self.answer.objects
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether there is something to judge: regions on a frame that was shown, or the claim that there are none."""
+        return self.says_absent or (self.answer is not None and self.keyframe is not None)
+
 
 def read_verdict(transcript: Transcript) -> Verdict:
     """Read the verdict from typed model turns. A key frame counts if its picture was shown; the last one before the answer wins."""
@@ -23,7 +33,8 @@ def read_verdict(transcript: Transcript) -> Verdict:
         match turn.action:
             case SelectKeyframe(frame_id=frame_id) if observation is not None and observation.outcome is Outcome.OK:
                 keyframe = frame_id
-            case Answer() as answer:
+            # In rollouts of other systems the claim "absent" may have been refused; what came after it counts.
+            case Answer() as answer if answer.objects or observation is None:
                 return Verdict(keyframe, answer)
             case _:
                 pass

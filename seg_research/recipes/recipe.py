@@ -42,6 +42,7 @@ class Recipe:
         rubric: what is rewarded.
         build_tools: makes the tools from a search client and view sizes.
         brief_prompt: leave the instructions out of the system message.
+        notes: stands at the end of the system message, e.g. how to use a tool that this recipe adds.
     """
 
     name: str
@@ -50,14 +51,15 @@ class Recipe:
     rubric: Rubric
     build_tools: Callable[[Searcher, ViewSizes], tuple[Tool, ...]]
     brief_prompt: bool = False
+    notes: str = ""
 
     def episode(self, sample: Sample, limits: Limits) -> Episode:
         """Start an episode on a sample; reads its offered frames."""
-        return Episode(sample, opening_messages(sample, brief=self.brief_prompt), self.parse, limits)
+        return Episode(sample, opening_messages(sample, brief=self.brief_prompt, notes=self.notes), self.parse, limits)
 
 
-def opening_messages(sample: Sample, *, brief: bool = False) -> tuple[Message, ...]:
-    """Build the opening chat with the offered frames at their shown size."""
+def opening_messages(sample: Sample, *, brief: bool = False, notes: str = "") -> tuple[Message, ...]:
+    """Build the opening chat with the offered frames at their shown size; `notes` stands at the end of the system message."""
     frames = iter(sample.frames)
     messages: list[Message] = []
     for row in build_messages(neutralise(sample.question), sample.ability, [f.frame_id for f in sample.frames], brief=brief):
@@ -69,5 +71,7 @@ def opening_messages(sample: Sample, *, brief: bool = False) -> tuple[Message, .
                 parts.append(ImageRef(picture, str(frame.path), f"frame {frame.frame_id}"))
             if text:
                 parts.append(Text(text))
+        if row["role"] == "system" and notes:
+            parts.append(Text(f"\n{notes}"))
         messages.append(Message(row["role"], tuple(parts)))
     return tuple(messages)

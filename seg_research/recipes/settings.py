@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -17,6 +18,7 @@ from seg_research.core.files import write_atomic
 from seg_research.env.limits import Limits
 from seg_research.recipes.recipe import Recipe, ViewSizes
 from seg_research.recipes.registry import find_recipe
+from seg_research.rewards.settings import RewardSettings
 
 FILE_NAME = "episode.json"
 
@@ -28,11 +30,11 @@ class EpisodeSettings:
     """Everything that shapes an episode besides the sample and the policy."""
 
     recipe: str = "seg_research"
-    dense_rewards: bool = False
     brief_prompt: bool = False
     max_prompt_tokens: int = 2048
     limits: Limits = field(default_factory=Limits)
     view: ViewSizes = field(default_factory=ViewSizes)
+    rewards: RewardSettings = field(default_factory=RewardSettings)
 
     def __post_init__(self) -> None:
         if self.max_prompt_tokens < 1:
@@ -44,7 +46,7 @@ class EpisodeSettings:
         Raises:
             UsageError: there is none of that name.
         """
-        return find_recipe(self.recipe, dense_rewards=self.dense_rewards, brief_prompt=self.brief_prompt)
+        return find_recipe(self.recipe, rewards=self.rewards, brief_prompt=self.brief_prompt)
 
     def save(self, folder: Path) -> None:
         """Write beside a checkpoint."""
@@ -57,22 +59,17 @@ def settings_from(values: object, where: str) -> EpisodeSettings:
     Raises:
         UsageError: a key is unknown or a value of another type; names it and `where` it stands.
     """
-    plain = _keys_and_values(values, where)
-    if "limits" in plain:
-        plain["limits"] = _build(Limits, plain["limits"], f"{where}: limits")
-    if "view" in plain:
-        plain["view"] = _build(ViewSizes, plain["view"], f"{where}: view")
-    return _build(EpisodeSettings, plain, where)
+    return _build(EpisodeSettings, values, where)
 
 
 def tiny_settings() -> EpisodeSettings:
     """Return the settings of the project's tiny model; configs/model/tiny.yaml repeats them for the trainer and a test compares the two."""
     return EpisodeSettings(
-        dense_rewards=True,
         brief_prompt=True,
         max_prompt_tokens=512,
         limits=Limits(max_tool_calls=4, max_faults=0, max_turn_tokens=96, max_response_tokens=768, reserve_tokens=96),
         view=ViewSizes(keyframe_px=96, search_image_px=32),
+        rewards=RewardSettings(dense=True),
     )
 
 
@@ -98,10 +95,23 @@ def _build(cls: type[_T], values: object, where: str) -> _T:
     for key, value in plain.items():
         if key not in types:
             raise UsageError(f"{where}: unknown key '{key}'; there are: {', '.join(sorted(types))}")
-        # Exactly: in Python True is an int, and 6.5 tool calls would be found out only inside an episode.
-        if type(value) is not types[key]:
-            raise UsageError(f"{where}: {key}={value!r}: expected {types[key].__name__}")
+        plain[key] = _value(types[key], value, f"{where}: {key}")
     return cls(**plain)
+
+
+def _value(kind: type, value: object, where: str) -> object:
+    """Take a value as its type demands: exactly, as in Python True is an int; but 10 may stand for 10.0, and a name for its choice."""
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, where)
+    if issubclass(kind, StrEnum) and isinstance(value, str):
+        if value not in list(kind):
+            raise UsageError(f"{where}='{value}': expected one of {', '.join(kind)}")
+        return kind(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise UsageError(f"{where}={value!r}: expected {kind.__name__}")
+    return value
 
 
 def _keys_and_values(values: object, where: str) -> dict[str, Any]:

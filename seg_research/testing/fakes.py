@@ -1,10 +1,13 @@
-"""Stand-ins for what an episode talks to: a search server, and a policy that says prepared turns and keeps a diary."""
+"""Stand-ins for what an episode talks to: a search server, a sentence encoder, and a policy that says prepared turns and keeps a diary."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from seg_research.core.errors import InfraError, SegResearchError
@@ -28,6 +31,21 @@ def passage(title: str = "Velmora", text: str = "Velmora paints in red.") -> Sea
 def picture(title: str = "Velmora", size: tuple[int, int] = (40, 20)) -> SearchHit:
     """Return an image result."""
     return SearchHit(title, "", score=0.9, source="images.jsonl#1", image=Image.new("RGB", size, (10, 60, 200)))
+
+
+@dataclass(frozen=True, slots=True)
+class WordEncoder:
+    """Embeds a text by the words in it: texts are alike as far as they share words."""
+
+    dimensions: int = 64
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts as (N, D), rows of length 1."""
+        vectors_ND = np.zeros((len(texts), self.dimensions), np.float32)
+        for vector_D, text in zip(vectors_ND, texts, strict=True):
+            for word in text.casefold().split() or [""]:
+                vector_D[zlib.crc32(word.encode("utf-8", "replace")) % self.dimensions] += 1
+        return vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
 
 
 @dataclass(slots=True)

@@ -43,8 +43,8 @@ def draw_sample(
         path = video / f"{number:05d}.jpg"
         picture.save(path)
         frames.append(Frame(FrameId(number), path, SHOWN_SIZE))
-    truth = GroundTruth({frame_id: _truth(square, squares) for frame_id, square in squares.items()})
-    return Sample(sample_id, question, video, tuple(frames), ability, f"Search_RVOS_{ability}", truth, steps)
+    truth = GroundTruth({frame_id: _truth(square, squares) for frame_id, square in squares.items()}, steps)
+    return Sample(sample_id, question, video, tuple(frames), ability, f"Search_RVOS_{ability}", truth)
 
 
 def _truth(square: PixelBox, squares: dict[FrameId, PixelBox]) -> FrameTruth:

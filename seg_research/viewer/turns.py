@@ -62,6 +62,8 @@ def describe_action(action: Mapping[str, Any]) -> tuple[str, str, str]:
             return shorten(str(action.get("tool", "search")).replace("_", " "), 24), "plain", shorten(str(query), LINE_CHARS)
         case {"kind": "keyframe", "frame_id": frame_id}:
             return "key frame", "plain", shorten(f"frame {frame_id}", 40)
+        case {"kind": "answer", "objects": []}:
+            return "answer", "plain", "the target is not in the video"
         case {"kind": "answer", "objects": list(objects)}:
             described = [_describe_object(item) for item in objects[:8] if isinstance(item, dict)]
             return "answer", "plain", "; ".join(described)

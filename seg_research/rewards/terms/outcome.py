@@ -1,7 +1,8 @@
 """Was the right thing found? Box, point and key frame (specs seg_research §5.1), on the last key frame shown before the answer.
 
 Robust where the original can be cheated: an answer must follow a key frame that was really shown, degenerate boxes are format faults, and
-naming several objects where one is asked for divides the score by their number.
+several objects where one is asked for are no place at all. Robust where it is unfair: any point well inside the target is a good point, and
+where the video does not show the target, saying so earns every term of this file.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from seg_research.core.geometry import Norm1000Box, inclusive_iou
+from seg_research.core.geometry import Norm1000Box, Norm1000Point, inclusive_iou
 from seg_research.core.transcript import Transcript
 from seg_research.datasets.sample import FrameTruth, GroundTruth
-from seg_research.protocol.actions import ObjectRegion
-from seg_research.protocol.verdict import read_verdict
+from seg_research.protocol.actions import Answer, ObjectRegion
+from seg_research.protocol.verdict import Verdict, read_verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +38,45 @@ class BoxIoU:
             iou = inclusive_iou(region.box, target.box)
             return iou if self.threshold is None else float(iou > self.threshold)
 
-        return _best_region(transcript, truth, score)
+        return _score_region(transcript, truth, score)
 
 
 @dataclass(frozen=True, slots=True)
 class BoxL1:
-    """1 where the mean absolute difference of the four coordinates is below `limit` thousandths (published: 10), else 0."""
+    """1 where the mean absolute difference of the four coordinates is below `limit` thousandths (published: 10), else 0; in [0, 1].
+
+    Attributes:
+        smooth: beyond the limit pay limit / difference instead of 0, a gradient for weak policies.
+    """
 
     limit: float = 10.0
+    smooth: bool = False
     name: str = "box_l1"
 
     def __call__(self, transcript: Transcript, truth: GroundTruth) -> float:
         """Score one transcript."""
 
         def score(region: ObjectRegion, target: FrameTruth) -> float:
-            return float(region.box is not None and _mean_l1(region.box, target.box) < self.limit)
+            difference = math.inf if region.box is None else _mean_l1(region.box, target.box)
+            if difference < self.limit:
+                return 1.0
+            return self.limit / difference if self.smooth else 0.0
 
-        return _best_region(transcript, truth, score)
+        return _score_region(transcript, truth, score)
 
 
 @dataclass(frozen=True, slots=True)
 class PointHit:
-    """1 where every answered point lies in the answered box and within `radius` thousandths of the target's deepest point.
+    """1 where every answered point lies in the answered box and well inside the target, else 0.
+
+    Well inside: at least `depth` times as far from the mask's border as its deepest point. Where the mask is not known, or too thin to
+    measure: in the target's box and nearer than `radius` thousandths to its deepest point.
 
     Attributes:
         radius: exclusive (published: 100).
     """
 
+    depth: float = 0.2
     radius: float = 100.0
     name: str = "point"
 
@@ -72,13 +85,16 @@ class PointHit:
 
         def score(region: ObjectRegion, target: FrameTruth) -> float:
             box = region.box
-            return float(
-                box is not None
-                and bool(region.points)
-                and all(box.contains(p) and math.hypot(p.x - target.point.x, p.y - target.point.y) < self.radius for p in region.points)
-            )
+            inside_own_box = box is not None and bool(region.points) and all(map(box.contains, region.points))
+            return float(inside_own_box and self._well_inside(region.points, target))
 
-        return _best_region(transcript, truth, score)
+        return _score_region(transcript, truth, score)
+
+    def _well_inside(self, points: tuple[Norm1000Point, ...], target: FrameTruth) -> bool:
+        deepest, *depths = target.mask.depths_px([target.point, *points]) if target.mask else [0.0]
+        if deepest:
+            return all(0 < depth >= self.depth * deepest for depth in depths)
+        return all(target.box.contains(p) and math.hypot(p.x - target.point.x, p.y - target.point.y) < self.radius for p in points)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +108,28 @@ class KeyframeArea:
 
     def __call__(self, transcript: Transcript, truth: GroundTruth) -> float:
         """Score one transcript."""
-        return _best_region(transcript, truth, lambda _, target: target.max_conn_area, share=False)
+        verdict = read_verdict(transcript)
+        if verdict.says_absent:
+            return float(truth.absent)
+        target = _target(verdict, truth)
+        return 0.0 if verdict.answer is None or target is None else target.max_conn_area
 
 
-def _best_region(
-    transcript: Transcript, truth: GroundTruth, score: Callable[[ObjectRegion, FrameTruth], float], *, share: bool = True
-) -> float:
-    """Score of the best answered object, divided by the number answered: spraying boxes is no way to hit."""
-    keyframe, answer = read_verdict(transcript)
-    target = truth.frames.get(keyframe) if keyframe is not None else None
-    if answer is None or target is None:
-        return 0.0
-    best = max(score(region, target) for region in answer.objects)
-    return best / len(answer.objects) if share else best
+def _score_region(transcript: Transcript, truth: GroundTruth, score: Callable[[ObjectRegion, FrameTruth], float]) -> float:
+    """Score the one answered object; several are a spray, which hits something without knowing anything."""
+    verdict = read_verdict(transcript)
+    if verdict.says_absent:
+        return float(truth.absent)
+    target = _target(verdict, truth)
+    match verdict.answer:
+        case Answer(objects=(region,)) if target is not None:
+            return score(region, target)
+        case _:
+            return 0.0
+
+
+def _target(verdict: Verdict, truth: GroundTruth) -> FrameTruth | None:
+    return None if verdict.keyframe is None else truth.frames.get(verdict.keyframe)
 
 
 def _mean_l1(a: Norm1000Box, b: Norm1000Box) -> float:

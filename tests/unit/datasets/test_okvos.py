@@ -1,6 +1,7 @@
 """The OK-VOS reader on small hand-made folders: frame choice, measures, coordinates, and one line for every fault."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from seg_research.core.errors import UsageError
-from seg_research.core.geometry import ImageSize, PixelBox
+from seg_research.core.geometry import ImageSize, Norm1000Point, PixelBox
 from seg_research.core.masks import write_mask
 from seg_research.datasets.okvos import ModelType, Preparation, measure, prepare_okvos
 from seg_research.datasets.parquet import read_samples, read_table
@@ -90,6 +91,31 @@ def test_the_mapping_names_mask_folders(tmp_path):
     mapping = json.loads((tmp_path / "test_meta_mapping.json").read_text())
     assert mapping == [["q1", str(tmp_path / "test/Annotations/clip/7"), "one-hop"]]
     assert json.loads((tmp_path / "meta_mapping.json").read_text()) == mapping
+
+
+def test_the_mask_of_every_truth_tells_how_deep_a_point_lies(tmp_path):
+    make_folder(tmp_path, num_frames=6)
+    [sample] = read_samples(prepare_okvos(tmp_path, Preparation(Split.TRAIN)).path)
+    for truth in sample.truth.frames.values():
+        assert truth.mask.size == ImageSize(WIDTH, HEIGHT)
+        assert truth.mask.depths_px([truth.point, Norm1000Point(0, 0)]) == [3, 0]
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+@pytest.mark.parametrize("num_frames", [4, 12])
+def test_a_target_can_be_absent(tmp_path, with_masks, num_frames):
+    make_folder(tmp_path, num_frames=num_frames, shown=(), absent=True)
+    if not with_masks:
+        shutil.rmtree(tmp_path / "train" / "Annotations")
+    [sample] = read_samples(prepare_okvos(tmp_path, Preparation(Split.TRAIN)).path)
+    assert (sample.truth.frames, sample.truth.absent) == ({}, True)
+    assert len(sample.frames) == min(num_frames, 6)
+
+
+def test_a_target_that_is_said_to_be_absent_and_shown_is_refused(tmp_path):
+    make_folder(tmp_path, num_frames=6, absent=True)
+    with pytest.raises(UsageError, match=r"row 0 \(id q1\): `absent` is true, but a mask shows the target on frame 20"):
+        prepare_okvos(tmp_path, Preparation(Split.TRAIN))
 
 
 def test_frames_are_spread_evenly_and_truncated(tmp_path):

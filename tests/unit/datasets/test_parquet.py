@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from seg_research.core.coarse_mask import CoarseMask
 from seg_research.core.errors import UsageError
 from seg_research.core.geometry import ImageSize, Norm1000Box, Norm1000Point
-from seg_research.datasets.parquet import check_paths, read_samples, write_rows
+from seg_research.datasets.parquet import PREPARED_SCHEMA, check_paths, mask_from_json, mask_to_json, read_samples, write_rows
 from seg_research.datasets.sample import FrameTruth
 
 TRUTH = {"bbox_2d": [612, 40, 900, 388], "point_2d": [700, 200], "area": 1.0, "max_conn_area": 0.5}
@@ -47,6 +50,37 @@ def test_rows_come_back_as_samples(tmp_path):
     assert sample.truth.frames == {6: FrameTruth(Norm1000Box(612, 40, 900, 388), Norm1000Point(700, 200), 1.0, 0.5)}
 
 
+MASK = {"size": [60, 40], "origin": [36, 1], "stride": 2, "png": "iVBORw0KGgo="}
+
+
+def test_a_mask_comes_back_as_it_was_written(tmp_path):
+    [sample] = read_back(tmp_path / "a.parquet", make_row(truth={"6": TRUTH | {"mask": MASK}}))
+    mask = sample.truth.frames[6].mask
+    assert mask == CoarseMask(ImageSize(60, 40), 36, 1, 2, "iVBORw0KGgo=")
+    assert mask_to_json(mask) == MASK
+    assert mask_from_json(MASK, "x") == mask
+    with pytest.raises(UsageError, match="x: mask: column stride"):
+        mask_from_json(MASK | {"stride": 0}, "x")
+
+
+@pytest.mark.parametrize(("said", "read"), [(True, True), (False, False), (None, False)])
+def test_a_row_can_say_that_its_target_is_absent(tmp_path, said, read):
+    row = make_row(truth={})
+    row["reward_model"]["absent"] = said
+    [sample] = read_back(tmp_path / "a.parquet", row)
+    assert sample.truth.absent is read
+
+
+def test_rows_of_before_there_were_masks_are_read(tmp_path):
+    old = PREPARED_SCHEMA.set(
+        PREPARED_SCHEMA.get_field_index("reward_model"),
+        pa.field("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string()), ("steps", pa.list_(pa.string()))])),
+    )
+    pq.write_table(pa.Table.from_pylist([make_row()], schema=old), tmp_path / "old.parquet")
+    [sample] = read_samples(tmp_path / "old.parquet")
+    assert (sample.truth.absent, sample.truth.frames[6].mask, sample.truth.steps) == (False, None, ("a", "b"))
+
+
 def test_no_steps_is_an_empty_tuple(tmp_path):
     row = make_row()
     row["reward_model"]["steps"] = None
@@ -84,6 +118,8 @@ def test_equal_rows_give_equal_bytes(tmp_path):
         ({"images": []}, "no frames"),
         ({"images": [{"image": "/data/clip/first.jpg", "resized_height": 64, "resized_width": 64}]}, "not named by a number"),
         ({"images": [{"image": "/data/clip/3.jpg", "resized_height": 0, "resized_width": 64}], "truth": {}}, "positive size"),
+        ({"truth": {"6": TRUTH | {"mask": MASK | {"origin": [1]}}}}, "mask.origin"),
+        ({"reward_model": {"ground_truth": json.dumps({"6": TRUTH}), "absent": True}}, "`absent` is true, but .* on frame 6"),
         ({"question": None}, "column question"),
         ({"id": None}, "column id"),
     ],

@@ -15,11 +15,12 @@ from seg_research.evaluation.records import episode_record
 from seg_research.policies.scripted import HOSTILE_TURNS, expert_script, keyframe_turn, search_turn
 from seg_research.protocol.actions import Answer, ObjectRegion
 from seg_research.protocol.verdict import read_verdict
-from seg_research.recipes.settings import EpisodeSettings
-from seg_research.testing.fakes import FakeSearcher, passage, picture, play
+from seg_research.rewards.presets import build_rubric
+from seg_research.rewards.settings import RewardSettings
+from seg_research.testing.fakes import FakeSearcher, WordEncoder, passage, picture, play
 from seg_research.testing.samples import draw_sample
 
-RUBRIC = EpisodeSettings().build_recipe().rubric
+RUBRIC = build_rubric(RewardSettings(), WordEncoder())
 TWO_OBJECTS = """<thinking> both </thinking> <answer> [
  {"bbox_2d": [1, 2.5, 30, 40], "points_2d": [[2, 3], [4, 5]], "neg_point_2d": [900, 900]},
  {"bbox_2d": [100, 200, 300, 400], "point_2d": [150, 250]}] </answer>"""

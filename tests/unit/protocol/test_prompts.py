@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg_research.protocol.actions import FaultKind, FormatFault, Search, SelectKeyframe
-from seg_research.protocol.parser import STOP_STRINGS, parse_turn
+from seg_research.protocol.actions import Answer, FaultKind, FormatFault, Search, SelectKeyframe
+from seg_research.protocol.parser import NO_FRAME, STOP_STRINGS, parse_turn
 from seg_research.protocol.prompts import IMAGE_PLACEHOLDER, build_messages, fault_text, system_prompt, user_prompt
 
 
@@ -29,6 +29,13 @@ def test_the_forms_that_the_prompt_shows_are_read_by_the_parser():
     forms = re.findall(r"<thinking>.*?</(?:search|keyframe)>", system_prompt(with_search=True), re.DOTALL)
     assert [type(parse_turn(form).action) for form in forms] == [Search, SelectKeyframe]
     assert all(parse_turn(form).thinking for form in forms)
+
+
+@pytest.mark.parametrize("with_search", [True, False])
+def test_the_prompt_says_how_to_claim_that_the_target_is_absent_and_the_parser_takes_it(with_search):
+    # The original tells the model to answer key frame -1 and then refuses it (findings B5c).
+    assert f"or {NO_FRAME} if no frame shows the target" in system_prompt(with_search=with_search)
+    assert parse_turn(f"<keyframe> {NO_FRAME} </keyframe>").action == Answer(())
 
 
 def test_the_key_frame_form_has_no_brackets_to_imitate():

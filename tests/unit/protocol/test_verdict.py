@@ -38,6 +38,7 @@ def frame(frame_id: int, outcome: Outcome = Outcome.OK):
         ((frame(3, Outcome.REJECTED), frame(5), ANSWER), 5, True),
         ((frame(3), frame(5, Outcome.REJECTED), ANSWER), 3, True),
         ((frame(3, Outcome.REJECTED), ANSWER), None, True),
+        (((Answer(()), Outcome.REJECTED), frame(5), ANSWER), 5, True),
         ((SelectKeyframe(3),), None, False),
         (((LOOK, Outcome.OK), ANSWER), None, True),
         (((FAULT, Outcome.FAULT), frame(3), (LOOK, Outcome.EMPTY), ANSWER), 3, True),
@@ -45,6 +46,23 @@ def frame(frame_id: int, outcome: Outcome = Outcome.OK):
 )
 def test_the_verdict(exchanges, keyframe, answered):
     assert read_verdict(transcript(*exchanges)) == Verdict(keyframe, ANSWER if answered else None)
+
+
+@pytest.mark.parametrize(
+    ("exchanges", "says_absent", "is_complete"),
+    [
+        ((), False, False),
+        ((frame(3),), False, False),
+        ((ANSWER,), False, False),
+        ((frame(3), ANSWER), False, True),
+        ((Answer(()),), True, True),
+        ((frame(3), Answer(())), True, True),
+        ((Answer(()), frame(3), ANSWER), True, True),
+    ],
+)
+def test_a_verdict_is_complete_with_a_place_or_the_claim_that_there_is_none(exchanges, says_absent, is_complete):
+    verdict = read_verdict(transcript(*exchanges))
+    assert (verdict.says_absent, verdict.is_complete) == (says_absent, is_complete)
 
 
 def test_a_key_frame_after_the_answer_is_too_late():

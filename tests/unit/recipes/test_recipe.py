@@ -11,6 +11,7 @@ from seg_research.protocol.prompts import build_messages
 from seg_research.recipes.recipe import ViewSizes, opening_messages
 from seg_research.recipes.registry import RECIPES, find_recipe
 from seg_research.recipes.seg_research import build_tools
+from seg_research.rewards.settings import RewardSettings
 from seg_research.rewards.terms.outcome import BoxIoU
 from seg_research.rewards.terms.process import WellFormed
 from seg_research.testing.fakes import FakeSearcher
@@ -69,13 +70,13 @@ def test_the_published_recipe():
     recipe = find_recipe("seg_research")
     assert (recipe.name, recipe.parse, recipe.stop_strings, recipe.brief_prompt) == ("seg_research", parse_turn, STOP_STRINGS, False)
     assert recipe.rubric.max_total == 5
-    terms = {term.name: term for term, _ in recipe.rubric.weighted_terms}
+    terms = {entry.term.name: entry.term for entry in recipe.rubric.terms}
     assert (terms["box_iou"], terms["format"]) == (BoxIoU(threshold=0.5), WellFormed())
 
 
 def test_the_recipe_for_weak_policies_pays_by_degrees_and_weighs_the_same():
-    dense = find_recipe("seg_research", dense_rewards=True, brief_prompt=True)
-    terms = {term.name: term for term, _ in dense.rubric.weighted_terms}
+    dense = find_recipe("seg_research", rewards=RewardSettings(dense=True), brief_prompt=True)
+    terms = {entry.term.name: entry.term for entry in dense.rubric.terms}
     assert (terms["box_iou"], terms["format"], dense.brief_prompt) == (BoxIoU(threshold=None), WellFormed(graded=True), True)
     assert dense.rubric.max_total == find_recipe("seg_research").rubric.max_total
 

@@ -13,6 +13,7 @@ from seg_research.core.errors import UsageError
 from seg_research.env.limits import Limits
 from seg_research.recipes.recipe import ViewSizes
 from seg_research.recipes.settings import FILE_NAME, EpisodeSettings, load_settings, settings_from, tiny_settings
+from seg_research.rewards.settings import Preset, RewardSettings, Weights
 
 CONFIGS = Path(seg_research.__file__).parent / "configs"
 
@@ -35,11 +36,17 @@ def test_the_yaml_of_every_run_and_the_defaults_say_the_same():
 
 settings = st.builds(
     EpisodeSettings,
-    dense_rewards=st.booleans(),
     brief_prompt=st.booleans(),
     max_prompt_tokens=st.integers(1, 10**6),
     limits=st.builds(Limits, st.integers(1, 50), st.integers(0, 9), st.integers(1, 9999), st.integers(1000, 9999), st.integers(1, 999)),
     view=st.builds(ViewSizes, st.integers(1, 2000), st.integers(1, 2000)),
+    rewards=st.builds(
+        RewardSettings,
+        preset=st.sampled_from(Preset),
+        dense=st.booleans(),
+        p=st.floats(0, 1, exclude_min=True, exclude_max=True),
+        weights=st.builds(Weights, st.floats(0.1, 9), process=st.floats(0, 9)),
+    ),
 )
 
 
@@ -63,7 +70,7 @@ def test_settings_name_their_recipe():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"brief": True}, "here: unknown key 'brief'; there are: brief_prompt, dense_rewards"),
+        ({"brief": True}, "here: unknown key 'brief'; there are: brief_prompt, limits, max_prompt_tokens, recipe, rewards, view"),
         ({"limits": {"max_tools": 3}}, "here: limits: unknown key 'max_tools'; there are: max_faults"),
         ({"view": {"keyframe": 3}}, "here: view: unknown key 'keyframe'; there are: keyframe_px"),
         ({"limits": 5}, "here: limits: expected keys and values, found 5"),
@@ -72,7 +79,14 @@ def test_settings_name_their_recipe():
         ({"limits": {"max_tool_calls": 6.5}}, "here: limits: max_tool_calls=6.5: expected int"),
         ({"limits": {"max_tool_calls": True}}, "here: limits: max_tool_calls=True: expected int"),
         ({"limits": {"max_tool_calls": 0}}, "expected max_tool_calls >= 1"),
-        ({"dense_rewards": "no"}, "here: dense_rewards='no': expected bool"),
+        ({"brief_prompt": "no"}, "here: brief_prompt='no': expected bool"),
+        ({"rewards": True}, "here: rewards: expected keys and values, found True"),
+        ({"rewards": {"mode": "exact"}}, "here: rewards: mode='exact': expected one of robust, compat"),
+        ({"rewards": {"mode": 1}}, "here: rewards: mode=1: expected Mode"),
+        ({"rewards": {"dense": 1}}, "here: rewards: dense=1: expected bool"),
+        ({"rewards": {"p": True}}, "here: rewards: p=True: expected float"),
+        ({"rewards": {"weights": {"format": 1}}}, "here: rewards: weights: unknown key 'format'; there are: box_iou, box_l1, keyframe"),
+        ({"rewards": {"weights": {"point": "1"}}}, "here: rewards: weights: point='1': expected float"),
         ({"recipe": None}, "here: recipe=None: expected str"),
         ({"max_prompt_tokens": 0}, "max_prompt_tokens=0: expected 1 or more"),
         ({"view": {"keyframe_px": 0}}, "expected sides of 1 pixel or more"),

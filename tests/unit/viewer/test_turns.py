@@ -20,6 +20,7 @@ from seg_research.viewer.turns import TURN_CHARS, describe_action, read_box, vie
         ({"kind": "selectinterval"}, ("selectinterval", "plain", "")),
         ({}, ("turn", "plain", "")),
         ({"kind": "answer", "objects": "none"}, ("answer", "plain", "")),
+        ({"kind": "answer", "objects": []}, ("answer", "plain", "the target is not in the video")),
         ({"kind": "answer", "objects": [7, {"points_norm1000": [[1], "x", [1, "2"]]}]}, ("answer", "plain", "no box")),
     ],
 )
