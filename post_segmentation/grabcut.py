@@ -8,7 +8,8 @@ edge onto the image's own. An object that was lost is looked for where it vanish
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -24,7 +25,6 @@ from post_segmentation.cut import Bgr, Window, cut_box, cut_guess, grow, shrink,
 from post_segmentation.prompts import check_frame_size
 from post_segmentation.propagator import FrameMasks, MaskPrompt
 from post_segmentation.template import Match, Pose, Template, chain, dense_flow, motion_of, moved
-from seg_research.core.errors import UsageError
 from seg_research.core.geometry import ImageSize, PixelBox, PixelPoint
 from seg_research.core.masks import Mask, mask_box
 from seg_research.core.video import FramePosition, FrameSource
@@ -119,32 +119,33 @@ class GrabCutFlow:
         self._backdrop = Backdrop.of([_read(frames, FramePosition(position)) for position in sampled])
 
     def prompt(self, prompt: MaskPrompt) -> None:
-        """Add an object; those of one `propagate` must share their key frame.
-
-        Raises:
-            UsageError: it is on another frame than the one before.
-        """
-        if self._prompts and self._prompts[0].position != prompt.position:
-            raise UsageError(
-                f"back-end grabcut follows objects of one key frame at a time, got {self._prompts[0].position} and {prompt.position}"
-            )
         self._prompts.append(prompt)
 
     def propagate(self) -> Iterator[FrameMasks]:
         assert self._frames is not None, "propagate before open"
-        frames, prompts, self._prompts = self._frames, self._prompts, []
-        start = prompts[0].position
+        prompts, self._prompts = self._prompts, []
+        by_position: defaultdict[FramePosition, list[int]] = defaultdict(list)
+        for number, prompt in enumerate(prompts):
+            by_position[prompt.position].append(number)
+        for start, numbers in by_position.items():
+            for position, masks_NHW in self._follow(self._frames, start, [prompts[number] for number in numbers]):
+                yield FrameMasks(position, masks_NHW, tuple(numbers))
+
+    def _follow(
+        self, frames: FrameSource, start: FramePosition, prompts: Sequence[MaskPrompt]
+    ) -> Iterator[tuple[FramePosition, NDArray[np.bool_]]]:
+        """Follow the objects of one key frame."""
         key_shot = _shoot(frames, start, self._backdrop)
         masks = [_cut_prompt(key_shot, prompt, frames.size) for prompt in prompts]
         objects = [_learn(key_shot, mask_HW, self._backdrop) for mask_HW in masks]
         origins = [_State(mask_HW, np.eye(2, 3), _centre(mask_HW)) for mask_HW in masks]
-        yield _full_size(start, origins, frames.size)
+        yield start, _full_size(origins, frames.size)
         for positions in (range(start, len(frames)), range(start, -1, -1)):
             states, before = origins, key_shot
             for _, position in pairwise(positions):
                 shot = _shoot(frames, FramePosition(position), self._backdrop)
                 states = [_step(known, state, before, shot) for known, state in zip(objects, states, strict=True)]
-                yield _full_size(FramePosition(position), states, frames.size)
+                yield FramePosition(position), _full_size(states, frames.size)
                 before = shot
 
     def close(self) -> None:
@@ -176,11 +177,11 @@ def _working_size(size: ImageSize) -> ImageSize:
     return ImageSize(max(1, round(size.width_px * factor)), max(1, round(size.height_px * factor)))
 
 
-def _full_size(position: FramePosition, states: list[_State], size: ImageSize) -> FrameMasks:
+def _full_size(states: list[_State], size: ImageSize) -> NDArray[np.bool_]:
     masks = [state.mask_HW for state in states]
     if _working_factor(size) < 1:
         masks = [cv2.resize(mask_HW.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5 for mask_HW in masks]
-    return FrameMasks(position, np.stack(masks))
+    return np.stack(masks)
 
 
 def _cut_prompt(shot: _Shot, prompt: MaskPrompt, size: ImageSize) -> Mask:

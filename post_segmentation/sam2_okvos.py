@@ -1,7 +1,4 @@
-"""The original's command: `python post_segmentation/sam2_okvos.py PREDICTIONS [--vis]`, the same as `seg-research segment PREDICTIONS`.
-
-Until the SAM 2 back-end lands, the default back-end is `grabcut`, which needs no weights.
-"""
+"""The original's command: `python post_segmentation/sam2_okvos.py PREDICTIONS [--vis]`, the same as `seg-research segment PREDICTIONS`."""
 
 import sys
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from post_segmentation.grabcut import GrabCutFlow
-from post_segmentation.propagator import Backend, MaskPrompt, make_propagator
+from post_segmentation.propagator import Backend, Engine, MaskPrompt, make_propagator
 from seg_research.core.errors import UsageError
 from seg_research.core.geometry import PixelBox, PixelPoint
 from seg_research.core.masks import mask_box
@@ -70,12 +70,17 @@ def test_objects_of_one_key_frame_are_followed_together(clip):
     assert all((together[p][0] == alone[p][0]).all() for p in alone)
 
 
-def test_objects_of_different_key_frames_are_refused(clip):
+def test_objects_of_different_key_frames_are_followed_as_if_alone(clip):
+    prompts = [MaskPrompt(position, mask_box(clip.masks[position])) for position in (0, 9)]
     propagator = GrabCutFlow()
     propagator.open(open_video(clip.folder))
-    propagator.prompt(MaskPrompt(0, PixelBox(0, 0, 9, 9)))
-    with pytest.raises(UsageError, match="one key frame at a time, got 0 and 1"):
-        propagator.prompt(MaskPrompt(1, PixelBox(0, 0, 9, 9)))
+    for prompt in prompts:
+        propagator.prompt(prompt)
+    together = {(number, r.position): mask for r in propagator.propagate() for number, mask in zip(r.objects, r.masks_NHW, strict=True)}
+    assert len(together) == 2 * len(clip.names)
+    for number, prompt in enumerate(prompts):
+        for position, (mask,) in propagate(clip.folder, prompt).items():
+            assert (together[number, position] == mask).all()
 
 
 def test_a_large_video_gets_masks_of_its_own_size(tmp_path):
@@ -107,8 +112,8 @@ def test_frames_of_different_sizes_are_refused(tmp_path):
 
 
 def test_back_ends_are_made_by_name():
-    assert isinstance(make_propagator(Backend("grabcut")), GrabCutFlow)
-    assert type(make_propagator(Backend("box"))).__name__ == "BoxFill"
+    assert isinstance(make_propagator(Engine(Backend("grabcut"))), GrabCutFlow)
+    assert type(make_propagator(Engine(Backend("box")))).__name__ == "BoxFill"
 
 
 @pytest.mark.shared
