@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutput
 
 from seg_research.core.errors import InfraError, UsageError
-from seg_research.core.transcript import StopReason, Transcript
+from seg_research.core.transcript import Outcome, StopReason, Transcript
 from seg_research.datasets.parquet import sample_of
 from seg_research.env.runner import run_episode
-from seg_research.protocol.verdict import count_searches
+from seg_research.rewards.groups import Earned, earned_by
 from seg_research.rewards.rubric import Score
+from seg_research.rewards.shaping import was_cut
 from seg_research.training.conversation import VerlConversation
 from seg_research.training.dataset import FRAMES_KEY
-from seg_research.training.host import Host, stop_run
+from seg_research.training.host import EARNED_KEY, TRUNCATED_KEY, VALIDATION_KEY, Host, stop_run
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ class SegAgentLoop(AgentLoopBase):
         """Run and score one episode.
 
         Raises:
-            InfraError: a service failed for good; verl then drops the whole group, which keeps it out of every baseline.
+            InfraError: a service failed for good; verl goes on with the rest of the group, so that no baseline knows of this trajectory.
             UsageError: the data or the prompt's length must change, or a guard stopped the run; the launcher is told.
         """
         try:
@@ -38,7 +40,7 @@ class SegAgentLoop(AgentLoopBase):
         except UsageError as error:
             raise stop_run(self.config, str(error)) from error
         except Exception as error:
-            # Boundary: verl would go on without this group and mention it in one log line among thousands; a bug of ours must end the run.
+            # Boundary: verl would go on without this trajectory and say so in one line among thousands; our bug must end the run.
             logger.exception("episode of sample %s failed", row.get("id"))
             raise stop_run(self.config, f"sample {row.get('id')}: {type(error).__name__}: {error}") from error
 
@@ -47,25 +49,28 @@ class SegAgentLoop(AgentLoopBase):
         episode = await asyncio.to_thread(host.recipe.episode, sample, host.settings.limits)
         conversation = VerlConversation(self, sampling_params, host.recipe.stop_strings, host.settings.limits)
         transcript = await run_episode(episode, conversation, await host.tools())
-        score = host.recipe.rubric.score(transcript, sample.truth)
+        score = await host.score(transcript, sample.truth, validation=bool(row[VALIDATION_KEY]))
         host.record(sample, transcript, score, row)
         if transcript.stop is StopReason.PROMPT_TOO_LONG:
             raise UsageError(
                 f"the prompt of sample {sample.sample_id} is longer than data.max_prompt_length={self.rollout_config.prompt_length}; "
                 "raise it, or prepare the data with fewer or smaller frames"
             )
-        if transcript.stop is StopReason.INFRA or score.total is None:
+        earned = earned_by(transcript, score)
+        if earned is None:
             raise InfraError(f"sample {sample.sample_id}: {transcript.error or 'no ground truth to score against'}")
-        return _output(conversation, transcript, score)
+        return _output(conversation, transcript, score, earned)
 
 
-def _output(conversation: VerlConversation, transcript: Transcript, score: Score) -> AgentLoopOutput:
+def _output(conversation: VerlConversation, transcript: Transcript, score: Score, earned: Earned) -> AgentLoopOutput:
     trace = conversation.tokens()
     if not trace.response_ids:
         raise UsageError(f"sample {transcript.sample_id}: the model generated nothing")
-    terms = {name: 0.0 if value is None else float(value) for name, value in score.terms.items()}
     extra = {"turn_scores": [], "tool_rewards": [], **conversation.global_steps}
-    extra["reward_extra_info"] = {"num_search": float(count_searches(transcript)), **terms}
+    parts = {"outcome": earned.outcome, "process": sum(earned.paid.values()) - earned.outcome}
+    told = {"num_search": earned.num_searches, "answered": float(earned.answered)}
+    extra["reward_extra_info"] = {**score.terms, **parts, **told, **_counts(transcript)}
+    extra[EARNED_KEY] = dataclasses.asdict(earned)
     tool_seconds = sum(observation.seconds for observation in transcript.observations)
     # As pydantic does it: verl's own type for metrics is a model, filled from a dict.
     metrics: Any = {**conversation.metrics, "tool_calls": tool_seconds}
@@ -80,3 +85,16 @@ def _output(conversation: VerlConversation, transcript: Transcript, score: Score
         metrics=metrics,
         extra_fields=extra,
     )
+
+
+def _counts(transcript: Transcript) -> dict[str, float]:
+    """Count what users of other trainers miss in their logs; the step's metrics are the means."""
+    turns, outcomes = transcript.model_turns, [observation.outcome for observation in transcript.observations]
+    return {
+        TRUNCATED_KEY: float(was_cut(transcript)),
+        "tool_errors": float(outcomes.count(Outcome.REJECTED)),
+        "faults": float(outcomes.count(Outcome.FAULT)),
+        "empty_turns": float(sum(not turn.text.strip() for turn in turns)),
+        "cache_hits": float(sum(observation.cached for observation in transcript.observations)),
+        "tokens_per_turn": sum(turn.num_tokens for turn in turns) / max(1, len(turns)),
+    }

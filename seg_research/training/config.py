@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 from hydra import compose, initialize_config_dir, initialize_config_module
@@ -20,9 +21,16 @@ from seg_research.core.errors import UsageError
 from seg_research.datasets.parquet import check_paths, read_samples
 from seg_research.datasets.sample import Sample
 from seg_research.recipes.settings import EpisodeSettings, settings_from
+from seg_research.rewards.groups import GroupSettings, Scale
+from seg_research.rewards.shaping import OverlongSettings
 from seg_research.training.guards import GuardSettings
 
 DEFAULT_RUN_DIR = "outputs/train"
+GROUP_ESTIMATOR = "seg_grpo"
+"""Name of our advantage estimator (training/advantage.py), which `seg.groups` configures."""
+SAMPLER = "pkg://seg_research.training.replay"
+FILTER_METRIC = "outcome"
+"""What dynamic sampling compares (training/replay.py): the outcome's share in the reward, under the name by which it is logged."""
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
@@ -43,8 +51,8 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     _check_ours(config)
     config.seg.run_dir = str(Path(config.seg.run_dir).resolve())
     missing = [f"{key}=…" for key in _REQUIRED if OmegaConf.select(config, key) is None]
-    if config.seg.search.url is None and config.seg.search.text is None:
-        missing.append("seg.search.text=… (a corpus) or seg.search.url=… (a running server)")
+    if not (config.seg.search.url or config.seg.search.text or config.seg.search.provider):
+        missing.append("seg.search.text=… (a corpus), seg.search.url=… (a running server) or search=serper (the web)")
     if missing:
         raise UsageError(f"configuration: please set {' '.join(missing)}; see seg-research train --help")
     return config
@@ -83,6 +91,14 @@ def episode_settings(config: DictConfig) -> EpisodeSettings:
     return settings_from(plain(config.seg.episode), "seg.episode")
 
 
+def group_settings(config: DictConfig) -> GroupSettings:
+    """Read and validate `seg.groups`."""
+    values = plain(config.seg.groups)
+    if values["scale"] not in list(Scale):
+        raise UsageError(f"seg.groups: scale='{values['scale']}': expected one of {', '.join(Scale)}")
+    return GroupSettings(**{**values, "scale": Scale(values["scale"])})
+
+
 def plain(node: Any) -> dict[str, Any]:
     """Turn a config node into a plain dict, interpolations resolved."""
     return dict(OmegaConf.to_container(node, resolve=True))  # type: ignore[arg-type]
@@ -101,7 +117,7 @@ def check_run(config: DictConfig) -> list[Sample]:
             loaded = read_samples(Path(file))
             check_paths(loaded)
             samples += loaded if key == "train_files" else []
-    untrue = [s.sample_id for s in samples if s.truth is None or not s.truth.frames]
+    untrue = [s.sample_id for s in samples if s.truth is None or not (s.truth.frames or s.truth.absent)]
     if untrue:
         raise UsageError(f"data.train_files: {len(untrue)} samples have no ground truth on an offered frame, e.g. {untrue[0]}")
     if len(samples) < config.data.train_batch_size:
@@ -109,6 +125,7 @@ def check_run(config: DictConfig) -> list[Sample]:
     if set(as_list(config.data.train_files)) & set(as_list(config.data.val_files)):
         raise UsageError("data.val_files names a training file: validation would measure memory; prepare the val split and name that")
     _check_epochs(config, len(samples))
+    _check_reachable(config)
     if not config.seg.search.url:
         _check_corpora(config)
     model = Path(config.actor_rollout_ref.model.path)
@@ -123,6 +140,16 @@ def _check_epochs(config: DictConfig, num_samples: int) -> None:
         raise UsageError(
             f"trainer.total_training_steps={wanted}, but trainer.total_epochs={config.trainer.total_epochs} of {steps_per_epoch} steps "
             f"each end before; set trainer.total_epochs={-(-wanted // steps_per_epoch)}"
+        )
+
+
+def _check_reachable(config: DictConfig) -> None:
+    """See that all nodes reach the search server."""
+    host = urlsplit(config.seg.search.url or "http://127.0.0.1").hostname
+    if config.trainer.nnodes > 1 and host in ("127.0.0.1", "localhost", "::1"):
+        raise UsageError(
+            f"trainer.nnodes={config.trainer.nnodes}: a search server on this node alone is out of the others' reach; "
+            "start one for all and name it: search=server seg.search.url=http://HOST:PORT (docs/training.md, Several nodes)"
         )
 
 
@@ -150,15 +177,45 @@ def check_against_verl(config: DictConfig) -> None:
             f"seg.episode.limits.max_response_tokens={settings.limits.max_response_tokens} but data.max_response_length="
             f"{data.max_response_length}; set only data.max_response_length"
         )
-    if config.algorithm.adv_estimator == "grpo" and rollout.n < 2:
-        raise UsageError("algorithm.adv_estimator=grpo compares rollouts of one prompt; set actor_rollout_ref.rollout.n to 2 or more")
+    group_settings(config)
+    estimator = config.algorithm.adv_estimator
+    if estimator in ("grpo", GROUP_ESTIMATOR) and rollout.n < 2:
+        raise UsageError(
+            f"algorithm.adv_estimator={estimator} compares rollouts of one prompt; set actor_rollout_ref.rollout.n to 2 or more"
+        )
+    if estimator == GROUP_ESTIMATOR and config.algorithm.use_kl_in_reward:
+        raise UsageError(
+            f"algorithm.adv_estimator={estimator} reads the reward by term and would not see algorithm.use_kl_in_reward; "
+            "use actor_rollout_ref.actor.use_kl_loss=true"
+        )
     _check_batches(config)
+    _check_sharing(config)
     if config.trainer.save_freq < 1:
         raise UsageError(f"trainer.save_freq={config.trainer.save_freq} would leave no trained policy behind; set it to 1 or more")
     if config.trainer.device == "cpu" and rollout.name != "transformers":
         raise UsageError(f"hardware=cpu needs rollout=transformers (found {rollout.name})")
-    if config.algorithm.filter_groups.enable and config.trainer.v1.sampler.custom_sampler.path:
-        raise UsageError("algorithm.filter_groups needs verl's own sampler; add trainer.v1.sampler.custom_sampler.path=null")
+    _check_dapo(config)
+
+
+def _check_dapo(config: DictConfig) -> None:
+    """See that each part of DAPO that is asked for will be carried out."""
+    OverlongSettings(**plain(config.seg.overlong))
+    estimator, filters = config.algorithm.adv_estimator, config.algorithm.filter_groups
+    if config.seg.overlong.mask_truncated and estimator != GROUP_ESTIMATOR:
+        raise UsageError(f"seg.overlong.mask_truncated needs adv_estimator={GROUP_ESTIMATOR}, found {estimator}; set it to false")
+    mode, ours = config.trainer.v1.trainer_mode, config.trainer.v1.sampler.custom_sampler.path == SAMPLER
+    if ours and mode != "sync":
+        raise UsageError(f"trainer.v1.trainer_mode={mode} needs verl's own sampler; add trainer.v1.sampler.custom_sampler.path=null")
+    if not filters.enable:
+        return
+    if not ours:
+        raise UsageError(f"algorithm.filter_groups: verl's own sampler would refill for ever; use custom_sampler.path={SAMPLER}")
+    if filters.metric != FILTER_METRIC:
+        raise UsageError(f"algorithm.filter_groups.metric={filters.metric}: groups are compared by outcome; set it to {FILTER_METRIC}")
+    if filters.max_num_gen_batches > 0:
+        raise UsageError("algorithm.filter_groups.max_num_gen_batches: verl 0.9.1 ignores it; set seg.dapo.max_gen_rounds, and this to 0")
+    if config.seg.dapo.max_gen_rounds < 1:
+        raise UsageError(f"seg.dapo.max_gen_rounds={config.seg.dapo.max_gen_rounds}: expected 1 (no prompt is replaced) or more")
 
 
 def _check_batches(config: DictConfig) -> None:
@@ -178,6 +235,26 @@ def _check_batches(config: DictConfig) -> None:
                 f"actor_rollout_ref.{key}={micro} on {world} device(s) does not divide {num_prompts} prompts x {rollout.n} rollouts; "
                 f"set it to {math.gcd(trajectories // world, micro) or 1}"
             )
+
+
+def _check_sharing(config: DictConfig) -> None:
+    """See that GPUs split evenly into engines, and that the longest trajectory fits where verl packs by length."""
+    actor, rollout, data = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.data
+    world, parallel = config.trainer.nnodes * config.trainer.n_gpus_per_node, rollout.tensor_model_parallel_size
+    if world % parallel:
+        raise UsageError(f"actor_rollout_ref.rollout.tensor_model_parallel_size={parallel} does not divide {world} device(s)")
+    longest = data.max_prompt_length + data.max_response_length
+    room = actor.ppo_max_token_len_per_gpu * actor.ulysses_sequence_parallel_size
+    if rollout.max_model_len is not None and rollout.max_model_len < longest:
+        raise UsageError(
+            f"actor_rollout_ref.rollout.max_model_len={rollout.max_model_len} is less than data.max_prompt_length + "
+            f"data.max_response_length; set it to {longest}"
+        )
+    if actor.use_dynamic_bsz and room < longest:
+        raise UsageError(
+            f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={actor.ppo_max_token_len_per_gpu} is less than data.max_prompt_length + "
+            f"data.max_response_length; set it to {-(-longest // actor.ulysses_sequence_parallel_size)} or more"
+        )
 
 
 def as_list(value: Any) -> list[str]:

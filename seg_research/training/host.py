@@ -14,21 +14,29 @@ from seg_research.core.errors import UsageError
 from seg_research.core.files import append_jsonl, write_atomic
 from seg_research.core.transcript import Transcript
 from seg_research.core.video import FrameFolder, position_of
-from seg_research.datasets.sample import Sample
+from seg_research.datasets.sample import GroundTruth, Sample
 from seg_research.evaluation.records import episode_record
 from seg_research.protocol.verdict import read_verdict
 from seg_research.recipes.recipe import Recipe
 from seg_research.recipes.settings import settings_from
 from seg_research.rewards.rubric import Score
+from seg_research.rewards.shaping import OverlongSettings, shaped
 from seg_research.search.client import SearchClient
 from seg_research.tools.base import Tool
 from seg_research.training.guards import Guards, GuardSettings
+from seg_research.training.text_encoder import HostEncoder
 
 STOP_FILE = "stopped.txt"
 """Holds the reason when a guard ends the run; the launcher watches for it."""
 
 VALIDATION_KEY = "validation"
 """Tells rows of `data.val_files` from those that are trained on; verl does not tell agent loops."""
+
+EARNED_KEY = "earned"
+"""Where a trajectory keeps, among verl's extra fields, what it earned by term: the advantage estimator reads it."""
+
+TRUNCATED_KEY = "truncated"
+"""Among a trajectory's numbers: 1 where a budget ended the episode."""
 
 
 class Host:
@@ -42,9 +50,11 @@ class Host:
         self.settings = settings_from(_plain(seg.episode), "seg.episode")
         self.run_dir = Path(seg.run_dir)
         self.guards = Guards(GuardSettings(**_plain(seg.guards)))
+        self._overlong = OverlongSettings(**_plain(seg.overlong))
         self._log_tokens: bool = seg.log_tokens
         self._search = _plain(seg.search)
         self._client: SearchClient | None = None
+        self._encoder = HostEncoder(self.settings.rewards.encoder, self.settings.rewards.encoder_threads)
         self._log = self.run_dir / "trajectories" / f"worker-{os.getpid()}.jsonl"
         self._log.parent.mkdir(parents=True, exist_ok=True)
 
@@ -63,9 +73,23 @@ class Host:
     async def tools(self) -> tuple[Tool, ...]:
         """Return the tools, connected to the search server."""
         if self._client is None:
-            self._client = SearchClient(self._search["url"], deadline_s=self._search["deadline_s"])
+            self._client = SearchClient(self._search["url"], deadline_s=self._search["deadline_s"], browse=self._search["browse"])
             await self._client.__aenter__()
         return self.recipe.build_tools(self._client, self.settings.view)
+
+    async def score(self, transcript: Transcript, truth: GroundTruth | None, *, validation: bool = False) -> Score:
+        """Score an episode, shaped by its length where it is trained on.
+
+        What has to be embedded for it is embedded elsewhere on this host, together with what other episodes need.
+        """
+        rubric = self.recipe.rubric
+        unknown = rubric.unknown_texts([(transcript, truth)])
+        if unknown and rubric.similarity is not None:
+            rubric.similarity.add(unknown, await self._encoder.encode(unknown))
+        score = rubric.score(transcript, truth)
+        if validation or transcript.tokens is None:
+            return score
+        return shaped(score, transcript, len(transcript.tokens.response_ids), self.settings.limits.max_response_tokens, self._overlong)
 
     def record(self, sample: Sample, transcript: Transcript, score: Score, row: dict[str, Any]) -> None:
         """Append the episode to this worker's log and let the guards count it.

@@ -24,6 +24,7 @@ from seg_research.core.files import read_jsonl, repair_jsonl, write_atomic
 from seg_research.training.config import episode_settings, leaves
 from seg_research.training.host import STOP_FILE, VALIDATION_KEY
 from seg_research.training.lifeline import LAUNCHER_VARIABLE
+from seg_research.training.worst import WORST_FILE, save_worst
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,9 @@ THREADS_VARIABLE = "SEG_RESEARCH_TORCH_THREADS"
 
 METRICS_FILE = "metrics.jsonl"
 _STEP_FILE = "training.json"
-_MAY_CHANGE = frozenset({"trainer.total_training_steps", "seg.run_dir", "seg.search.url", "seg.search.deadline_s", "seg.threads"})
+_MAY_CHANGE = frozenset({"trainer.total_training_steps", "seg.run_dir", "seg.search.url", "seg.search.deadline_s", "seg.threads"}) | {
+    f"seg.search.max_{what}_per_{period}" for what in ("calls", "usd") for period in ("run", "day")
+}
 """Settings with which an interrupted run may go on."""
 
 _POLL_S = 0.25
@@ -122,7 +125,8 @@ def _exclusive(run_dir: Path) -> Generator[int]:
 
 def _tidy(run_dir: Path) -> None:
     """Remove what an interrupted attempt left half done; keep its metrics under another name, because verl begins the file anew."""
-    (run_dir / STOP_FILE).unlink(missing_ok=True)
+    for name in (STOP_FILE, WORST_FILE):
+        (run_dir / name).unlink(missing_ok=True)
     for path in (run_dir / "trajectories").glob("*.jsonl"):
         repair_jsonl(path)
     metrics = run_dir / METRICS_FILE
@@ -180,9 +184,18 @@ def _supervise(config: DictConfig, run_dir: Path, progress: Progress, lock: int)
     finally:
         _stop(child)
     if (run_dir / STOP_FILE).is_file():
-        raise UsageError(f"the run was stopped: {(run_dir / STOP_FILE).read_text(encoding='utf-8').strip()}\n  log: {log_path}")
+        raise UsageError(_stop_message(run_dir, log_path))
     if child.returncode != 0:
         raise InfraError(f"the trainer ended with exit code {child.returncode}: {last_error(log_path, begin)}\n  log: {log_path}")
+
+
+def _stop_message(run_dir: Path, log_path: Path) -> str:
+    """Say why the run was stopped and where to look; the trainer has ended."""
+    lines = [f"the run was stopped: {(run_dir / STOP_FILE).read_text(encoding='utf-8').strip()}"]
+    worst = save_worst(run_dir)
+    if worst is not None:
+        lines.append(f"  worst trajectories: {worst}; to see them: seg-research report --run {run_dir}")
+    return "\n".join([*lines, f"  log: {log_path}"])
 
 
 def _report(metrics: Path, seen: int, progress: Progress) -> int:
@@ -272,13 +285,14 @@ def _curve_row(step: int, records: list[dict[str, Any]]) -> dict[str, Any]:
     def mean(values: list[float]) -> float:
         return sum(values) / len(values)
 
-    terms = {name: mean([r["rewards"][name] for r in records]) for name in records[0]["rewards"]}
+    # A term that did not run in an episode, as guidance on a question without annotated steps, says nothing there.
+    ran = {name: [r["rewards"][name] for r in records if r["rewards"][name] is not None] for name in records[0]["rewards"]}
     observations = [t for r in records for t in r["turns"] if t["role"] != "assistant" and t["outcome"] != "fault"]
     return {
         "step": step,
         "episodes": len(records),
         "reward": mean([r["score"] for r in records]),
-        "terms": terms,
+        "terms": {name: mean(values) for name, values in ran.items() if values},
         "searches": mean([r["num_search"] for r in records]),
         "valid": mean([float(r["rewards"]["format"] == 1.0) for r in records]),
         "answered": mean([float(r["stop_reason"] == "answered") for r in records]),

@@ -36,6 +36,11 @@ def _register() -> None:
 
         accept_cpu_process_group()
         torch.set_num_threads(int(os.environ.get(THREADS_VARIABLE, "1")))
+    # The trainer's modules ask for the device while they are imported, so that the platform has to be known.
+    from seg_research.training import advantage, step_watch
+
+    advantage.install()
+    step_watch.install()
 
 
 _register()

@@ -135,7 +135,9 @@ def _read_summary(run_dir: Path, missing: list[str]) -> _Summary:
 
 
 def _find_predictions(run_dir: Path) -> Iterator[_PredictionEntry]:
-    for path in sorted([*run_dir.glob("predictions.jsonl"), *run_dir.glob("*/predictions.jsonl")]):
+    # The trainer leaves the last one where a guard stopped it.
+    names = ("predictions.jsonl", "*/predictions.jsonl", "worst_trajectories.jsonl")
+    for path in sorted(found for name in names for found in run_dir.glob(name)):
         masks = path.parent / "seg"
         yield _PredictionEntry(
             name=path.parent.name or "predictions", path=str(path.resolve()), masks=str(masks.resolve()) if masks.is_dir() else None

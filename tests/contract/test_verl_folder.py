@@ -62,6 +62,36 @@ def test_verl_still_names_the_cpu_twice():
     assert 'f"cpu:gloo,{get_device_name()}:{get_nccl_backend()}"' in inspect.getsource(distributed)
 
 
+@needs_verl
+def test_verl_still_hides_the_terms_from_estimators():
+    """When this fails, the wrapper in `training/advantage.py` can go."""
+    import numpy as np
+    import torch
+    from verl.protocol import DataProto
+    from verl.trainer.ppo.core_algos import register_adv_est
+    from verl.trainer.ppo.ray_trainer import compute_advantage
+
+    given: dict[str, object] = {}
+
+    def probe(**arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
+        given.update(arguments)
+        return torch.zeros(2, 1), torch.zeros(2, 1)
+
+    register_adv_est("seg_research_probe")(probe)
+    rows = {"uid": np.array(["a", "a"], dtype=object), "extra_fields": np.array([{}, {}], dtype=object)}
+    data = DataProto.from_dict({"token_level_rewards": torch.zeros(2, 1), "response_mask": torch.ones(2, 1)}, rows)
+    compute_advantage(data, adv_estimator="seg_research_probe")
+    assert set(given) == {"token_level_rewards", "response_mask", "config", "index"}
+
+
+@needs_verl
+def test_verl_still_ignores_the_cap_on_generation():
+    """When this fails, see whether `training/replay.py` is still needed for dynamic sampling."""
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    assert "is ignored by the built-in V1 ReplayBuffer" in inspect.getsource(PPOTrainer._resolve_filter_groups_metric)
+
+
 def test_every_import_of_verl_is_an_extension_point():
     _, points = load_extension_points()
     known = {tuple(point.symbol.replace(":", ".").split(".")) for point in points}

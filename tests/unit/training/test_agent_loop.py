@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("verl", reason="verl comes with the train extra")
@@ -14,11 +15,13 @@ from seg_research.core.video import read_image
 from seg_research.datasets.parquet import read_samples, read_table
 from seg_research.protocol.actions import Search
 from seg_research.recipes.settings import tiny_settings
+from seg_research.rewards.groups import Earned
 from seg_research.tools.keyframe import KeyframeTool
 from seg_research.training.agent_loop import SegAgentLoop
 from seg_research.training.config import compose_config
 from seg_research.training.dataset import FRAMES_KEY
-from seg_research.training.host import STOP_FILE, VALIDATION_KEY, Host
+from seg_research.training.host import EARNED_KEY, STOP_FILE, VALIDATION_KEY, Host
+from seg_research.training.text_encoder import HostEncoder
 
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": -1}
 
@@ -50,7 +53,9 @@ class PictureSearch:
         if self.error:
             raise self.error
         image = read_image(self.picture).resize((32, 32))
-        return Observation(Message("user", (Text("1. "), ImageRef(image, str(self.picture)))), "image_search", Outcome.OK, "found")
+        return Observation(
+            Message("user", (Text("1. "), ImageRef(image, str(self.picture)))), "image_search", Outcome.OK, "found", cached=True
+        )
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +74,13 @@ def play(composed, mini, tiny_processor, tmp_path, monkeypatch):
     """Return a function that runs one trajectory of the first training question; changes apply to `seg`."""
     sample, row = read_samples(mini.parquet("train"))[0], read_table(mini.parquet("train"))[0]
 
-    async def run(turns, *, error=None, changes=None, row_changes=None, max_prompt_length=512):
+    async def run(turns, *, error=None, changes=None, row_changes=None, limits=None, max_prompt_length=512):
         config = composed.copy()
         config.data.max_prompt_length = max_prompt_length
         config.seg.run_dir = str(tmp_path)
         for key, value in (changes or {}).items():
             config.seg[key] = value
+        config.seg.episode.limits.update(limits or {})
         config.actor_rollout_ref.rollout.prompt_length = config.data.max_prompt_length
         host = Host(config)
         tools = (PictureSearch(sample.frames[0].path, error), KeyframeTool(96))
@@ -91,7 +97,7 @@ def play(composed, mini, tiny_processor, tmp_path, monkeypatch):
         given = {**row, FRAMES_KEY: row["images"], "global_steps": 3, "session_id": 1, "uid": "u", VALIDATION_KEY: False}
         return await loop.run(SAMPLING, **{**given, **(row_changes or {})})
 
-    run.sample = sample
+    run.sample, run.row = sample, row
     return run
 
 
@@ -121,6 +127,57 @@ async def test_a_trajectory_is_returned_with_its_score_tokens_and_pictures(play,
     assert (record["global_step"], record["sample_idx"], record["uid"], record["validation"]) == (3, 1, "u", False)
     assert "tokens" not in record
     assert not (tmp_path / STOP_FILE).exists()
+
+
+async def test_what_was_earned_by_term_travels_with_the_tokens(play, tmp_path, monkeypatch):
+    asked = []
+
+    async def encode(self, texts):
+        asked.append(list(texts))
+        return np.array([[1, 0], [0.8, 0.6]], np.float32)
+
+    monkeypatch.setattr(HostEncoder, "encode", encode)
+    output = await play(turns_for(play.sample), row_changes={"reward_model": {**play.row["reward_model"], "steps": ["a picture of b"]}})
+    assert asked == [["a picture of b", "b"]]
+    earned = Earned(**output.extra_fields[EARNED_KEY])
+    assert (earned.num_searches, earned.answered) == (1, True)
+    assert sum(earned.paid.values()) == pytest.approx(output.reward_score)
+    info = output.extra_fields["reward_extra_info"]
+    assert info["guidance"] == logged(tmp_path)[0]["rewards"]["guidance"] == 1
+    assert info["outcome"] + info["process"] == pytest.approx(output.reward_score)
+    assert (info["num_search"], info["answered"]) == (1, 1)
+
+
+async def test_what_users_look_for_in_a_log_is_counted(play):
+    wrong = ["<keyframe> 123456 </keyframe>", "   ", *turns_for(play.sample)]
+    info = (await play(wrong, limits={"max_faults": 2, "max_tool_calls": 6})).extra_fields["reward_extra_info"]
+    counts = {name: info[name] for name in ("truncated", "tool_errors", "faults", "empty_turns", "cache_hits")}
+    assert counts == {"truncated": 0, "tool_errors": 1, "faults": 1, "empty_turns": 1, "cache_hits": 1}
+    assert info["tokens_per_turn"] > 1
+
+
+async def test_a_turn_that_a_budget_cuts_is_told_and_costs_what_is_asked(play, tmp_path):
+    long = ["<thinking> " + "a " * 200]
+    changes = {"overlong": {"buffer_share": 1.0, "penalty": 2.0, "mask_truncated": False}}
+    output = await play(long, changes=changes)
+    info = output.extra_fields["reward_extra_info"]
+    assert info["truncated"] == 1
+    assert info["overlong"] == logged(tmp_path)[0]["rewards"]["overlong"] == pytest.approx(-96 / 768)
+    assert info["process"] == pytest.approx(output.reward_score - info["outcome"])
+    paid = Earned(**output.extra_fields[EARNED_KEY]).paid
+    assert paid["overlong"] == 2 * info["overlong"]
+    assert sum(paid.values()) == pytest.approx(output.reward_score)
+
+
+async def test_validation_is_not_shaped(play):
+    changes = {"overlong": {"buffer_share": 1.0, "penalty": 2.0, "mask_truncated": False}}
+    output = await play(turns_for(play.sample), changes=changes, row_changes={VALIDATION_KEY: True})
+    assert "overlong" not in output.extra_fields["reward_extra_info"]
+
+
+async def test_a_term_that_did_not_run_is_none_for_verl_as_well(play):
+    output = await play(turns_for(play.sample), row_changes={"reward_model": {**play.row["reward_model"], "steps": []}})
+    assert output.extra_fields["reward_extra_info"]["guidance"] is None
 
 
 async def test_tokens_are_logged_on_request(play, tmp_path):

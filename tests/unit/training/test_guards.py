@@ -4,7 +4,7 @@ import pytest
 
 from seg_research.core.errors import UsageError
 from seg_research.core.transcript import Action, Message, ModelTurn, Observation, Outcome, StopReason, Transcript
-from seg_research.training.guards import Guards, GuardSettings
+from seg_research.training.guards import Guards, GuardSettings, StepGuards
 
 
 def episode(*outcomes: Outcome, tool: str = "keyframe", stop: StopReason = StopReason.ANSWERED, error: str = "") -> Transcript:
@@ -88,7 +88,76 @@ def test_a_failure_without_a_message_is_one_too():
     assert judge(Guards(GuardSettings(max_infra_share=0.0)), outage("")) != [None]
 
 
-@pytest.mark.parametrize("wrong", [{"min_tool_success": 1.5}, {"min_tool_success": -0.1}, {"max_infra_share": 2}, {"min_calls": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"min_tool_success": 1.5},
+        {"min_tool_success": -0.1},
+        {"max_infra_share": 2},
+        {"min_calls": 0},
+        {"min_entropy": -1},
+        {"max_truncated": 2},
+        {"max_turn_growth": 1},
+        {"patience": 0},
+    ],
+)
 def test_impossible_limits_are_refused(wrong):
     with pytest.raises(UsageError, match=r"seg\.guards"):
         GuardSettings(**wrong)
+
+
+SOUND = {
+    "actor/entropy": 1.0,
+    "actor/grad_norm": 0.1,
+    "seg/mean/truncated": 0.1,
+    "seg/groups/no_signal": 0.5,
+    "seg/mean/tokens_per_turn": 30.0,
+}
+
+
+def judged(*steps: dict[str, float], **limits: float) -> list[str | None]:
+    guards = StepGuards(GuardSettings(**{"patience": 3, **limits}))
+    return [guards.judge({**SOUND, **step}) for step in steps]
+
+
+def test_sound_steps_go_on():
+    assert judged(*[{}] * 50) == [None] * 50
+
+
+@pytest.mark.parametrize("name", ["actor/pg_loss", "actor/grad_norm", "actor/entropy", "seg/logprob_gap/max"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_a_number_stops_the_run_at_once(name, value):
+    (reason,) = judged({name: value})
+    assert reason.startswith(f"{name} is {value}")
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        ({"actor/entropy": 1e-5}, "the policy's entropy is 1e-05 (limit 0.001)"),
+        ({"seg/mean/truncated": 0.95}, "95% of the episodes were cut by a budget (limit 90%)"),
+        ({"seg/groups/no_signal": 1.0}, "in no group any rollout earned more than another"),
+    ],
+)
+def test_what_lasts_stops_the_run_and_what_passes_does_not(step, told):
+    assert judged(step, step, {}, step, step, {}) == [None] * 6
+    *before, last = judged({}, step, step, step)
+    assert before == [None] * 3
+    assert told in last
+    assert last.endswith("for 3 steps on end")
+
+
+def test_two_troubles_in_turn_are_none_that_lasts():
+    assert judged(*[{"actor/entropy": 0.0}, {"seg/groups/no_signal": 1.0}] * 5) == [None] * 10
+
+
+def test_turns_that_grow_out_of_all_proportion_stop_the_run():
+    longer = {"seg/mean/tokens_per_turn": 130.0}
+    assert judged({}, {}, {}, longer, longer, {}, longer) == [None] * 7
+    assert "turns of 130 tokens, at first 30 (limit: 4 times)" in judged({}, {}, {}, longer, longer, longer)[-1]
+    assert judged(*[longer] * 20) == [None] * 20
+
+
+def test_what_a_step_does_not_measure_is_not_judged():
+    guards = StepGuards(GuardSettings(patience=1))
+    assert [guards.judge({}) for _ in range(10)] == [None] * 10

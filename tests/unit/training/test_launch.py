@@ -202,6 +202,22 @@ def test_a_reason_left_just_before_the_trainer_ended_is_told_too(config, trainer
         launch(config, URL, silent)
 
 
+def test_a_stopped_run_leaves_its_worst_trajectories_and_the_next_attempt_clears_them(config, run_dir, trainer):
+    folder = run_dir / "trajectories"
+    folder.mkdir(parents=True)
+    record = {"id": "a", "score": 0.0, "global_step": 1, "validation": False}
+    (folder / "worker-1.jsonl").write_text(json.dumps(record) + "\n")
+    trainer("(run / 'stopped.txt').write_text('nothing is learnt'); raise SystemExit(1)")
+    with pytest.raises(UsageError, match="nothing is learnt") as error:
+        launch(config, URL, silent)
+    worst = run_dir / "worst_trajectories.jsonl"
+    assert f"worst trajectories: {worst}; to see them: seg-research report --run {run_dir}" in str(error.value)
+    assert json.loads(worst.read_text()) == record
+    trainer("step(1); checkpoint(1)")
+    launch(config, URL, silent)
+    assert not worst.exists()
+
+
 def test_an_interrupted_launcher_stops_its_trainer(config, run_dir, trainer):
     trainer("(run / 'pids').write_text(str(os.getpid())); step(1); time.sleep(600)")
 

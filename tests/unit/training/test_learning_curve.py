@@ -47,6 +47,14 @@ def test_each_step_is_the_mean_of_its_episodes(tmp_path):
     assert first["response_tokens"] == 10
 
 
+def test_a_term_counts_where_it_ran(tmp_path):
+    lines = [line(1, "a", 1.0), line(1, "b", 1.0), line(1, "c", 1.0)]
+    for record, value in zip(lines, (None, 1.0, 0.0), strict=True):
+        record["rewards"] |= {"guidance": value, "dense_imitation": None}
+    write(tmp_path, 1, lines, 10)
+    assert learning_curve(tmp_path)[0]["terms"] == {"format": 1.0, "box": 0.5, "guidance": 0.5}
+
+
 def test_tool_success_counts_what_reached_a_tool(tmp_path):
     write(tmp_path, 1, [line(1, "a", 1.0, outcomes=("ok", "empty", "rejected", "fault")), line(1, "b", 1.0)], 10)
     assert learning_curve(tmp_path)[0]["tool_success"] == pytest.approx(2 / 3)

@@ -39,6 +39,14 @@ def test_predictions_alone_are_enough(run_dir):
     assert [(s.name, s.masks_dir) for s in run.predictions] == [("after", run_dir / "after" / "seg")]
 
 
+def test_what_a_guard_left_of_a_training_run_is_shown(run_dir, tmp_path):
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    (run_dir / "after" / "predictions.jsonl").rename(folder / "worst_trajectories.jsonl")
+    (found,) = read_run(folder).predictions
+    assert "q1" in found.by_id
+
+
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
