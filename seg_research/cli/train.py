@@ -1,7 +1,8 @@
 """Train a policy with GRPO or DAPO: stock verl underneath, configured by Hydra overrides.
 
-Every override is KEY=VALUE; groups are recipe, model, hardware, rollout, search and logger. All paths and settings are checked before
-anything starts. A killed run goes on from its last checkpoint when the same command is given again; a finished one does nothing.
+Every override is KEY=VALUE; groups are recipe, model, hardware, rollout, algorithm, search and logger. All paths and settings are checked
+before anything starts. A killed run goes on from its last checkpoint when the same command is given again; a finished one does nothing.
+How to train on your own data, with your own tool or reward, and on several nodes: docs/training.md.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ EXAMPLES = """examples:
       seg.search.text=outputs/mini/local_KB/text_corpus.jsonl trainer.total_training_steps=12
   seg-research train hardware=8x80g model=qwen3vl_4b rollout=vllm search=server seg.search.url=http://HOST:PORT
       data.train_files=… data.val_files=…
+  seg-research train recipe=seg_research model=qwen3vl_8b hardware=8x80g rollout=vllm algorithm=dapo --dry-run data.train_files=…
+  seg-research train hardware=8x80g model=qwen3vl_4b rollout=vllm search=serper seg.search.cache_file=searches.sqlite
+      seg.search.max_usd_per_run=20 data.train_files=… data.val_files=…
 """
 
 
@@ -29,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, e.g. hardware=cpu trainer.total_training_steps=12"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="check everything, print each value that is not verl's default and its origin, stop"
+        "--dry-run",
+        action="store_true",
+        help="check everything; print each value that is not verl's default, its origin, tokens and memory; stop",
     )
 
 
@@ -41,29 +47,31 @@ def run(options: argparse.Namespace) -> int:
     if loose:
         raise UsageError(f"'{loose[0]}' is not KEY=VALUE; see: seg-research train --help")
     from seg_research.training.config import check_run, compose_config
+    from seg_research.training.estimate import describe
 
     config = compose_config(options.overrides)
     samples = check_run(config)
+    needs = describe(config, samples)
     if options.dry_run:
-        _show(config, options.overrides, len(samples))
+        _show(config, options.overrides, [*needs, f"{len(samples)} training samples; every path exists. Nothing was started (--dry-run)."])
         return 0
     return _train(config)
 
 
-def _show(config: DictConfig, overrides: list[str], num_samples: int) -> None:
+def _show(config: DictConfig, overrides: list[str], remarks: list[str]) -> None:
     from seg_research.training.config import origins
 
     rows = origins(config, overrides)
     width = max(len(key) for key, _, _ in rows)
     for key, value, origin in rows:
         print(f"{key:<{width}}  {value:<40}  {origin}")
-    print(f"\n{num_samples} training samples; every path exists. Nothing was started (--dry-run).")
+    print("", *remarks, sep="\n")
 
 
 def _train(config: DictConfig) -> int:
     from tqdm import tqdm
 
-    from seg_research.cli.search_server import search_server
+    from seg_research.cli.search_server import search_server, web_options
     from seg_research.training.launch import finished_policy, launch
 
     policy = finished_policy(config)
@@ -72,7 +80,8 @@ def _train(config: DictConfig) -> int:
         return 0
 
     total, search = config.trainer.total_training_steps, config.seg.search
-    with search_server(search.url, search.text, search.images) as url, tqdm(total=total, unit="step", desc="train", file=sys.stderr) as bar:
+    server = search_server(search.url, search.text, search.images, web_options(search, run_name=config.seg.run_dir))
+    with server as url, tqdm(total=total, unit="step", desc="train", file=sys.stderr) as bar:
 
         def progress(step: int, metrics: dict[str, float]) -> None:
             bar.update(step - bar.n)

@@ -15,6 +15,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").r
 FENCE = re.compile(r"^( *)```bash *\n(.*?)^\1``` *$", re.MULTILINE | re.DOTALL)
 SEPARATORS = {"&&", "||", "|", ";", "&"}
 ELSEWHERE = {"git", "cd", "export", "pip", "curl", "ls", "open", "xdg-open", "python3.11", "nvidia-smi", "docker", "sudo", "kill", "source"}
+ELSEWHERE |= {"ray", "serve"}
 """Programs of other people: nothing of ours to check in their arguments."""
 
 

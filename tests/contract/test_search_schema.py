@@ -1,8 +1,8 @@
 """Server and client agree on what goes over the wire, and each can be imported without the other."""
 
+import json
 import subprocess
 import sys
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -11,9 +11,13 @@ import pytest
 pytest.importorskip("fastapi")
 
 from retrieval_server.app import create_app
-from retrieval_server.collections import Collection, Entry
-from retrieval_server.index import build_index
+from retrieval_server.collections import load_corpus
+from retrieval_server.encoder import QueryMemory
+from retrieval_server.index import build_in_memory
+from retrieval_server.local import LocalSource
+from retrieval_server.ranking import Retriever
 from retrieval_server.schemas import MAX_QUERY_CHARS, MAX_TOP_K, CollectionKind
+from retrieval_server.service import Route, Service
 from seg_research.core.errors import ToolError
 from seg_research.search.client import SearchClient
 
@@ -23,7 +27,7 @@ class LetterEncoder:
 
     name = "letters"
 
-    def encode(self, texts, progress=None):
+    def encode(self, texts, role=None, progress=None):
         counts = np.array([[text.lower().count(letter) + 1e-3 for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts], np.float32)
         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
@@ -33,10 +37,16 @@ def app(tmp_path):
     from PIL import Image
 
     Image.new("RGB", (600, 300), "green").save(tmp_path / "kite.png")
-    text = Collection(CollectionKind.TEXT, Path("t.jsonl"), (Entry(0, "kite\nA kite flies."), Entry("x", "star\nA star shines.")))
-    image = Collection(CollectionKind.IMAGE, Path("i.jsonl"), (Entry(0, "kite", tmp_path / "kite.png"), Entry(1, "star")))
-    encoder = LetterEncoder()
-    return create_app({c.kind: build_index(c, encoder) for c in (text, image)}, encoder)
+    lines = {
+        "t.jsonl": [{"id": 0, "contents": "kite\nA kite flies."}, {"id": "x", "contents": "star\nA star shines."}],
+        "i.jsonl": [{"id": 0, "name": "kite", "filename": "k", "image_path": "kite.png"}, {"id": 1, "name": "star", "filename": "s"}],
+    }
+    memory, indexes = QueryMemory(LetterEncoder()), {}
+    for kind, (name, records) in zip(CollectionKind, lines.items(), strict=True):
+        (tmp_path / name).write_text("".join(json.dumps(record) + "\n" for record in records))
+        indexes[kind] = build_in_memory(load_corpus(kind, tmp_path / name), memory, Retriever.DENSE)
+    local = LocalSource(indexes, memory, Retriever.DENSE)
+    return create_app(Service({kind: Route(local) for kind in indexes}), local=local)
 
 
 @pytest.fixture
@@ -84,10 +94,10 @@ async def test_health_goes_there_and_back(client):
 
 def test_the_described_interface_is_the_promised_one(app):
     described = app.openapi()
-    assert {"/search", "/retrieve", "/healthz"} <= set(described["paths"])
+    assert {"/search", "/search/batch", "/retrieve", "/healthz", "/readyz", "/metrics"} == set(described["paths"])
     schemas = described["components"]["schemas"]
-    assert set(schemas["SearchRequest"]["properties"]) == {"query", "kind", "top_k"}
-    assert set(schemas["SearchResponse"]["properties"]) == {"hits", "took_ms"}
+    assert set(schemas["SearchRequest"]["properties"]) == {"query", "kind", "top_k", "browse", "deadline_s"}
+    assert set(schemas["SearchResponse"]["properties"]) == {"hits", "took_ms", "provider", "cached", "note"}
     assert set(schemas["Hit"]["properties"]) == {"id", "title", "text", "score", "image", "source"}
     assert set(schemas["RetrieveRequest"]["properties"]) == {"queries", "topk", "return_scores"}
 
@@ -97,7 +107,9 @@ def test_the_described_interface_is_the_promised_one(app):
     [
         ("retrieval_server.schemas", {"fastapi", "torch", "numpy", "uvicorn", "httpx"}),
         ("retrieval_server.server", {"fastapi", "torch", "numpy", "uvicorn", "pydantic", "httpx"}),
-        ("retrieval_server.app", {"torch", "sentence_transformers"}),
+        ("retrieval_server.options", {"fastapi", "torch", "numpy", "uvicorn", "pydantic", "httpx", "faiss"}),
+        ("retrieval_server.app", {"torch", "sentence_transformers", "faiss", "bm25s"}),
+        ("retrieval_server.compose", {"torch", "sentence_transformers", "faiss", "bm25s", "ray"}),
         ("retrieval_server.encoder", {"torch", "sentence_transformers"}),
         ("seg_research.search.client", {"fastapi", "torch", "uvicorn", "sentence_transformers"}),
     ],

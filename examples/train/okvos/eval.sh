@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Score a trained policy on the test split with searches on Google (needs SERPER_API_KEY); further arguments go to `predict`; --dry-run only shows the commands.
+set -euo pipefail
+# shellcheck source=examples/train/okvos/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+evaluate serper "$@"

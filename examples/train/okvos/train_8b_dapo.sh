@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Qwen3-VL-8B with DAPO on eight 80 GB GPUs; further arguments are overrides, --dry-run among them.
+set -euo pipefail
+# shellcheck source=examples/train/okvos/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+OUT=${OUT:-outputs/okvos_8b_dapo}
+train model=qwen3vl_8b hardware=8x80g algorithm=dapo "$@"
