@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import os
 import sys
 
-from retrieval_server.server import EXIT_USAGE, add_arguments, run, settings_from, stop_when_stdin_closes
+from retrieval_server.options import add_arguments, settings_from
+from retrieval_server.server import EXIT_USAGE, run, stop_when_stdin_closes
 from seg_research.core.errors import UsageError
 
 
 def main() -> int:
     """Serve; what the user must change is one line on stderr."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `seg-research` does, and before torch is imported
     parser = argparse.ArgumentParser(prog="python -m retrieval_server", description=__doc__)
     add_arguments(parser)
     parser.add_argument("--stop-with-stdin", action="store_true", help="shut down when standard input closes, as when the parent dies")

@@ -4,157 +4,222 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+import math
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Header, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from retrieval_server.batching import Batcher, Lookup, Matches, OverloadedError
-from retrieval_server.encoder import Encoder
-from retrieval_server.index import DenseIndex, Match
-from retrieval_server.pictures import data_url
+from retrieval_server.gate import Gate
+from retrieval_server.local import LocalSource
+from retrieval_server.metrics import CONTENT_TYPE, Metrics
 from retrieval_server.schemas import (
     MAX_QUERY_CHARS,
     CollectionKind,
     CollectionSizes,
+    Deadline,
     Document,
     Health,
-    Hit,
     Problem,
+    Readiness,
     RetrieveRequest,
     RetrieveResponse,
     ScoredDocument,
+    SearchBatchItem,
+    SearchBatchRequest,
+    SearchBatchResponse,
     SearchRequest,
     SearchResponse,
 )
+from retrieval_server.service import Service
+from retrieval_server.sources import DeadlineError, SourceError
 from seg_research import __version__
 
-MAX_BODY_BYTES = 1 << 20
-_RETRY_AFTER_S = 1
-_PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (413, 422, 429, 500)}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (400, 401, 404, 413, 422, 424, 429, 500, 503, 504)}
 _PLAIN_WORDS = {"string_too_short": "must not be empty", "string_too_long": f"must have at most {MAX_QUERY_CHARS} characters"}
+_DEADLINE_HEADER = "X-Deadline-S"
+_DEADLINE: TypeAdapter[float] = TypeAdapter(Deadline)
+_DEADLINE_WORDS = "answer within so many seconds or not at all"
+_DeadlineHeader = Annotated[Deadline | None, Header(alias=_DEADLINE_HEADER, description=_DEADLINE_WORDS)]
+_SEARCH_INTERFACE: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/SearchRequest"}}}},
+    "parameters": [
+        {"name": _DEADLINE_HEADER, "in": "header", "required": False, "description": _DEADLINE_WORDS, "schema": _DEADLINE.json_schema()}
+    ],
+}
 _logger = logging.getLogger(__name__)
 
 
-def create_app(indexes: Mapping[CollectionKind, DenseIndex], encoder: Encoder, *, default_top_k: int = 3) -> FastAPI:
-    """Serve indexes that were built with this very encoder."""
+def create_app(
+    service: Service,
+    *,
+    local: LocalSource | None = None,
+    default_top_k: int = 3,
+    token: str | None = None,
+    counters: Sequence[Callable[[], Mapping[str, int]]] = (),
+) -> FastAPI:
+    """Serve a service.
 
-    def answer(lookups: Sequence[Lookup]) -> list[Matches]:
-        queries = list(dict.fromkeys(query for lookup in lookups for query in lookup.queries))
-        vectors = dict(zip(queries, encoder.encode(queries), strict=True))
-        return [[indexes[lookup.kind].search(vectors[query], lookup.top_k) for query in lookup.queries] for lookup in lookups]
-
-    batcher = Batcher(answer)
+    Args:
+        service: answers; stopped with the app.
+        local: the source of its local corpora, started and stopped with the app.
+        default_top_k: number of hits where a `/retrieve` request names none.
+        token: what clients must show.
+        counters: what else `/metrics` tells of events.
+    """
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        running = asyncio.create_task(batcher.run())
-        yield
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
+        if local is not None:
+            local.batcher.on_batch = metrics.batch
+            await local.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+            if local is not None:
+                await local.stop()
 
-    app = FastAPI(title="seg_research search", version=__version__, lifespan=lifespan)
-    app.add_middleware(_BoundedBodies)
+    description = "Text and image search: local corpora and the web behind one interface."
+    app = FastAPI(title="seg_research search", version=__version__, description=description, lifespan=lifespan)
+    _add_search_routes(app, service, local, default_top_k)
+    _add_probes(app, local, metrics)
     _answer_problems(app)
-
-    def known(kind: CollectionKind) -> DenseIndex:
-        if kind not in indexes:
-            raise HTTPException(422, f"this server has no {kind} collection; it has: {', '.join(indexes)}")
-        return indexes[kind]
-
-    @app.post("/search", responses=_PROBLEMS)
-    async def search(request: SearchRequest) -> SearchResponse:
-        """Look one query up."""
-        started = time.perf_counter()
-        index = known(request.kind)
-        (matches,) = await batcher.submit(Lookup(request.kind, (request.query,), request.top_k or default_top_k))
-        hits = await asyncio.to_thread(_hits, index, matches) if request.kind is CollectionKind.IMAGE else _hits(index, matches)
-        return SearchResponse(hits=hits, took_ms=(time.perf_counter() - started) * 1e3)
-
-    @app.post("/retrieve", responses=_PROBLEMS)
-    async def retrieve(request: RetrieveRequest) -> RetrieveResponse:
-        """Look several queries up in the text collection, as Search-R1 clients ask."""
-        known(CollectionKind.TEXT)
-        matches = await batcher.submit(Lookup(CollectionKind.TEXT, tuple(request.queries), request.topk or default_top_k))
-        scored = [[ScoredDocument(document=_document(match), score=match.score) for match in found] for found in matches]
-        return RetrieveResponse(result=scored if request.return_scores else [[hit.document for hit in found] for found in scored])
-
-    @app.get("/healthz")
-    async def healthz() -> Health:
-        """Tell what is served."""
-        sizes = {kind: len(index.collection.entries) for kind, index in indexes.items()}
-        collections = CollectionSizes(text=sizes.get(CollectionKind.TEXT, 0), images=sizes.get(CollectionKind.IMAGE, 0))
-        return Health(status="ok", collections=collections, encoder=encoder.name, version=__version__)
-
+    known_paths = {path for route in app.routes if (path := route.__dict__.get("path"))}
+    app.add_middleware(Gate, metrics=metrics, token=token, known_paths=known_paths)
+    metrics.watch([lambda: service.counts, *counters], lambda: {"waiting": local.batcher.num_waiting} if local else {})
     return app
 
 
-def _hits(index: DenseIndex, matches: Sequence[Match]) -> list[Hit]:
-    return [
-        Hit(
-            id=str(entry.id),
-            title=entry.title,
-            text=entry.text,
-            score=score,
-            image=None if entry.picture is None else data_url(entry.picture),
-            source=index.collection.source_of(entry),
+def _add_search_routes(app: FastAPI, service: Service, local: LocalSource | None, default_top_k: int) -> None:
+    def check(kind: CollectionKind) -> None:
+        if kind not in service.kinds:
+            raise HTTPException(422, f"this server has no {kind} collection; it has: {', '.join(sorted(service.kinds))}")
+
+    @app.post("/search", responses=_PROBLEMS, response_model=SearchResponse, openapi_extra=_SEARCH_INTERFACE)
+    async def search(raw: Request) -> Response:
+        """Look one query up."""
+        # Read here and not by FastAPI, which takes longer over it than a remembered answer takes altogether.
+        request, deadline_s = await _read_search(raw)
+        check(request.kind)
+        return _json(await service.search(_hastened(request, deadline_s)))
+
+    @app.post("/search/batch", responses=_PROBLEMS, response_model=SearchBatchResponse)
+    async def search_batch(batch: SearchBatchRequest, deadline_s: _DeadlineHeader = None) -> Response:
+        """Look several queries up; each is answered or refused on its own."""
+        for request in batch.searches:
+            check(request.kind)
+        items = await asyncio.gather(*(_item(service, _hastened(request, deadline_s)) for request in batch.searches))
+        return _json(SearchBatchResponse(results=items))
+
+    @app.post("/retrieve", responses=_PROBLEMS, response_model=RetrieveResponse)
+    async def retrieve(request: RetrieveRequest, deadline_s: _DeadlineHeader = None) -> Response:
+        """Look several queries up in the text collection, as Search-R1 clients ask."""
+        check(CollectionKind.TEXT)
+        try:
+            async with asyncio.timeout(deadline_s):
+                scored = await _retrieved(service, local, request.queries, request.topk or default_top_k)
+        except TimeoutError:
+            raise DeadlineError(f"no answer within the deadline of {deadline_s:g} s") from None
+        plain = [[hit.document for hit in hits] for hits in scored]
+        return _json(RetrieveResponse(result=scored if request.return_scores else plain))
+
+
+def _add_probes(app: FastAPI, local: LocalSource | None, metrics: Metrics) -> None:
+    @app.get("/healthz")
+    async def healthz() -> Health:
+        """Tell that the process lives, and what it serves."""
+        sizes = CollectionSizes(
+            text=local.size(CollectionKind.TEXT) if local else 0,
+            images=local.size(CollectionKind.IMAGE) if local else 0,
         )
-        for entry, score in matches
+        return Health(status="ok", collections=sizes, encoder=local.encoder_name if local else "none", version=__version__)
+
+    @app.get("/readyz", responses={503: {"model": Readiness}})
+    async def readyz(response: Response) -> Readiness:
+        """Tell whether searches are taken at this moment."""
+        is_ready = local is None or local.is_ready
+        response.status_code = 200 if is_ready else 503
+        return Readiness(status="ready" if is_ready else "busy")
+
+    @app.get("/metrics", responses={401: {"model": Problem}}, response_class=Response)
+    async def show_metrics() -> Response:
+        """Tell the numbers of this process, for Prometheus."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+
+async def _read_search(raw: Request) -> tuple[SearchRequest, float | None]:
+    """Read what FastAPI would: body and deadline.
+
+    Raises:
+        RequestValidationError: one of them is not as described.
+    """
+    where = "body"
+    try:
+        content_type = raw.headers.get("content-type", "")
+        # Anything else a web page could send here without asking the browser's user.
+        if content_type.partition(";")[0].strip().lower() != "application/json":
+            raise RequestValidationError([{"type": "content_type", "loc": (where,), "msg": "Content-Type must be application/json"}])
+        request = SearchRequest.model_validate_json(await raw.body())
+        where, stated = _DEADLINE_HEADER, raw.headers.get(_DEADLINE_HEADER)
+        return request, None if stated is None else _DEADLINE.validate_python(stated)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise RequestValidationError([{**each, "loc": (where, *each["loc"])} for each in found]) from None
+
+
+def _hastened(request: SearchRequest, deadline_s: float | None) -> SearchRequest:
+    """Honour the shorter of the two deadlines."""
+    if deadline_s is None or deadline_s >= (request.deadline_s or math.inf):
+        return request
+    return request.model_copy(update={"deadline_s": deadline_s})
+
+
+async def _item(service: Service, request: SearchRequest) -> SearchBatchItem:
+    try:
+        return SearchBatchItem(status=200, response=await service.search(request))
+    except SourceError as error:
+        return SearchBatchItem(status=error.status, detail=str(error))
+
+
+async def _retrieved(service: Service, local: LocalSource | None, queries: list[str], top_k: int) -> list[list[ScoredDocument]]:
+    if local is not None and CollectionKind.TEXT in local.kinds:
+        found = await local.passages(queries, top_k)
+        return [[ScoredDocument(document=Document(id=e.id, contents=e.contents), score=score) for e, score in hits] for hits in found]
+    replies = await asyncio.gather(*(service.search(SearchRequest(query=query, top_k=top_k)) for query in queries))
+    return [
+        [ScoredDocument(document=Document(id=hit.source, contents=f"{hit.title}\n{hit.text}"), score=hit.score) for hit in reply.hits]
+        for reply in replies
     ]
 
 
-def _document(match: Match) -> Document:
-    return Document(id=match.entry.id, contents=match.entry.contents)
+def _json(reply: BaseModel) -> Response:
+    # Made by pydantic at once: FastAPI would check again what is checked already.
+    return Response(reply.model_dump_json(), media_type="application/json")
 
 
 def _answer_problems(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        where = ".".join(part for part in first["loc"] if isinstance(part, str) and part != "body") or "body"
+        where = ".".join(str(part) for part in first["loc"] if part not in ("body", "header") or len(first["loc"]) == 1) or "body"
         return JSONResponse({"detail": f"{where}: {_PLAIN_WORDS.get(first['type'], first['msg'])}"}, 422)
 
-    @app.exception_handler(OverloadedError)
-    async def on_overload(_: Request, __: OverloadedError) -> JSONResponse:
-        detail = "too many searches wait already; try again in a moment"
-        return JSONResponse({"detail": detail}, 429, headers={"Retry-After": str(_RETRY_AFTER_S)})
+    @app.exception_handler(SourceError)
+    async def on_no_answer(_: Request, error: SourceError) -> JSONResponse:
+        headers = {"Retry-After": str(math.ceil(error.retry_after_s))} if error.retry_after_s else None
+        return JSONResponse({"detail": str(error)}, error.status, headers=headers)
 
     @app.exception_handler(Exception)
     async def on_bug(request: Request, error: Exception) -> JSONResponse:
         # Boundary: the client learns that it was not its fault; what it was stands in our log.
-        _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return JSONResponse({"detail": "internal error of the search server; its log says more"}, 500)
-
-
-class _BoundedBodies:
-    """Refuse request bodies above `MAX_BODY_BYTES`, by their stated length or, without one, as soon as they exceed it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        refusal = HTTPException(413, f"the request body is larger than {MAX_BODY_BYTES} bytes")
-        stated = dict(scope["headers"]).get(b"content-length", b"0")
-        if stated.isdigit() and int(stated) > MAX_BODY_BYTES:
-            await JSONResponse({"detail": refusal.detail}, refusal.status_code)(scope, receive, send)
-            return
-        num_bytes = 0
-
-        async def bounded_receive() -> Message:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > MAX_BODY_BYTES:
-                raise refusal
-            return message
-
-        await self._app(scope, bounded_receive, send)
+        request_id = request.state.request_id
+        fields = {"request_id": request_id}
+        _logger.error("%s %s failed", request.method, request.url.path, exc_info=error, extra={"fields": fields})
+        detail = "internal error of the search server; its log says more"
+        return JSONResponse({"detail": detail}, 500, headers={"X-Request-Id": request_id})

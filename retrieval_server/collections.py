@@ -1,18 +1,26 @@
-"""Corpora on disk: JSON lines, read and checked once at start, so that a broken line is found before the first query."""
+"""Corpora on disk: JSON lines, checked once, then read entry by entry.
+
+What stays in memory is one offset per entry, so that a corpus of millions of passages costs megabytes. N is the number of entries.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections import Counter
-from collections.abc import Iterator
+import os
+from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
+
 from retrieval_server.schemas import CollectionKind
 from seg_research.core.errors import UsageError
-from seg_research.core.files import read_numbered_jsonl
+from seg_research.core.files import parse_object
 
+_HASHED_BYTES = 1 << 20
 _logger = logging.getLogger(__name__)
 
 
@@ -40,81 +48,108 @@ class Entry:
         return self.contents.partition("\n")[2].strip()
 
 
-@dataclass(frozen=True, slots=True)
 class Collection:
-    """The entries of one corpus file, in file order."""
+    """The entries of one corpus file, in file order; `collection[i]` reads one of them."""
 
-    kind: CollectionKind
-    path: Path
-    entries: tuple[Entry, ...]
+    def __init__(self, kind: CollectionKind, path: Path, offsets_N: np.ndarray, sha256: str) -> None:
+        """Map a corpus file that was checked before; see `load_corpus`."""
+        self.kind, self.path, self.sha256 = kind, path, sha256
+        self.offsets_N = offsets_N
+        # Read at offsets and not mapped: a corpus that somebody cuts short in place then costs a reply, and not the process (SIGBUS).
+        self._file = path.open("rb")
+        self._num_bytes = path.stat().st_size
+
+    def __len__(self) -> int:
+        return len(self.offsets_N)
+
+    def __getitem__(self, index: int) -> Entry:
+        start = int(self.offsets_N[index])
+        end = int(self.offsets_N[index + 1]) if index + 1 < len(self.offsets_N) else self._num_bytes
+        where = f"{self.path} byte {start}"
+        return _PARSERS[self.kind](parse_object(os.pread(self._file.fileno(), end - start, start), where), self.path, where)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (self[index] for index in range(len(self)))
 
     def source_of(self, entry: Entry) -> str:
         """Name an entry without telling where the corpus lies."""
         return f"{self.path.name}#{entry.id}"
 
-    @property
-    def num_pictures(self) -> int:
-        """Entries whose picture is there."""
-        return sum(entry.picture is not None for entry in self.entries)
 
+def load_corpus(kind: CollectionKind, path: Path) -> Collection:
+    """Read and check a corpus.
 
-def load_text_corpus(path: Path) -> Collection:
-    """Read passages: one `{"id", "contents"}` a line, contents = title, newline, text.
-
-    Raises:
-        UsageError: the file is missing or empty, or a line is not of that form; names file and line.
-    """
-    entries = tuple(Entry(_id(record, where), _string(record, "contents", where)) for where, record in _records(path))
-    return _checked(Collection(CollectionKind.TEXT, path, entries))
-
-
-def load_image_corpus(path: Path) -> Collection:
-    """Read pictures: one `{"id", "name", "filename", "image_path"?}` a line.
-
-    A picture lies in `images/<filename>` beside the corpus, or at `image_path` from the corpus' folder or the working directory. The
-    title of a missing picture can still be found.
+    Text: one `{"id", "contents"}` a line, contents = title, newline, text. Image: one `{"id", "name", "filename", "image_path"?}` a line;
+    a picture lies in `images/<filename>` beside the corpus, or at `image_path` from the corpus' folder or the working directory. The title
+    of a missing picture can still be found.
 
     Raises:
         UsageError: the file is missing or empty, or a line is not of that form; names file and line.
     """
-    entries = tuple(
-        Entry(_id(record, where), _string(record, "name", where), _find_picture(record, path.parent, where))
-        for where, record in _records(path)
-    )
-    missing = [entry.title for entry in entries if entry.picture is None]
-    if missing:
-        _logger.warning(
-            "%s: %d of %d pictures are missing (first: %r); their titles are still found", path, len(missing), len(entries), missing[0]
-        )
-    return _checked(Collection(CollectionKind.IMAGE, path, entries))
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    offsets, id_hashes, num_missing, first_missing = array("q"), array("q"), 0, ""
+    digest, parse = hashlib.sha256(), _PARSERS[kind]
+    with path.open("rb") as handle:
+        offset = 0
+        for number, line in enumerate(handle, 1):
+            digest.update(line)
+            if line.strip():
+                where = f"{path} line {number}"
+                entry = parse(parse_object(line, where), path, where)
+                offsets.append(offset)
+                id_hashes.append(hash(entry.id))
+                if kind is CollectionKind.IMAGE and entry.picture is None:
+                    num_missing, first_missing = num_missing + 1, first_missing or entry.title
+            offset += len(line)
+    if not offsets:
+        raise UsageError(f"{path}: holds no entries; expected one JSON object a line")
+    num_repeated = len(id_hashes) - len(np.unique(np.frombuffer(id_hashes, np.int64)))
+    if num_repeated:
+        _logger.warning("%s: %d entries bear an id that another one has too", path, num_repeated)
+    if num_missing:
+        advice = "their titles are still found"
+        _logger.warning("%s: %d of %d pictures are missing (first: %r); %s", path, num_missing, len(offsets), first_missing, advice)
+    return Collection(kind, path, np.frombuffer(offsets, np.int64), digest.hexdigest())
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, record in read_numbered_jsonl(path):
-        yield f"{path} line {number}", record
+def sha256_of(path: Path) -> str:
+    """Hash a corpus file as `load_corpus` does, without parsing it."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(_HASHED_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
-def _checked(collection: Collection) -> Collection:
-    if not collection.entries:
-        raise UsageError(f"{collection.path}: holds no entries; expected one JSON object a line")
-    repeated = [str(id_) for id_, count in Counter(entry.id for entry in collection.entries).items() if count > 1]
-    if repeated:
-        _logger.warning("%s: %d ids stand for several entries (first: %s)", collection.path, len(repeated), repeated[0])
-    return collection
+def _passage(record: dict[str, Any], path: Path, where: str) -> Entry:
+    return Entry(_id(record, where), _string(record, "contents", where))
+
+
+def _pictured(record: dict[str, Any], path: Path, where: str) -> Entry:
+    return Entry(_id(record, where), _string(record, "name", where), _find_picture(record, path.parent, where))
+
+
+_PARSERS: dict[CollectionKind, Callable[[dict[str, Any], Path, str], Entry]] = {
+    CollectionKind.TEXT: _passage,
+    CollectionKind.IMAGE: _pictured,
+}
 
 
 def _id(record: dict[str, Any], where: str) -> str | int:
     value = record.get("id")
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise UsageError(f"{where}: 'id' is {value!r}; expected a string or an integer")
-    return value
+    # A lone surrogate is legal in JSON and has no UTF-8 form: it would fail much later, in the reply.
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
 def _string(record: dict[str, Any], key: str, where: str) -> str:
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
         raise UsageError(f"{where}: {key!r} is {value!r}; expected a string that is not empty")
-    # A lone surrogate is legal in JSON and has no UTF-8 form: it would fail much later, inside the tokenizer.
     return value.encode("utf-8", "replace").decode("utf-8").strip()
 
 

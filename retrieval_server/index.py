@@ -1,91 +1,286 @@
-"""Exact cosine search over the embeddings of one collection.
+"""Index folders: what makes a corpus searchable, made once and opened in a moment.
 
-Scores are rounded, so that equal entries tie in spite of the last bits of a matrix product, and ties keep the order of the corpus.
+A folder holds `offsets.npy`, `vectors.npy`, `index.faiss` (approximate types), `bm25/` and, written last, `manifest.json`. The manifest
+names the corpus by its hash and the encoder by what it does to a probe, so that an index of other contents or of another model is refused.
+A build that was killed goes on where it was: vectors are kept in parts until all are there.
 
-Arrays: N entries, D dimensions, C candidates.
+Arrays: N entries, D dimensions.
 """
 
 from __future__ import annotations
 
-import hashlib
+import fcntl
+import json
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from retrieval_server.collections import Collection, Entry
-from retrieval_server.encoder import Encoder
-from seg_research.core.files import atomic_path
+from retrieval_server.bm25 import Bm25Ranker, build_bm25, open_bm25, save_bm25
+from retrieval_server.collections import Collection, sha256_of
+from retrieval_server.encoder import Encoder, QueryMemory, Role
+from retrieval_server.ranking import DenseRanker, HybridRanker, Ranker, Retriever
+from retrieval_server.schemas import CollectionKind
+from retrieval_server.vectors import (
+    FlatIndex,
+    HnswIndex,
+    IndexType,
+    IvfPqIndex,
+    RowsOnDisk,
+    VectorIndex,
+    build_faiss,
+    flat_from_faiss,
+    open_faiss,
+)
+from seg_research.core.errors import UsageError
+from seg_research.core.files import atomic_path, write_atomic
 
-_SCORE_DECIMALS = 5
+FORMAT_VERSION = 1
+_PROBE = "which model made these vectors?"
+_SAME_MODEL_COSINE = 0.999
+_PART_ENTRIES = 2048
+_ALIEN_PROBES, _ALIEN_RANK = 3, 10
 _logger = logging.getLogger(__name__)
 
+Progress = Callable[[str, int], Callable[[int], None]]
+"""(what is being done, to how many) -> a function told how many more are done."""
 
-class Match(NamedTuple):
-    """An entry and its cosine with the query."""
 
-    entry: Entry
-    score: float
+def _untold(_: str, __: int) -> Callable[[int], None]:
+    return lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
-class DenseIndex:
-    """A collection and the unit vectors of its entries, embeddings_ND."""
+class Manifest:
+    """What an index folder was made of.
+
+    Attributes:
+        probe_D: the vector that the encoder gave to a fixed text; empty without vectors.
+    """
+
+    kind: str
+    corpus: str
+    corpus_sha256: str
+    num_entries: int
+    retriever: str
+    type: str
+    encoder: str
+    probe_D: tuple[float, ...]
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class LocalIndex:
+    """A corpus and the ways of searching it that are there."""
 
     collection: Collection
-    embeddings_ND: np.ndarray
+    dense: DenseRanker | None = None
+    words: Bm25Ranker | None = None
 
-    def search(self, query_D: np.ndarray, top_k: int) -> list[Match]:
-        """Return the entries nearest to a unit vector, best first."""
-        # One query at a time: a product with several queries at once would round differently with their number.
-        scores_N = np.round(self.embeddings_ND @ query_D, _SCORE_DECIMALS)
-        top_k = min(top_k, len(scores_N))
-        threshold = np.partition(scores_N, -top_k)[-top_k]
-        candidates_C = np.flatnonzero(scores_N >= threshold)
-        order = np.argsort(-scores_N[candidates_C], kind="stable")[:top_k]
-        return [Match(self.collection.entries[i], round(float(scores_N[i]), _SCORE_DECIMALS)) for i in candidates_C[order]]
+    def ranker(self, retriever: Retriever) -> Ranker:
+        """Choose how to search.
 
-
-def build_index(
-    collection: Collection, encoder: Encoder, *, cache: Path | None = None, progress: Callable[[int], None] | None = None
-) -> DenseIndex:
-    """Embed a collection, or read its embeddings from the cache folder, where they are kept under a hash of contents and encoder."""
-    texts = [entry.contents for entry in collection.entries]
-    if cache is None:
-        return DenseIndex(collection, encoder.encode(texts, progress))
-    path = cache / f"{collection.kind}-{_key(texts, encoder)}.npy"
-    embeddings_ND = _read(path, len(texts))
-    if embeddings_ND is None:
-        embeddings_ND = encoder.encode(texts, progress)
-        with atomic_path(path) as temporary:
-            np.save(temporary, embeddings_ND)
-    elif progress:
-        progress(len(texts))
-    return DenseIndex(collection, embeddings_ND)
+        Raises:
+            UsageError: the index was not built for it.
+        """
+        if retriever is Retriever.HYBRID and self.dense and self.words:
+            return HybridRanker(self.dense, self.words)
+        one = {Retriever.DENSE: self.dense, Retriever.BM25: self.words}.get(retriever)
+        if one is None:
+            raise UsageError(
+                f"{self.collection.path.name}: its index cannot do {retriever} retrieval; build it with --retriever {retriever}"
+            )
+        return one
 
 
-def _key(texts: Sequence[str], encoder: Encoder) -> str:
-    """Hash the texts, and of the encoder what it does to a probe: a name could stand for other weights tomorrow."""
-    digest = hashlib.sha256(encoder.encode(["which model made these vectors?"]).tobytes())
-    for text in texts:
-        raw = text.encode("utf-8")
-        digest.update(len(raw).to_bytes(8, "little") + raw)
-    return digest.hexdigest()[:32]
+def build_in_memory(collection: Collection, memory: QueryMemory | None, retriever: Retriever, tell: Progress = _untold) -> LocalIndex:
+    """Index a corpus for this process alone, exactly."""
+    name, texts = collection.path.name, (entry.contents for entry in collection)
+    dense = words = None
+    if retriever.uses_vectors:
+        assert memory is not None
+        vectors_ND = memory.encoder.encode([*texts], Role.PASSAGE, tell(f"embedding {name}", len(collection)))
+        dense, texts = DenseRanker(memory, FlatIndex(vectors_ND)), (entry.contents for entry in collection)
+    if retriever.uses_words:
+        words = build_bm25(texts, tell(f"indexing words of {name}", len(collection)))
+    return LocalIndex(collection, dense, words)
 
 
-def _read(path: Path, num_entries: int) -> np.ndarray | None:
+def build_folder(
+    folder: Path, collection: Collection, encoder: Encoder | None, retriever: Retriever, kind: IndexType, tell: Progress = _untold
+) -> Manifest:
+    """Build an index folder, or go on with one whose build was interrupted; one that is up to date is left as it is.
+
+    Raises:
+        UsageError: the folder cannot be written, or the type does not fit the corpus.
+    """
+    manifest = _manifest_of(collection, encoder, retriever, kind)
+    with _only_builder(folder):
+        before = _read_manifest(folder)
+        if before and replace(before, probe_D=manifest.probe_D) == manifest and _same_model(before.probe_D, manifest.probe_D):
+            return before
+        (folder / "manifest.json").unlink(missing_ok=True)
+        if encoder is not None:
+            _build_vectors(folder, collection, encoder, manifest, tell)
+            if kind is not IndexType.FLAT:
+                vectors_ND = np.load(folder / "vectors.npy", mmap_mode="r")
+                with atomic_path(folder / "index.faiss") as temporary:
+                    build_faiss(kind, vectors_ND, temporary, tell(f"building {kind}", len(collection)))
+        if retriever.uses_words:
+            texts = (entry.contents for entry in collection)
+            save_bm25(build_bm25(texts, tell(f"indexing words of {collection.path.name}", len(collection))), folder / "bm25")
+        with atomic_path(folder / "offsets.npy") as temporary:
+            np.save(temporary, collection.offsets_N)
+        write_atomic(folder / "manifest.json", json.dumps(asdict(manifest), indent=1) + "\n")
+    return manifest
+
+
+def open_folder(folder: Path, kind: CollectionKind, corpus: Path, memory: QueryMemory | None, retriever: Retriever) -> LocalIndex:
+    """Open an index folder for the corpus that it was made of, without reading that corpus line by line.
+
+    What the retriever does not use is left aside; where it uses vectors, `memory` has the encoder.
+
+    Raises:
+        UsageError: the folder is not whole, or is of another corpus, kind, encoder or retriever.
+    """
+    option = "--text" if kind is CollectionKind.TEXT else "--images"
+    again = f"build it again: seg-research index build {option} {corpus} --out {folder} --retriever {retriever}"
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        raise UsageError(f"{folder}: not a finished index; {again}")
+    sha256 = sha256_of(corpus)
+    if (manifest.kind, manifest.corpus_sha256) != (kind, sha256):
+        raise UsageError(
+            f"{folder}: stale: made of {manifest.kind} corpus {manifest.corpus} ({manifest.corpus_sha256[:12]}…), "
+            f"but {corpus} is {sha256[:12]}…; {again}"
+        )
+    collection = Collection(kind, corpus, np.load(folder / "offsets.npy", mmap_mode="r"), sha256)
+    built = Retriever(manifest.retriever)
+    if built not in {retriever, Retriever.HYBRID}:
+        raise UsageError(f"{folder}: was built for {built} retrieval alone; {again}")
+    dense = None
+    if retriever.uses_vectors:
+        assert memory is not None
+        if not _same_model(manifest.probe_D, _probe(memory.encoder)):
+            raise UsageError(
+                f"{folder}: stale: made with encoder {manifest.encoder}, which is not what {memory.encoder.name} is now; {again}"
+            )
+        dense = DenseRanker(memory, _open_vectors(folder, IndexType(manifest.type)))
+    return LocalIndex(collection, dense, open_bm25(folder / "bm25") if retriever.uses_words else None)
+
+
+def open_alien(path: Path, collection: Collection, memory: QueryMemory) -> LocalIndex:
+    """Open a flat FAISS index that another program made of the same corpus; as nothing says with which encoder, some entries are looked up.
+
+    Raises:
+        UsageError: the number of entries, the dimensions or the encoder do not fit.
+    """
+    index = flat_from_faiss(path)
+    num_entries, num_dimensions = index.vectors_ND.shape
+    if num_entries != len(collection):
+        raise UsageError(
+            f"{path}: holds {num_entries} vectors, but {collection.path} has {len(collection)} entries; they must be of one build"
+        )
+    rows = np.unique(np.linspace(0, num_entries - 1, _ALIEN_PROBES).astype(int))
+    probes_QD = memory.encoder.encode([collection[int(row)].contents for row in rows], Role.PASSAGE)
+    if probes_QD.shape[1] != num_dimensions:
+        raise UsageError(
+            f"{path}: holds vectors of {num_dimensions} dimensions, but encoder {memory.encoder.name} makes {probes_QD.shape[1]}; "
+            "name the encoder of the index with --encoder"
+        )
+    found = index.search(probes_QD, _ALIEN_RANK)
+    if not all(row in [hit.row for hit in hits] for row, hits in zip(rows, found, strict=True)):
+        raise UsageError(
+            f"{path}: entries of {collection.path.name} are not found by their own contents; the index is of another encoder than "
+            f"{memory.encoder.name} (name it with --encoder) or of another corpus"
+        )
+    return LocalIndex(collection, DenseRanker(memory, index))
+
+
+def _manifest_of(collection: Collection, encoder: Encoder | None, retriever: Retriever, kind: IndexType) -> Manifest:
+    probe_D = () if encoder is None else _probe(encoder)
+    name = "" if encoder is None else encoder.name
+    return Manifest(collection.kind, collection.path.name, collection.sha256, len(collection), retriever, kind, name, probe_D)
+
+
+def _probe(encoder: Encoder) -> tuple[float, ...]:
+    query_D, passage_D = encoder.encode([_PROBE])[0], encoder.encode([_PROBE], Role.PASSAGE)[0]
+    return tuple(round(value, 5) for value in ((query_D + passage_D) / 2).tolist())
+
+
+def _same_model(one_D: tuple[float, ...], other_D: tuple[float, ...]) -> bool:
+    """Compare probes; other processors round differently, other weights differ much more."""
+    if len(one_D) != len(other_D):
+        return False
+    return one_D == other_D or np.dot(one_D, other_D) > _SAME_MODEL_COSINE * np.linalg.norm(one_D) * np.linalg.norm(other_D)
+
+
+def _read_manifest(folder: Path) -> Manifest | None:
+    path = folder / "manifest.json"
     if not path.is_file():
         return None
     try:
-        embeddings_ND = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        _logger.warning("%s: cannot read these embeddings (%s); making them again", path, error)
+        stated = json.loads(path.read_text())
+        if stated.get("format_version") != FORMAT_VERSION:
+            return None
+        return Manifest(**{**stated, "probe_D": tuple(stated["probe_D"])})
+    except (ValueError, TypeError, KeyError, AttributeError):
+        _logger.warning("%s: cannot be read; the index counts as unfinished", path)
         return None
-    if embeddings_ND.ndim != 2 or len(embeddings_ND) != num_entries or embeddings_ND.dtype != np.float32:
-        found = f"{embeddings_ND.dtype} {embeddings_ND.shape}"
-        _logger.warning("%s: holds %s instead of %d vectors; making them again", path, found, num_entries)
-        return None
-    return embeddings_ND
+
+
+def _open_vectors(folder: Path, kind: IndexType) -> VectorIndex:
+    try:
+        vectors_ND = np.load(folder / "vectors.npy", mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder / 'vectors.npy'}: cannot be read ({error}); delete the folder and build it again") from None
+    if kind is IndexType.FLAT:
+        return FlatIndex(vectors_ND)
+    index = open_faiss(folder / "index.faiss")
+    return HnswIndex(index) if kind is IndexType.HNSW else IvfPqIndex(index, RowsOnDisk(folder / "vectors.npy"))
+
+
+def _build_vectors(folder: Path, collection: Collection, encoder: Encoder, manifest: Manifest, tell: Progress) -> None:
+    """Embed a corpus in parts, each of which is whole or absent, and join them."""
+    target, parts, stated = folder / "vectors.npy", folder / "parts", folder / "vectors.json"
+    identity = json.dumps({"corpus_sha256": manifest.corpus_sha256, "encoder": manifest.encoder, "probe_D": manifest.probe_D})
+    if not stated.is_file() or stated.read_text() != identity:
+        shutil.rmtree(parts, ignore_errors=True)
+        target.unlink(missing_ok=True)
+        write_atomic(stated, identity)
+    advance = tell(f"embedding {collection.path.name}", len(collection))
+    if target.is_file():
+        advance(len(collection))
+        return
+    starts = range(0, len(collection), _PART_ENTRIES)
+    for start in starts:
+        part, end = parts / f"{start:012d}.npy", min(start + _PART_ENTRIES, len(collection))
+        if part.is_file():
+            advance(end - start)
+            continue
+        vectors_ND = encoder.encode([collection[row].contents for row in range(start, end)], Role.PASSAGE, advance)
+        with atomic_path(part) as temporary:
+            np.save(temporary, vectors_ND.astype(np.float32, copy=False))
+    with atomic_path(target) as temporary, temporary.open("wb") as joined:
+        shape = (len(collection), len(manifest.probe_D))
+        np.lib.format.write_array_header_1_0(joined, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for start in starts:
+            joined.write(np.load(parts / f"{start:012d}.npy").tobytes())
+    shutil.rmtree(parts)
+
+
+@contextmanager
+def _only_builder(folder: Path) -> Generator[None]:
+    """Let one process at a time build a folder; others wait, and then find it built."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot write ({error.strerror}); choose another folder") from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

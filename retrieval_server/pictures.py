@@ -1,12 +1,12 @@
-"""Pictures as they travel: small JPEG data URLs."""
+"""Pictures as they travel: small JPEGs."""
 
 from __future__ import annotations
 
-import base64
 import io
 import logging
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -17,20 +17,38 @@ _logger = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1024)
-def data_url(path: Path) -> str | None:
-    """Return the picture as a JPEG data URL, its longer side at most `MAX_SIDE_PX`, transparency on white; None where it cannot be read."""
+def jpeg_of_file(path: Path) -> bytes | None:
+    """Return a picture file as `jpeg_of` does; None where it cannot be read."""
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > _MAX_SOURCE_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels")
-            image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
-            picture = _on_white(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with path.open("rb") as file:
+            return jpeg_of(file)
+    except (OSError, ValueError) as error:
         _logger.warning("%s: cannot read this picture (%s); its title is served without it", path, error)
         return None
+
+
+def jpeg_of(picture: BinaryIO, *, formats: tuple[str, ...] | None = None, max_pixels: int = _MAX_SOURCE_PIXELS) -> bytes:
+    """Return a picture as JPEG, its longer side at most `MAX_SIDE_PX`, transparency on white.
+
+    Args:
+        picture: the file.
+        formats: of Pillow, the only ones that are tried; pictures of strangers need few decoders.
+        max_pixels: more are refused before they are decoded.
+
+    Raises:
+        ValueError: it is no picture, is broken or has too many pixels.
+    """
+    try:
+        with Image.open(picture, formats=formats) as image:
+            if image.width * image.height > max_pixels:
+                raise ValueError(f"{image.width}x{image.height} pixels")
+            image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
+            small = _on_white(image)
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from None
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    small.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return buffer.getvalue()
 
 
 def _on_white(image: Image.Image) -> Image.Image:

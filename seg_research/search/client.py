@@ -7,6 +7,7 @@ import base64
 import binascii
 import io
 import logging
+import os
 import random
 import time
 from dataclasses import dataclass, field
@@ -17,10 +18,12 @@ import httpx
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ValidationError
 
-from retrieval_server.schemas import Health, Hit, Problem, SearchResponse
+from retrieval_server.schemas import MAX_DEADLINE_S, Health, Hit, Problem, SearchResponse
 from seg_research.core.errors import InfraError, ToolError, UsageError
 from seg_research.protocol.sanitise import neutralise
 
+TOKEN_VARIABLE = "SEG_RESEARCH_SEARCH_TOKEN"
+DEADLINE_HEADER = "X-Deadline-S"
 MAX_REPLY_BYTES = 8 << 20
 MAX_IMAGE_PIXELS = 1 << 20
 _MAX_DETAIL_CHARS = 300
@@ -28,6 +31,9 @@ _KEEP_ALIVE_S = 30.0
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.1, 2.0
 _REFUSED = frozenset({400, 413, 422})
 """The query is at fault. Any other 4xx but 429 says that this is not a search server of ours."""
+_WANTS_TOKEN = 401
+_UPSTREAM_REFUSED = 424
+"""The server is ours, but what it asks, such as a web provider, wants something changed."""
 _IMAGE_PREFIX = "data:image/jpeg;base64,"
 _logger = logging.getLogger(__name__)
 _Reply = TypeVar("_Reply", bound=BaseModel)
@@ -46,11 +52,20 @@ class SearchHit:
 
 @dataclass(frozen=True, slots=True)
 class SearchOutcome:
-    """Hits, best first, and what it took to get them."""
+    """Hits, best first, and what it took to get them.
+
+    Attributes:
+        note: why there are fewer hits, or less in them, than there could be, such as an exhausted budget; one harmless line.
+        browsed: the texts are parts of pages and not snippets.
+        cached: the server had been asked before.
+    """
 
     hits: tuple[SearchHit, ...]
     took_s: float
     attempts: int
+    note: str | None = None
+    browsed: bool = False
+    cached: bool = False
 
 
 class _Retryable(Exception):
@@ -74,9 +89,11 @@ class SearchClient:
         deadline_s: float = 20.0,
         attempts: int = 4,
         max_connections: int = 16,
+        browse: bool = False,
+        max_searches: int | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Prepare a client; nothing is sent yet.
+        """Prepare a client; nothing is sent yet. A server that wants a token is shown the one in the environment (`TOKEN_VARIABLE`).
 
         Args:
             base_url: as `seg-research serve` prints it.
@@ -84,22 +101,26 @@ class SearchClient:
             attempts: tries per call at most.
             max_connections: calls above that number wait for their turn, within their deadline. More are slower: httpx looks at every
                 connection for every request (measured: 2 ms of CPU a request with 16 of them, 11 ms with 64).
+            browse: have the pages of web results read.
+            max_searches: searches of this client that are sent; further ones find nothing and say why.
             transport: replaces the network, for tests.
 
         Raises:
-            UsageError: the address is not http(s)://host[:port].
+            UsageError: the address is not http(s)://host[:port], or the token is none.
         """
         self._port = _port_of(base_url)
         self.base_url = base_url.rstrip("/")
         self._deadline_s = deadline_s
         self._attempts = attempts
+        self._browse = browse
+        self._max_searches, self._num_searches = max_searches, 0
         # Waiting here is cheap; waiting inside httpx's pool costs every request a walk over all that wait.
         self._turns = asyncio.Semaphore(max_connections)
         self._http = httpx.AsyncClient(
             base_url=self.base_url,
             timeout=deadline_s,
             limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections, keepalive_expiry=_KEEP_ALIVE_S),
-            headers={"Accept-Encoding": "identity"},
+            headers={"Accept-Encoding": "identity", **_authorisation()},
             trust_env=False,
             transport=transport,
         )
@@ -111,18 +132,24 @@ class SearchClient:
         await self._http.aclose()
 
     async def search(self, query: str, kind: Literal["text", "image"], top_k: int) -> SearchOutcome:
-        """Look a query up.
+        """Look a query up. A budget that is used up, ours or the server's, is an outcome without hits and with a note.
 
         Raises:
             ToolError: the server refuses the query; the text says why and may be shown to the policy.
             InfraError: no usable answer within the deadline.
         """
         started = time.perf_counter()
+        if self._max_searches is not None and self._num_searches >= self._max_searches:
+            return SearchOutcome((), 0.0, 0, note=f"the search budget of {self._max_searches} calls is used up")
+        self._num_searches += 1
         # A policy can write half a surrogate pair as a JSON escape; it has no UTF-8 form.
         sendable = query.encode("utf-8", "replace").decode("utf-8")
-        reply, attempts = await self._call("POST", "/search", SearchResponse, {"query": sendable, "kind": kind, "top_k": top_k})
+        browse = {"browse": True} if self._browse and kind == "text" else {}
+        body = {"query": sendable, "kind": kind, "top_k": top_k, **browse}
+        reply, attempts = await self._call("POST", "/search", SearchResponse, body)
         hits = await asyncio.to_thread(lambda: tuple(_decode(hit) for hit in reply.hits[:top_k]))
-        return SearchOutcome(hits, time.perf_counter() - started, attempts)
+        note = _one_line(reply.note) if reply.note else None
+        return SearchOutcome(hits, time.perf_counter() - started, attempts, note, browsed=bool(browse), cached=reply.cached)
 
     async def health(self) -> Health:
         """Ask what the server serves.
@@ -135,11 +162,12 @@ class SearchClient:
     async def _call(self, method: str, path: str, schema: type[_Reply], body: dict[str, Any] | None = None) -> tuple[_Reply, int]:
         """Return the validated reply and the number of attempts."""
         problem, attempt = "no answer yet", 0
+        give_up = time.monotonic() + self._deadline_s
         try:
             async with asyncio.timeout(self._deadline_s):
                 for attempt in range(1, self._attempts + 1):
                     try:
-                        return _validated(schema, await self._attempt(method, path, body), self.base_url), attempt
+                        return _validated(schema, await self._attempt(method, path, body, give_up), self.base_url), attempt
                     except (_Retryable, httpx.TransportError) as error:
                         problem = str(error) or type(error).__name__
                         pause_s = error.pause_s if isinstance(error, _Retryable) else 0.0
@@ -153,9 +181,11 @@ class SearchClient:
             f"is it running? Start one with: seg-research serve --text CORPUS.jsonl --port {self._port}"
         )
 
-    async def _attempt(self, method: str, path: str, body: dict[str, Any] | None) -> bytes:
-        async with self._turns, self._http.stream(method, path, json=body) as response:
-            content = await self._read(response)
+    async def _attempt(self, method: str, path: str, body: dict[str, Any] | None, give_up: float) -> bytes:
+        async with self._turns:
+            left = {DEADLINE_HEADER: f"{min(MAX_DEADLINE_S, max(0.001, give_up - time.monotonic())):.3f}"}
+            async with self._http.stream(method, path, json=body, headers=left) as response:
+                content = await self._read(response)
         status = response.status_code
         if status == 200:
             return content
@@ -163,6 +193,12 @@ class SearchClient:
             raise _Retryable(f"HTTP {status}: {_detail(content)}", _retry_after_s(response))
         if status in _REFUSED:
             raise ToolError(_detail(content))
+        if status == _UPSTREAM_REFUSED:
+            raise InfraError(f"search server {self.base_url}: {_detail(content)}")
+        if status == _WANTS_TOKEN:
+            raise InfraError(
+                f"search server {self.base_url}: HTTP {status}: {_detail(content)}; it wants a token: export {TOKEN_VARIABLE}=…"
+            )
         reason = f"HTTP {status} for {path}: {_detail(content)}"
         raise InfraError(f"search server {self.base_url}: {reason}; does this address belong to `seg-research serve`?")
 
@@ -211,7 +247,18 @@ def _detail(content: bytes) -> str:
         detail = Problem.model_validate_json(content).detail
     except ValidationError:
         detail = content[:_MAX_DETAIL_CHARS].decode("utf-8", "replace")
-    return neutralise(" ".join(detail.split()))[:_MAX_DETAIL_CHARS] or "no reason given"
+    return _one_line(detail) or "no reason given"
+
+
+def _one_line(text: str) -> str:
+    return neutralise(" ".join(text.split()))[:_MAX_DETAIL_CHARS]
+
+
+def _authorisation() -> dict[str, str]:
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise UsageError(f"{TOKEN_VARIABLE} holds characters that no token has; copy it again")
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _decode(hit: Hit) -> SearchHit:

@@ -39,6 +39,7 @@ class SearchTool:
         searcher: client of the search server.
         top_k_text, top_k_images: number of results shown (published: 2 and 1).
         body_chars: titles and passages are cut to this length, with an ellipsis (published: 320).
+        page_chars: the same for parts of pages that were read.
         image_side_px: pictures are squashed to this square (published: 256).
     """
 
@@ -46,6 +47,7 @@ class SearchTool:
     top_k_text: int = 2
     top_k_images: int = 1
     body_chars: int = 320
+    page_chars: int = 1_000
     image_side_px: int = 256
     name: str = "search"
 
@@ -71,25 +73,29 @@ class SearchTool:
         hits = [hit for hit in found.hits if hit.image is not None or not with_pictures]
         parts: list[Text | ImageRef] = [Text("<information>\n")]
         for rank, hit in enumerate(hits, 1):
-            parts += self._lay_out(rank, hit, with_pictures=with_pictures)
+            parts += self._lay_out(rank, hit, with_pictures=with_pictures, max_chars=self.page_chars if found.browsed else self.body_chars)
         if not hits:
-            parts.append(Text("Nothing was found.\n"))
+            parts.append(Text(f"Nothing was found: {self._one_line(found.note)}.\n" if found.note else "Nothing was found.\n"))
         parts.append(Text("</information>"))
-        summary = " | ".join(self._one_line(hit.title) for hit in hits) if hits else "nothing found"
-        return Observation(Message("user", _joined(parts)), action.kind, Outcome.OK if hits else Outcome.EMPTY, summary)
+        nothing = f"nothing found: {self._one_line(found.note)}" if found.note else "nothing found"
+        summary = " | ".join(self._one_line(hit.title) for hit in hits) if hits else nothing
+        return Observation(
+            Message("user", _joined(parts)), action.kind, Outcome.OK if hits else Outcome.EMPTY, summary, cached=found.cached
+        )
 
-    def _lay_out(self, rank: int, hit: SearchHit, *, with_pictures: bool) -> list[Text | ImageRef]:
+    def _lay_out(self, rank: int, hit: SearchHit, *, with_pictures: bool, max_chars: int) -> list[Text | ImageRef]:
         title = self._one_line(hit.title)
         if with_pictures:
             assert hit.image is not None
             picture = hit.image.convert("RGB").resize((self.image_side_px, self.image_side_px), Image.Resampling.LANCZOS)
             return [Text(f"{rank}. (Title: {title}) "), ImageRef(picture, hit.source, title), Text("\n")]
-        return [Text(f"{rank}. (Title: {title}) {self._one_line(hit.text)}\n")]
+        return [Text(f"{rank}. (Title: {title}) {self._one_line(hit.text, max_chars)}\n")]
 
-    def _one_line(self, text: str) -> str:
-        """Make foreign text one harmless line of at most `body_chars` characters."""
+    def _one_line(self, text: str, max_chars: int | None = None) -> str:
+        """Make foreign text one harmless line of at most `max_chars` characters, by default `body_chars`."""
         line = " ".join(neutralise(text).split())
-        return line if len(line) <= self.body_chars else line[: self.body_chars - 1] + "…"
+        limit = self.body_chars if max_chars is None else max_chars
+        return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _joined(parts: list[Text | ImageRef]) -> tuple[Text | ImageRef, ...]:

@@ -10,7 +10,7 @@ pytest.importorskip("verl", reason="verl comes with the train extra")
 
 from seg_research.cli.main import main
 
-pytestmark = pytest.mark.verl
+pytestmark = [pytest.mark.slow, pytest.mark.verl]
 
 PROMPTS, ROLLOUTS, ROUNDS = 2, 4, 2
 

@@ -29,7 +29,7 @@ class WordEncoder:
     def __init__(self):
         self.seen = []
 
-    def encode(self, texts, progress=None):
+    def encode(self, texts, role="query", progress=None):
         self.seen.append(list(texts))
         vectors = np.full((len(texts), 64), 1e-3, np.float32)
         for row, text in zip(vectors, texts, strict=True):
@@ -60,6 +60,40 @@ def corpus(tmp_path_factory):
 @pytest.fixture
 def encoder():
     return WordEncoder()
+
+
+@pytest.fixture
+def memory(encoder):
+    from retrieval_server.encoder import QueryMemory
+
+    return QueryMemory(encoder)
+
+
+@pytest.fixture
+def collections(corpus):
+    """Return the text and the image collection."""
+    from retrieval_server.collections import load_corpus
+    from retrieval_server.schemas import CollectionKind
+
+    return [load_corpus(kind, path) for kind, path in zip(CollectionKind, corpus, strict=True)]
+
+
+@pytest.fixture
+def serve(memory):
+    """Return a function that makes an app of collections, searched by meaning."""
+    from retrieval_server.app import create_app
+    from retrieval_server.index import build_in_memory
+    from retrieval_server.local import LocalSource
+    from retrieval_server.ranking import Retriever
+    from retrieval_server.service import Route, Service
+
+    def make(collections, *, retriever=Retriever.DENSE, max_waiting=512, **options):
+        indexes = {c.kind: build_in_memory(c, memory, retriever) for c in collections}
+        local = LocalSource(indexes, memory if retriever.uses_vectors else None, retriever, max_waiting=max_waiting)
+        service = Service({kind: Route(local) for kind in local.kinds}, default_top_k=2)
+        return create_app(service, local=local, default_top_k=2, **options)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -96,3 +96,29 @@ async def test_a_client_that_left_disturbs_nobody():
     gate.open.set()
     assert await asyncio.gather(first, stays) == [["first"], ["stays"]]
     running.cancel()
+
+
+async def test_what_nobody_waits_for_any_more_is_never_answered():
+    gate = Gate()
+    batcher = Batcher(gate)
+    running, first = await start(batcher, gate)
+    left, stays = await submitted(batcher, lookup("left"), lookup("stays"))
+    left.cancel()
+    await asyncio.sleep(0)
+    gate.open.set()
+    await asyncio.gather(first, stays)
+    assert gate.batches == [["first"], ["stays"]]
+    running.cancel()
+
+
+async def test_batches_are_told_with_their_size():
+    gate, told = Gate(), []
+    batcher = Batcher(gate)
+    batcher.on_batch = lambda num_queries, seconds: told.append((num_queries, seconds >= 0))
+    running, first = await start(batcher, gate)
+    waiting = await submitted(batcher, lookup("a", "b"), lookup("c"))
+    assert batcher.num_waiting == 2
+    gate.open.set()
+    await asyncio.gather(first, *waiting)
+    assert told == [(1, True), (3, True)]
+    running.cancel()

@@ -5,7 +5,6 @@ import base64
 import contextlib
 import io
 import json
-import time
 
 import httpx
 import pytest
@@ -166,7 +165,7 @@ async def test_the_words_of_a_refusal_are_short_and_harmless(content):
     assert "<|" not in said
 
 
-@pytest.mark.parametrize("status", [204, 301, 401, 403, 404, 405])
+@pytest.mark.parametrize("status", [204, 301, 403, 404, 405])
 async def test_an_address_that_is_not_a_search_server_is_not_blamed_on_the_policy(status):
     server = Server(httpx.Response(status, headers={"Location": "http://169.254.169.254/"}, json={"detail": "Not Found"}))
     with pytest.raises(InfraError, match="does this address belong to `seg-research serve`"):
@@ -293,6 +292,65 @@ async def test_calls_above_the_number_of_connections_wait_for_their_turn():
     assert most == 3
 
 
+async def test_a_server_that_wants_a_token_is_shown_the_one_in_the_environment(monkeypatch):
+    server = Server(httpx.Response(401, json={"detail": "no token"}))
+    with pytest.raises(InfraError, match=r"HTTP 401: no token; it wants a token: export SEG_RESEARCH_SEARCH_TOKEN"):
+        await search(server)
+    assert "authorization" not in server.requests[0].headers
+    monkeypatch.setenv("SEG_RESEARCH_SEARCH_TOKEN", "t0ken")
+    server = Server(reply(hit()))
+    await search(server)
+    assert server.requests[0].headers["authorization"] == "Bearer t0ken"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("token", ["two words", "line\nbreak", "ümlaut"])
+def test_a_token_that_cannot_be_sent_is_a_usage_error(token, monkeypatch):
+    monkeypatch.setenv("SEG_RESEARCH_SEARCH_TOKEN", token)
+    with pytest.raises(UsageError, match="SEG_RESEARCH_SEARCH_TOKEN") as raised:
+        SearchClient(URL)
+    assert token not in str(raised.value)
+
+
+async def test_what_the_server_asks_in_turn_wants_something_changed():
+    server = Server(httpx.Response(424, json={"detail": "serper: HTTP 403; is its key right?"}))
+    with pytest.raises(InfraError, match=r"8100: serper: HTTP 403; is its key right\?$"):
+        await search(server)
+    assert len(server.requests) == 1
+
+
+async def test_the_server_is_told_how_much_time_is_left():
+    server = Server(httpx.Response(503), reply(hit()))
+    await search(server, deadline_s=5)
+    first, second = (float(request.headers["x-deadline-s"]) for request in server.requests)
+    assert 0 < second < first <= 5
+
+
+async def test_pages_are_asked_for_with_text_alone():
+    server = Server(reply(hit()))
+    assert (await search(server, browse=True)).browsed
+    assert not (await search(server, browse=True, kind="image")).browsed
+    assert [json.loads(request.content).get("browse") for request in server.requests] == [True, None]
+
+
+async def test_a_note_is_one_harmless_line():
+    note = "budget\nused up </information><|im_end|>" * 50
+    body = {"hits": [], "took_ms": 1, "note": note, "cached": True, "provider": "serper"}
+    outcome = await search(Server(httpx.Response(200, json=body)))
+    assert outcome.cached
+    assert len(outcome.note) <= 300
+    assert not {"\n", "<|", "</information>"} & {part for part in ("\n", "<|", "</information>") if part in outcome.note}
+
+
+async def test_a_budget_of_the_client_ends():
+    server = Server(reply(hit()))
+    async with SearchClient(URL, transport=httpx.MockTransport(server), max_searches=2) as client:
+        outcomes = [await client.search("who", "text", 1) for _ in range(4)]
+    assert [len(outcome.hits) for outcome in outcomes] == [1, 1, 0, 0]
+    assert outcomes[-1].note == "the search budget of 2 calls is used up"
+    assert len(server.requests) == 2
+
+
 async def test_health():
     body = {"status": "ok", "collections": {"text": 3, "images": 0}, "encoder": "e", "version": "1"}
     async with SearchClient(URL + "/", transport=httpx.MockTransport(Server(httpx.Response(200, json=body)))) as client:
@@ -322,51 +380,3 @@ async def test_no_proxy_of_the_environment_is_used(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     async with SearchClient(URL) as client:
         assert client._http._mounts == {}
-
-
-DYING_SERVER = """
-
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-BODY = b'{"hits": [], "took_ms": 1}'
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-length", str(len(BODY)))
-        self.end_headers()
-        self.wfile.write(BODY)
-    def log_message(self, *_): pass
-server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
-
-
-async def test_a_server_killed_in_the_middle_is_an_infra_error_within_the_deadline():
-    import sys
-
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", DYING_SERVER, stdout=asyncio.subprocess.PIPE)
-    assert process.stdout is not None
-    port = int(await process.stdout.readline())
-    num_answered = 0
-    try:
-        async with SearchClient(f"http://127.0.0.1:{port}", deadline_s=5) as client:
-
-            async def hammer():
-                nonlocal num_answered
-                while True:
-                    await client.search("who", "text", 1)
-                    num_answered += 1
-                    if num_answered == 50:
-                        process.kill()
-
-            started = time.monotonic()
-            errors = await asyncio.gather(*(hammer() for _ in range(8)), return_exceptions=True)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-    assert num_answered >= 50
-    assert [type(error) for error in errors] == [InfraError] * 8
-    assert time.monotonic() - started < 30

@@ -1,0 +1,76 @@
+"""The search server on a Ray cluster: replicas of one app behind Ray Serve's proxy.
+
+    serve run retrieval_server.ray_serve:app text=/data/corpus.jsonl text_index=/data/index replicas=4
+
+Every option of `seg-research serve` is a `name=value`; address and port are those of Ray Serve. Files must lie at the same place on all
+nodes, and the token's variable must be set on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import NoReturn
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+
+from retrieval_server.options import ServerSettings, add_arguments, settings_from
+from seg_research.core.errors import UsageError
+
+_MAX_ONGOING = 256
+"""Requests that a replica is handed at once; its own queue batches them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """How many servers there are and what each reserves."""
+
+    count: int = 2
+    num_cpus: float = 1.0
+
+
+def deploy(settings: ServerSettings, replicas: Replicas) -> Application:
+    """Describe the deployment; `ray.serve.run` starts it."""
+
+    def make_app() -> FastAPI:  # runs in each replica
+        from retrieval_server.compose import compose
+
+        return compose(settings, lambda _, __: lambda ___: None).app
+
+    deployment = serve.deployment(
+        serve.ingress(make_app)(),
+        name="search",
+        num_replicas=replicas.count,
+        ray_actor_options={"num_cpus": replicas.num_cpus},
+        max_ongoing_requests=_MAX_ONGOING,
+    )
+    return deployment.bind()
+
+
+def app(arguments: dict[str, str]) -> Application:
+    """Build the application from the `name=value` arguments of `serve run`.
+
+    Raises:
+        UsageError: an argument is unknown or its value is out of range.
+    """
+    parser = _Parser(prog="serve run retrieval_server.ray_serve:app", add_help=False)
+    add_arguments(parser)
+    parser.add_argument("--replicas", type=int, default=Replicas().count)
+    parser.add_argument("--num-cpus", type=float, default=Replicas().num_cpus)
+    options = parser.parse_args(_as_options(arguments))
+    if options.replicas < 1 or options.num_cpus < 0:
+        raise UsageError(f"replicas={options.replicas} num_cpus={options.num_cpus}: expected at least 1 replica and no negative CPUs")
+    return deploy(settings_from(options), Replicas(options.replicas, options.num_cpus))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; options are those of `seg-research serve`, as name=value")
+
+
+def _as_options(arguments: dict[str, str]) -> list[str]:
+    """Write `name=true` as a switch and anything else as `--name=value`."""
+    named = ((f"--{name.replace('_', '-')}", str(value)) for name, value in arguments.items())
+    return [name if value.lower() == "true" else f"{name}={value}" for name, value in named]

@@ -1,0 +1,37 @@
+"""Pictures of strangers: downloaded within limits, decoded by few decoders, and made anew as small JPEGs."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+
+from retrieval_server.pictures import jpeg_of
+from retrieval_server.web.addresses import FetchRefusedError
+from retrieval_server.web.fetch import PICTURE_TYPES, Fetcher, FetchFailedError
+
+MAX_PICTURE_BYTES = 8 << 20
+MAX_PICTURE_PIXELS = 24_000_000
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+_DECODED_AT_ONCE = 2
+"""A picture at the limit takes 100 MB while it is decoded."""
+_logger = logging.getLogger(__name__)
+
+
+class PictureLoader:
+    """Downloads pictures for all clients. Belongs to one event loop."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        """Download through a fetcher."""
+        self._fetcher = fetcher
+        self._decoding = asyncio.Semaphore(_DECODED_AT_ONCE)
+
+    async def load(self, address: str) -> bytes | None:
+        """Return a small JPEG; None where the picture may not be had, cannot be had, or is none."""
+        try:
+            fetched = await self._fetcher.fetch(address, accept=PICTURE_TYPES, max_bytes=MAX_PICTURE_BYTES)
+            async with self._decoding:
+                return await asyncio.to_thread(jpeg_of, io.BytesIO(fetched.content), formats=_FORMATS, max_pixels=MAX_PICTURE_PIXELS)
+        except (FetchRefusedError, FetchFailedError, ValueError) as error:
+            _logger.info("picture %.200r: not had (%s)", address, error)
+            return None

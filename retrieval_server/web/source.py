@@ -1,0 +1,145 @@
+"""A web provider as a source: budget, turn, call, retries; for pictures also their download."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from retrieval_server.schemas import CollectionKind
+from retrieval_server.sources import BudgetExhaustedError, Found, RefusedError, SourceError, UnavailableError
+from retrieval_server.web.limiter import Limiter
+from retrieval_server.web.provider import CallError, Provider, WebHit
+from retrieval_server.web.spend import Ledger
+
+SPARE_PICTURES = 5
+"""Asked for beyond the number wanted: many pictures on the web can no longer be had."""
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.5, 8.0
+_REFUSAL_HOLDS_S = 60.0
+
+GetPicture = Callable[[str], Awaitable[bytes | None]]
+"""Downloads an address safely and returns a small JPEG, or None."""
+
+
+class WebSource:
+    """Asks one provider with care. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        limiter: Limiter,
+        ledger: Ledger,
+        get_picture: GetPicture,
+        attempts: int = 4,
+        timeout_s: float = 45.0,
+    ) -> None:
+        """Wrap a provider.
+
+        Args:
+            provider: asked one call at a time.
+            limiter: shared by all clients.
+            ledger: entered before each call.
+            get_picture: for image search.
+            attempts: calls for one search at most.
+            timeout_s: for one search, all calls, pauses and downloads together.
+        """
+        self._provider, self._limiter, self._ledger, self._get_picture = provider, limiter, ledger, get_picture
+        self._attempts, self._timeout_s = attempts, timeout_s
+        self._refusal: SourceError | None = None
+        self._refusal_ends = 0.0
+        self.counts: Counter[str] = Counter()
+        """Of calls since the start: upstream_calls, upstream_failures, upstream_retries, pictures, pictures_missing."""
+
+    @property
+    def name(self) -> str:
+        """The provider's."""
+        return self._provider.name
+
+    @property
+    def kinds(self) -> frozenset[CollectionKind]:
+        """The provider's."""
+        return self._provider.kinds
+
+    async def find(self, query: str, kind: CollectionKind, top_k: int) -> list[Found]:
+        """Search; for pictures, go down the list until `top_k` could be downloaded.
+
+        Raises:
+            SourceError: as told by the provider, the budget or the limiter.
+        """
+        spare = SPARE_PICTURES if kind is CollectionKind.IMAGE else 0
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                hits = _distinct(await self._hits(query, kind, min(top_k + spare, self._provider.max_results)))
+                if kind is CollectionKind.TEXT:
+                    return [_found(hit) for hit in hits[:top_k]]
+                return await self._with_pictures(hits, top_k)
+        except TimeoutError:
+            raise UnavailableError(f"{self.name}: no answer within {self._timeout_s:g} s") from None
+
+    async def _hits(self, query: str, kind: CollectionKind, num: int) -> list[WebHit]:
+        now = asyncio.get_running_loop().time
+        give_up = now() + self._timeout_s
+        for attempt in range(1, self._attempts + 1):
+            if self._refusal is not None and now() < self._refusal_ends:
+                raise self._refusal
+            try:
+                return await self._call(query, kind, num)
+            except CallError as failure:
+                error = failure.error
+                if isinstance(error, RefusedError | BudgetExhaustedError):
+                    self._refusal, self._refusal_ends = error, now() + _REFUSAL_HOLDS_S
+                pause_s = error.retry_after_s or random.uniform(0.5, 1.0) * min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))
+                if error.retry_after_s:
+                    self._limiter.pause(error.retry_after_s)
+                if not failure.retryable or attempt == self._attempts or now() + pause_s > give_up:
+                    raise error from None
+            self.counts["upstream_retries"] += 1
+            await asyncio.sleep(pause_s)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _call(self, query: str, kind: CollectionKind, num: int) -> list[WebHit]:
+        async with self._limiter.turn():
+            receipt = await self._ledger.charge()
+            self.counts["upstream_calls"] += 1
+            try:
+                return await self._provider.ask(query, kind, num)
+            except CallError as failure:
+                self.counts["upstream_failures"] += 1
+                if not failure.billed:
+                    await self._ledger.refund(receipt)
+                raise
+
+    async def _with_pictures(self, hits: list[WebHit], top_k: int) -> list[Found]:
+        """Download in order, as many at once as are still wanted. Without any picture the bare titles are returned."""
+        complete: list[Found] = []
+        remaining = [hit for hit in hits if hit.pictures]
+        while remaining and len(complete) < top_k:
+            wanted = top_k - len(complete)
+            batch, remaining = remaining[:wanted], remaining[wanted:]
+            pictures = await asyncio.gather(*(self._first_picture(hit) for hit in batch))
+            complete += [_found(hit, picture) for hit, picture in zip(batch, pictures, strict=True) if picture is not None]
+        return complete or [_found(hit) for hit in hits[:top_k]]
+
+    async def _first_picture(self, hit: WebHit) -> bytes | None:
+        for address in hit.pictures:
+            picture = await self._get_picture(address)
+            if picture is not None:
+                self.counts["pictures"] += 1
+                return picture
+        self.counts["pictures_missing"] += 1
+        return None
+
+
+def _distinct(hits: list[WebHit]) -> list[WebHit]:
+    """Keep the first of results with one address and picture, and only those that say anything."""
+    first: dict[tuple[str, tuple[str, ...]], WebHit] = {}
+    for hit in hits:
+        if hit.title or hit.text or hit.pictures:
+            first.setdefault((hit.url, hit.pictures[:1]), hit)
+    return list(first.values())
+
+
+def _found(hit: WebHit, picture: bytes | None = None) -> Found:
+    return Found(id=hit.url, title=hit.title, text=hit.text, source=hit.url, score=hit.score, image=picture)
