@@ -174,13 +174,18 @@ async def test_what_may_have_been_billed_stays_in_the_account(make, pauses):
 
 async def test_many_clients_share_the_turns(make):
     now = most = 0
+    full = asyncio.Event()
 
     class Counting(Scripted):
         async def ask(self, query, kind, num):
             nonlocal now, most
             now += 1
             most = max(most, now)
-            await asyncio.sleep(0)
+            if now == 3:
+                for _ in range(100):  # a fourth would come in now, if it may
+                    await asyncio.sleep(0)
+                full.set()
+            await full.wait()
             now -= 1
             return [hit("a")]
 
