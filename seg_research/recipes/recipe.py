@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from PIL import Image
-
 from seg_research.core.errors import UsageError
 from seg_research.core.transcript import ImageRef, Message, Text
-from seg_research.core.video import read_image
+from seg_research.core.video import shown_image
 from seg_research.datasets.sample import Sample
 from seg_research.env.episode import Episode, Parse
 from seg_research.env.limits import Limits
@@ -67,7 +65,7 @@ def opening_messages(sample: Sample, *, brief: bool = False, notes: str = "") ->
         for index, text in enumerate(row["content"].split(IMAGE_PLACEHOLDER)):
             if index:
                 frame = next(frames)
-                picture = read_image(frame.path).resize(frame.shown_size, Image.Resampling.LANCZOS)
+                picture = shown_image(frame.path, frame.shown_size)
                 parts.append(ImageRef(picture, str(frame.path), f"frame {frame.frame_id}"))
             if text:
                 parts.append(Text(text))

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from PIL import Image
-
 from seg_research.core.errors import InfraError, ToolError, UsageError
+from seg_research.core.geometry import ImageSize
 from seg_research.core.transcript import Action, ImageRef, Message, Observation, Outcome, Text
-from seg_research.core.video import read_image
+from seg_research.core.video import shown_image
 from seg_research.datasets.sample import Sample
 from seg_research.protocol.actions import SelectKeyframe
 
@@ -38,7 +37,7 @@ class KeyframeTool:
             offered = ", ".join(str(f.frame_id) for f in sample.frames)
             raise ToolError(f"Frame {action.frame_id} was not among those shown. Choose one of: {offered}.")
         try:
-            picture = await asyncio.to_thread(lambda: read_image(frame.path).resize((self.side_px, self.side_px), Image.Resampling.LANCZOS))
+            picture = await asyncio.to_thread(shown_image, frame.path, ImageSize(self.side_px, self.side_px))
         except UsageError as error:
             raise InfraError(f"key frame of sample {sample.sample_id}: {error}") from error
         parts = (Text(f"Frame {frame.frame_id} in high resolution: "), ImageRef(picture, str(frame.path), f"frame {frame.frame_id}"))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from seg_research.core.errors import UsageError
@@ -39,8 +44,14 @@ TRUNCATED_KEY = "truncated"
 """Among a trajectory's numbers: 1 where a budget ended the episode."""
 
 
+_Result = TypeVar("_Result")
+
+
 class Host:
-    """Recipe, tools, guards and log of one process. Its agent loops share one event loop, so that one search client serves them all."""
+    """Recipe, tools, guards and log of one process. Its agent loops share one event loop, so that one search client serves them all.
+
+    Nothing that computes or writes for more than a moment runs on that loop: it would stop every episode of the process.
+    """
 
     _instance: ClassVar[Host | None] = None
 
@@ -50,11 +61,16 @@ class Host:
         self.settings = settings_from(_plain(seg.episode), "seg.episode")
         self.run_dir = Path(seg.run_dir)
         self.guards = Guards(GuardSettings(**_plain(seg.guards)))
+        self.rollout = OmegaConf.create(_plain(config.actor_rollout_ref.rollout))
+        """verl's rollout settings with every reference resolved: looked up in the run's configuration, each takes a millisecond anew."""
         self._overlong = OverlongSettings(**_plain(seg.overlong))
         self._log_tokens: bool = seg.log_tokens
         self._search = _plain(seg.search)
         self._client: SearchClient | None = None
         self._encoder = HostEncoder(self.settings.rewards.encoder, self.settings.rewards.encoder_threads)
+        # One thread each: embeddings are shared between scores, lines must not mix, and a slow disk must not hold up scores.
+        self._judge = ThreadPoolExecutor(1, "judge")
+        self._writer = ThreadPoolExecutor(1, "writer")
         self._log = self.run_dir / "trajectories" / f"worker-{os.getpid()}.jsonl"
         self._log.parent.mkdir(parents=True, exist_ok=True)
 
@@ -83,20 +99,34 @@ class Host:
         What has to be embedded for it is embedded elsewhere on this host, together with what other episodes need.
         """
         rubric = self.recipe.rubric
-        unknown = rubric.unknown_texts([(transcript, truth)])
-        if unknown and rubric.similarity is not None:
-            rubric.similarity.add(unknown, await self._encoder.encode(unknown))
+        unknown = await _in(self._judge, lambda: rubric.unknown_texts([(transcript, truth)]))
+        vectors_ND = await self._encoder.encode(unknown) if unknown else None
+        shape = not validation and transcript.tokens is not None
+        return await _in(self._judge, lambda: self._score(transcript, truth, unknown, vectors_ND, shape=shape))
+
+    def _score(
+        self, transcript: Transcript, truth: GroundTruth | None, texts: list[str], vectors_ND: NDArray[np.float32] | None, *, shape: bool
+    ) -> Score:
+        rubric = self.recipe.rubric
+        if vectors_ND is not None and rubric.similarity is not None:
+            rubric.similarity.add(texts, vectors_ND)
         score = rubric.score(transcript, truth)
-        if validation or transcript.tokens is None:
+        if not shape or transcript.tokens is None:
             return score
         return shaped(score, transcript, len(transcript.tokens.response_ids), self.settings.limits.max_response_tokens, self._overlong)
 
-    def record(self, sample: Sample, transcript: Transcript, score: Score, row: dict[str, Any]) -> None:
-        """Append the episode to this worker's log and let the guards count it.
+    async def record(self, sample: Sample, transcript: Transcript, score: Score, row: dict[str, Any]) -> None:
+        """Append the episode to this worker's log, and let the guards count it when it is there.
 
         Raises:
             UsageError: a guard wants the run stopped.
         """
+        await _in(self._writer, lambda: self._write(sample, transcript, score, row))
+        reason = self.guards.count(transcript)
+        if reason:
+            raise UsageError(reason)
+
+    def _write(self, sample: Sample, transcript: Transcript, score: Score, row: dict[str, Any]) -> None:
         keyframe = read_verdict(transcript).keyframe
         position = None if keyframe is None else position_of(keyframe, FrameFolder(sample.video_path).names)
         record = episode_record(sample, transcript, score, rollout=int(row["session_id"]), keyframe_position=position)
@@ -107,9 +137,10 @@ class Host:
                 record["tokens"] = dataclasses.asdict(trace)
         where = {"global_step": int(row["global_steps"]), "uid": str(row["uid"]), VALIDATION_KEY: bool(row[VALIDATION_KEY])}
         append_jsonl(self._log, {**where, **record})
-        reason = self.guards.count(transcript)
-        if reason:
-            raise UsageError(reason)
+
+
+async def _in(pool: ThreadPoolExecutor, work: Callable[[], _Result]) -> _Result:
+    return await asyncio.get_running_loop().run_in_executor(pool, work)
 
 
 def stop_run(config: DictConfig, reason: str) -> UsageError:

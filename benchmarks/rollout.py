@@ -1,0 +1,358 @@
+"""The agent loop under load: verl's own worker class runs `SegAgentLoop` against a policy of fixed latency and a live search server.
+
+Real: verl's worker, server client and load balancer (Ray), the processor with Qwen3-VL's picture sizes (six frames of 448 px, key frames of
+864 px, found pictures of 256 px), the search server and the sentence encoder in processes of their own, rewards, and what verl makes of an
+episode for its trainer (pixels of all pictures, positions). Not real: the policy is a Ray actor that waits and says an expert's turns, and
+what verl would store in its queue is thrown away.
+
+An episode's time falls into waiting for the policy, for the search server, and the rest, which is the loop: what it computes, and what its
+episodes wait for each other on this machine's cores. All episodes run in one process; verl spreads them over `agent.num_workers` of these.
+
+    python benchmarks/rollout.py                                  1, 16, 128 and 512 episodes at once; some minutes
+    python benchmarks/rollout.py --at-once 512 --episodes 2048    whether memory stays flat
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count, cycle
+from pathlib import Path
+from typing import Any
+
+# Before torch, Ray and verl are imported, and as the launcher sets them.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "VERL_PLATFORM": "cpu", "VERL_ENGINE_DEVICE": "cuda"}
+os.environ |= {"VERL_USE_EXTERNAL_MODULES": "seg_research.training.plugin", "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
+os.environ |= {"TOKENIZERS_PARALLELISM": "false", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+os.environ |= {"RAY_raylet_start_wait_time_s": "300"}  # on a loaded machine
+
+import numpy as np
+import psutil
+import ray
+import verl  # noqa: F401  imports our plugin
+from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+from verl.trainer.ppo.v1 import agent_loop_tq
+from verl.workers.rollout.llm_server import LLMServerClient
+from verl.workers.rollout.replica import TokenOutput
+from verl.workers.rollout.router import GlobalRequestLoadBalancer
+
+from retrieval_server.server import running_server
+from seg_research.datasets.mini.writer import MiniSizes, write_mini
+from seg_research.datasets.okvos import Preparation, prepare_okvos
+from seg_research.datasets.parquet import read_samples, read_table
+from seg_research.datasets.sample import Sample
+from seg_research.datasets.splits import Split
+from seg_research.models.processor import load_processor
+from seg_research.models.tiny import TinySize, build_model, build_tokenizer, save_tiny
+from seg_research.policies.scripted import answer_turn, expert_script, search_turn
+from seg_research.protocol.actions import SearchKind
+from seg_research.protocol.prompts import system_prompt, user_prompt
+from seg_research.search.client import SearchClient
+from seg_research.tools.keyframe import KeyframeTool
+from seg_research.training.agent_loop import SegAgentLoop
+from seg_research.training.config import compose_config
+from seg_research.training.conversation import VerlConversation
+from seg_research.training.dataset import FRAMES_KEY
+from seg_research.training.host import VALIDATION_KEY, Host
+
+GROUP = 8
+"""Rollouts of one prompt, as published."""
+Worker: Any = agent_loop_tq.AgentLoopWorkerTQ.__ray_metadata__.modified_class
+
+
+class Expert:
+    """The policy server: an actor without weights, told apart from a real one by nothing but what it says."""
+
+    def __init__(self, model: Path, train_file: Path, first_token_s: float, token_s: float, new_query_share: float) -> None:
+        self._tokenizer = load_processor(model).tokenizer
+        self._start = self._tokenizer.convert_tokens_to_ids("<|im_start|>")
+        self._samples = {self._shown(user_prompt(s.question, [f.frame_id for f in s.frames])): s for s in read_samples(train_file)}
+        self._first_token_s, self._token_s, self._new_share = first_token_s, token_s, new_query_share
+        self._number = count()
+
+    @staticmethod
+    def _shown(user_text: str) -> str:
+        return user_text.replace("<image>", "").strip()
+
+    async def generate(self, request_id: str, prompt_ids: list[int], sampling_params: dict[str, Any], **_: Any) -> TokenOutput:
+        starts = [place for place, token in enumerate(prompt_ids) if token == self._start]
+        text = self._tokenizer.decode(prompt_ids[starts[1] : starts[2]], skip_special_tokens=True).removeprefix("user\n").strip()
+        said = self._tokenizer.encode(self._turn(self._samples[text], len(starts) // 2 - 1), add_special_tokens=False)
+        ids = [*said, self._tokenizer.eos_token_id][: sampling_params["max_tokens"]]
+        waited_s = self._first_token_s + self._token_s * len(ids)
+        await asyncio.sleep(waited_s)
+        extra = {"global_steps": 0, "s": waited_s}
+        return TokenOutput(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=extra)
+
+    def _turn(self, sample: Sample, number: int) -> str:
+        turns = expert_script(sample, 0)
+        if number < len(turns) - 2:
+            kind = SearchKind.IMAGE if number % 2 else SearchKind.TEXT
+            mark = next(self._number)
+            new = f" (attempt {mark})" if mark * self._new_share % 1 + self._new_share >= 1 else ""
+            return search_turn(sample.steps[number] + new, "this is not to be seen in the frames, so it has to be looked up", kind)
+        return turns[number]
+
+
+@dataclass
+class Clock:
+    """Seconds by part of an episode, summed over episodes."""
+
+    parts: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    statuses: Counter[str] = field(default_factory=Counter)
+    tokens: int = 0
+    cached: int = 0
+    searches: int = 0
+
+    def awaited(self, owner: Any, name: str, part: str) -> None:
+        """Time a coroutine method."""
+        inner: Callable[..., Awaitable[Any]] = getattr(owner, name)
+
+        @functools.wraps(inner)
+        async def timed(*given: Any, **named: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return await inner(*given, **named)
+            finally:
+                self.parts[part] += time.perf_counter() - started
+
+        setattr(owner, name, timed)
+
+
+clock = Clock()
+
+
+async def _drop_put(key: str, partition_id: str, tag: dict[str, Any], **_: Any) -> None:
+    clock.statuses[tag["status"]] += 1
+
+
+async def _drop_batch(keys: list[str], fields: Any, tags: list[dict[str, Any]], partition_id: str) -> None:
+    clock.tokens += sum(tag["seq_len"] for tag in tags)
+
+
+def install_clock() -> None:
+    """Time the parts of an episode where they are called; drop what verl would store."""
+    agent_loop_tq.tq.init = lambda *_, **__: None
+    agent_loop_tq.tq.async_kv_put, agent_loop_tq.tq.async_kv_batch_put = _drop_put, _drop_batch
+    clock.awaited(Worker, "_run_agent_loop", "episode")
+    clock.awaited(Worker, "_agent_loop_postprocess", "for verl")
+    clock.awaited(VerlConversation, "open", "opening")
+    clock.awaited(VerlConversation, "observe", "observation")
+    clock.awaited(VerlConversation, "generate", "generate")
+    clock.awaited(KeyframeTool, "run", "key frame")
+    clock.awaited(SearchClient, "search", "search")
+    clock.awaited(Host, "score", "score")
+    clock.awaited(SegAgentLoop, "run", "run")
+    ask, search = LLMServerClient.generate, SearchClient.search
+
+    async def asked(self: Any, *given: Any, **named: Any) -> Any:
+        output = await ask(self, *given, **named)
+        clock.parts["policy"] += output.extra_fields.pop("s")
+        return output
+
+    async def searched(self: Any, *given: Any, **named: Any) -> Any:
+        found = await search(self, *given, **named)
+        clock.searches, clock.cached = clock.searches + 1, clock.cached + found.cached
+        return found
+
+    LLMServerClient.generate, SearchClient.search = asked, searched  # type: ignore[method-assign]
+
+
+def prepare(folder: Path, num_questions: int, frame_px: int) -> tuple[Path, Path]:
+    """Write questions, and a model whose tokenizer and processor alone are used, with Qwen3-VL's measures. Return (model, train file)."""
+    root, model = folder / "mini", folder / "model"
+    if not root.exists():
+        write_mini(root, seed=3, sizes=MiniSizes(train=num_questions, val=4, test=4))
+    train_file = root / f"train_6_{frame_px}_{frame_px}.parquet"
+    for split in (Split.TRAIN, Split.VAL):
+        prepare_okvos(root, Preparation(split, max_size_px=frame_px, min_size_px=frame_px, patch_factor=32))
+    if not model.exists():
+        samples = read_samples(train_file)
+        corpus = [system_prompt(with_search=True), *(turn for sample in samples for turn in expert_script(sample, 0))]
+        corpus += [user_prompt(s.question, [f.frame_id for f in s.frames]) for s in samples]
+        corpus += [json.loads(line)["contents"] for line in (root / "local_KB" / "text_corpus.jsonl").read_text().splitlines()]
+        tokenizer = build_tokenizer([*corpus, *(answer_turn(t, "") for s in samples for t in _targets(s))], 2_000)
+        save_tiny(build_model(tokenizer, TinySize(vocab=2_000), seed=0), tokenizer, model)
+        for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
+            look = json.loads((model / name).read_text())
+            (model / name).write_text(json.dumps(look | {"patch_size": 16, "size": {"shortest_edge": 1_024, "longest_edge": 16_777_216}}))
+    return model, train_file
+
+
+def _targets(sample: Sample) -> Iterator[Any]:
+    yield from () if sample.truth is None else sample.truth.frames.values()
+
+
+@contextmanager
+def worker_of(model: Path, train_file: Path, search_url: str, run_dir: Path, options: argparse.Namespace) -> Iterator[Any]:
+    """Start Ray, the policy and verl's load balancer; give verl's worker, in this process."""
+    values = {
+        "data.train_files": train_file,
+        "data.val_files": train_file.with_name(train_file.name.replace("train", "val")),
+        "data.max_prompt_length": 4096,
+        "data.max_response_length": 8192,
+        "actor_rollout_ref.model.path": model,
+        "actor_rollout_ref.rollout.n": GROUP,
+        "seg.run_dir": run_dir,
+        "seg.search.url": search_url,
+        "seg.episode.brief_prompt": "false",
+        "seg.episode.limits": "{max_tool_calls: 6, max_faults: 2, max_turn_tokens: 4096, reserve_tokens: 256}",
+        "seg.episode.view": f"{{keyframe_px: {options.keyframe_px}, search_image_px: 256}}",
+    }
+    config = compose_config([f"{key}={value}" for key, value in values.items()])
+    config.actor_rollout_ref.rollout.agent.agent_loop_config_path = None
+    _agent_loop_registry["seg_research"] = {"_target_": f"{SegAgentLoop.__module__}.{SegAgentLoop.__qualname__}"}
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        actor: Any = ray.remote(Expert)
+        expert = actor.options(num_cpus=0, max_concurrency=4096).remote(
+            model, train_file, options.first_token_ms / 1e3, options.token_ms / 1e3, options.new_queries
+        )
+        balancer: Any = ray.remote(GlobalRequestLoadBalancer)
+        client = LLMServerClient(config, balancer.options(num_cpus=0, max_concurrency=64).remote({"expert": expert}))
+        yield Worker(config, client)
+    finally:
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Load:
+    """What so many episodes were like."""
+
+    num: int
+    at_once: int
+    wall_s: float
+    cpu_s: float
+    loop_cpu_s: float
+    rss_mb: tuple[float, ...]
+    late_ms: tuple[float, float]
+    clock: Clock
+
+
+async def load(worker: Any, prompts: Iterator[dict[str, Any]], num: int, at_once: int) -> Load:
+    """Keep so many episodes under way until all have ended; groups of one prompt, but for a single episode at a time."""
+    global_clock_reset()
+    group = min(GROUP, at_once)
+    places, memory, late = asyncio.Semaphore(at_once // group), [rss_mb()], [0.0]
+    num_groups = num // group
+
+    async def watch() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.01)
+            late.append(time.perf_counter() - before - 0.01)
+
+    async def one(prompt: dict[str, Any], number: int) -> None:
+        async with places:
+            about = {"step": 0, "sample_index": number, "rollout_n": 0, "validate": False}
+            await worker._run_prompt({**prompt, "__rollout_n__": group}, {"temperature": 1.0, "top_p": 1.0, "top_k": -1}, about)
+        if (number + 1) % max(1, num_groups // 8) == 0:
+            memory.append(rss_mb())
+
+    watcher = asyncio.create_task(watch())
+    wall, cpu, own = time.perf_counter(), time.process_time(), time.thread_time()
+    await asyncio.gather(*(one({**next(prompts), "uid": f"{at_once}-{number}"}, number) for number in range(num_groups)))
+    spent = time.perf_counter() - wall, time.process_time() - cpu, time.thread_time() - own
+    watcher.cancel()
+    if clock.statuses["failure"]:
+        raise SystemExit(f"{clock.statuses['failure']} of {num_groups} groups failed; see the log above")
+    return Load(num_groups * group, at_once, *spent, tuple(memory), (float(np.mean(late)) * 1e3, max(late) * 1e3), clock)
+
+
+def global_clock_reset() -> None:
+    """Begin to count anew."""
+    clock.parts.clear()
+    clock.statuses.clear()
+    clock.tokens = clock.cached = clock.searches = 0
+
+
+def rss_mb() -> float:
+    """Return this process's resident memory."""
+    return psutil.Process().memory_info().rss / 1e6
+
+
+PARTS = ("opening", "observation", "key frame", "score", "for verl")
+
+
+def show(line: str) -> None:
+    """Print at once: a round takes a while."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def report(found: Load) -> None:
+    """Print two lines: the rates, and where an episode's time went."""
+    parts, num = found.clock.parts, found.num
+    episode_s = parts["episode"] / num
+    policy, search = parts["policy"] / parts["episode"], parts["search"] / parts["episode"]
+    cpu_ms, own_ms = found.cpu_s / num * 1e3, found.loop_cpu_s / num * 1e3
+    per_episode_mb = (max(found.rss_mb) - found.rss_mb[0]) / found.at_once
+    rates = f"{num / found.wall_s:.1f} | {found.clock.tokens / found.wall_s:,.0f} | {episode_s:.2f} s"
+    cost = f"{cpu_ms:.0f} ({own_ms:.0f}) ms | {cpu_ms / episode_s / 10:.2f} % | {per_episode_mb:.1f} MB"
+    show(f"| {found.at_once} | {num} | {rates} | {policy:.1%} | {search:.1%} | {1 - policy - search:.1%} | {cost} |")
+    named = {"waiting on generate": parts["generate"] - parts["policy"], **{name: parts[name] for name in PARTS}}
+    shares = ", ".join(f"{name} {seconds / num * 1e3:.0f}" for name, seconds in named.items())
+    memory = " → ".join(f"{mb:.0f}" for mb in found.rss_mb)
+    rest = parts["episode"] - parts["policy"] - parts["search"] - sum(named.values())
+    cached = found.clock.cached / max(1, found.clock.searches)
+    show(f"    ms of an episode: {shares}, other {rest / num * 1e3:.0f}; {found.clock.searches / num:.1f} searches, {cached:.0%} cached;")
+    show(f"    event loop late by {found.late_ms[0]:.1f} ms, at most {found.late_ms[1]:.0f}; MB: {memory}")
+
+
+def main() -> None:
+    """Measure every number of episodes at once."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--at-once", type=int, nargs="+", default=[1, 16, 128, 512], help="episodes; above 8 a multiple of 8")
+    parser.add_argument("--episodes", type=int, default=1024, help="of each round, at most 8 times and at least as many as at once")
+    parser.add_argument("--first-token-ms", type=float, default=50.0, help="the policy's latency a turn")
+    parser.add_argument("--token-ms", type=float, default=20.0, help="and a token")
+    parser.add_argument("--new-queries", type=float, default=0.5, help="share of queries that nobody asked before")
+    parser.add_argument("--questions", type=int, default=256, help="different ones; a prompt's frames are on one's own if there are enough")
+    parser.add_argument("--frame-px", type=int, default=448, help="side of the frames of the opening; a multiple of 32")
+    parser.add_argument("--keyframe-px", type=int, default=864, help="side of key frames; a multiple of 32")
+    parser.add_argument("--folder", type=Path, help="keep the questions here")
+    options = parser.parse_args()
+    install_clock()
+    with tempfile.TemporaryDirectory() as temporary:
+        model, train_file = prepare(options.folder or Path(temporary), options.questions, options.frame_px)
+        knowledge = train_file.parent / "local_KB"
+        prompts = cycle(
+            {
+                **row,
+                "agent_name": "seg_research",
+                "raw_prompt": row["prompt"],
+                "global_steps": 0,
+                FRAMES_KEY: row["images"],
+                VALIDATION_KEY: False,
+            }
+            for row in read_table(train_file)
+        )
+        with (
+            running_server(knowledge / "text_corpus.jsonl", knowledge / "image_corpus.jsonl") as url,
+            worker_of(model, train_file, url, Path(temporary) / "run", options) as worker,
+        ):
+            asyncio.run(rounds(worker, prompts, options))
+
+
+async def rounds(worker: Any, prompts: Iterator[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Run one round after the other on one event loop, as verl's worker does."""
+    await load(worker, prompts, GROUP, GROUP)  # imports, connections, the sentence encoder
+    show("| at once | episodes | episodes/s | tokens/s | one takes | policy | search | loop | CPU (event loop) | of its time | memory |")
+    show("|---|---|---|---|---|---|---|---|---|---|---|")
+    for at_once in options.at_once:
+        report(await load(worker, prompts, max(at_once, min(8 * at_once, options.episodes)), at_once))
+
+
+if __name__ == "__main__":
+    main()

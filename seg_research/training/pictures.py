@@ -1,0 +1,107 @@
+"""Pictures are turned into pixels for the model once, however many trajectories show them; rollouts of one prompt share its frames.
+
+verl asks its processor twice for each trajectory: with every message, only to count tokens, and at the end for what the trainer needs. The
+first needs no pixels, the second would stop the event loop, and with it all other episodes of the process, for a quarter of a second.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import BatchFeature
+
+from seg_research.core.byte_cache import ByteCache
+
+MAX_BYTES = 512 << 20
+"""Of pixels kept in a process. Six frames of 448 px take 29 MB, a key frame of 864 px 18 MB; the eight prompts of a worker fit in."""
+
+_GRID = "image_grid_thw"
+_PLAIN = {"return_tensors": "pt"}
+"""What verl asks for; whoever asks for more is served by the image processor itself."""
+
+
+class SharedPixels:
+    """Stands in a processor where its image processor was, which still does the work."""
+
+    def __init__(self, inner: Any, max_bytes: int = MAX_BYTES) -> None:
+        """Wrap an image processor that treats each picture by itself, as those of the Qwen family do."""
+        self._inner = inner
+        self._made: ByteCache[tuple[Image.Image, BatchFeature]] = ByteCache(max_bytes)
+        self._grids: dict[tuple[int, int], torch.Tensor] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)  # copying and pickling look for methods before there is anything to delegate to
+        return getattr(self._inner, name)
+
+    def __call__(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
+        """Return what the image processor returns for these pictures, joined from what is known of each."""
+        if options != _PLAIN:
+            return self._inner(images, **options)
+        each = [self._pixels(image) for image in images]
+        return BatchFeature({name: torch.cat([one[name] for one in each]) for name in each[0]})
+
+    def prepare(self, images: Sequence[Image.Image]) -> None:
+        """Compute, in the calling thread, what the next call for these pictures then only has to join."""
+        for image in images:
+            self._pixels(image)
+
+    def _pixels(self, image: Image.Image) -> BatchFeature:
+        # Kept together: as long as the picture lives, no other has its id.
+        return self._made.get(id(image), lambda: (image, self._inner([image], **_PLAIN)), _num_bytes)[1]
+
+    def count(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
+        """Return of what the image processor returns only how many patches the pictures have; it depends on their sizes alone."""
+        if options != _PLAIN:
+            return self._inner(images, **options)
+        for size in {image.size for image in images} - self._grids.keys():
+            self._grids[size] = self._inner([Image.new("RGB", size)], **_PLAIN)[_GRID]
+        return BatchFeature({_GRID: torch.cat([self._grids[image.size] for image in images])})
+
+
+class _Counter:
+    """The same image processor for those who need no pixels."""
+
+    def __init__(self, shared: SharedPixels) -> None:
+        self._shared = shared
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._shared, name)
+
+    def __call__(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
+        return self._shared.count(images, **options)
+
+
+def share_pixels(processor: Any) -> SharedPixels:
+    """Let all who use this processor share the pixels of a picture; does nothing the second time."""
+    if not isinstance(processor.image_processor, SharedPixels):
+        processor.image_processor = SharedPixels(processor.image_processor)
+        _check_in_lists(processor)
+    return processor.image_processor
+
+
+def _check_in_lists(processor: Any) -> None:
+    """Let the processor count placeholders in a list: in a tensor, as it does by itself, this takes ten times as long as all the rest."""
+    check = processor._check_special_mm_tokens
+
+    def check_lists(text: list[str], text_inputs: Mapping[str, Any], modalities: list[str]) -> None:
+        check(text, {"input_ids": [torch.as_tensor(ids).tolist() for ids in text_inputs["input_ids"]]}, modalities)
+
+    processor._check_special_mm_tokens = check_lists
+
+
+def token_counter(processor: Any) -> Any:
+    """Return a processor of the same tokens, without pixels."""
+    counter = copy.copy(processor)
+    counter.image_processor = _Counter(share_pixels(processor))
+    return counter
+
+
+def _num_bytes(made: tuple[Image.Image, BatchFeature]) -> int:
+    return sum(tensor.nbytes for tensor in made[1].values())
