@@ -72,6 +72,7 @@ def _train(config: DictConfig) -> int:
     from tqdm import tqdm
 
     from seg_research.cli.search_server import search_server, web_options
+    from seg_research.training.config import check_engine
     from seg_research.training.launch import finished_policy, launch
 
     policy = finished_policy(config)
@@ -79,6 +80,7 @@ def _train(config: DictConfig) -> int:
         print(f"this run is finished; its policy is in {policy}")
         return 0
 
+    check_engine(config)
     total, search = config.trainer.total_training_steps, config.seg.search
     server = search_server(search.url, search.text, search.images, web_options(search, run_name=config.seg.run_dir))
     with server as url, tqdm(total=total, unit="step", desc="train", file=sys.stderr) as bar:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from seg_research.core.errors import InfraError
 from seg_research.core.transcript import FinishReason
@@ -42,12 +42,14 @@ class Request:
     Attributes:
         prompt_ids: everything so far, picture placeholders expanded, (L,).
         images: one for each placeholder run, in order.
+        seed: what is sampled depends on it and on nothing that was generated before or beside; None draws one from torch's own generator.
     """
 
     prompt_ids: Sequence[int]
     images: Sequence[Image.Image]
     max_tokens: int
     sampling: Sampling
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,10 @@ async def settle(results: Awaitable[Sequence[Completion]], futures: Sequence[asy
             future.set_exception(error)
 
 
+def _fresh_seed() -> int:
+    return int(torch.randint(2**63 - 1, ()))
+
+
 class _Recorder(LogitsProcessor):
     """Notes the log-probability of every sampled token, then bans some tokens; runs before truncation by top-p and top-k.
 
@@ -105,6 +111,26 @@ class _Recorder(LogitsProcessor):
         """Return the log-probabilities (B, L), given the tokens of the last step."""
         self._take(last_B)
         return torch.cat(self._taken, dim=1)
+
+
+class _Sampler(LogitsProcessor):
+    """Perturbs the scores so that the largest of each row is a sample, drawn with the row's own generator (an exponential race)."""
+
+    def __init__(self, sampling: Sampling, seeds: Sequence[int], device: torch.device) -> None:
+        self._warpers: list[Any] = [TemperatureLogitsWarper(sampling.temperature)]
+        if sampling.top_k > 0:
+            self._warpers.append(TopKLogitsWarper(sampling.top_k))
+        if sampling.top_p < 1:
+            self._warpers.append(TopPLogitsWarper(sampling.top_p))
+        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        for warper in self._warpers:
+            scores = warper(input_ids, scores)
+        waits_BV = torch.empty_like(scores, dtype=torch.float32)
+        for row, generator in zip(waits_BV, self._generators, strict=True):
+            row.exponential_(generator=generator)
+        return scores.float() - waits_BV.log()
 
 
 class TransformersEngine:
@@ -176,13 +202,15 @@ class TransformersEngine:
         width = inputs["input_ids"].shape[1]
         greedy = sampling.temperature == 0
         recorder = _Recorder(1.0 if greedy else sampling.temperature, self._banned)
-        options: dict[str, Any] = {"do_sample": not greedy, "pad_token_id": self.tokenizer.pad_token_id}
+        processors: list[LogitsProcessor] = [recorder]
         if not greedy:
-            options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": max(sampling.top_k, 0)}
+            seeds = [_fresh_seed() if request.seed is None else request.seed for request in requests]
+            processors.append(_Sampler(sampling, seeds, self.model.device))
+        options: dict[str, Any] = {"do_sample": False, "pad_token_id": self.tokenizer.pad_token_id}
         if sampling.stop_strings:
             options |= {"stop_strings": list(sampling.stop_strings), "tokenizer": self.tokenizer}
         limit = max(r.max_tokens for r in requests)
-        sequences = self.model.generate(**inputs, **options, logits_processor=[recorder], max_new_tokens=limit, use_cache=True)
+        sequences = self.model.generate(**inputs, **options, logits_processor=processors, max_new_tokens=limit, use_cache=True)
         sampled = sequences[:, width:]
         logprobs = recorder.logprobs(sampled[:, -1])
         return [self._cut(row, lp, request) for row, lp, request in zip(sampled.tolist(), logprobs.tolist(), requests, strict=True)]

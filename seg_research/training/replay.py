@@ -19,6 +19,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from seg_research.core.errors import InfraError
 from seg_research.rewards.groups import Earned, outcome_spread
 from seg_research.training.host import EARNED_KEY
+from seg_research.training.worker_watch import WorkerWatch
 
 _TRAIN = "train"
 _METRICS = "seg/dapo"
@@ -47,6 +48,7 @@ class PromptReplayBuffer(ReplayBuffer):
         self._max_rounds: int = kwargs.get("max_gen_rounds", 1)
         self._min_spread: float = kwargs.get("min_outcome_spread", 0.0)
         self._spreads: dict[str, float] = {}
+        self._watch = WorkerWatch()
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict[str, Any]]:
         """Wait for the groups of a step; return them with metrics.
@@ -73,6 +75,13 @@ class PromptReplayBuffer(ReplayBuffer):
                 break
             waited_since = self._wait_for_next_poll(_TRAIN, waited_since)
         return self._take(good, spare, batch_size, counts)
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        """Wait, unless those that are waited for are dead."""
+        # `refill_fn` is a method of the trainer, the only way from here to the workers.
+        manager = getattr(getattr(self.refill_fn, "__self__", None), "agent_loop_manager", None)
+        self._watch.check(getattr(manager, "agent_loop_workers", ()))
+        return super()._wait_for_next_poll(partition_id, last_debug_time)
 
     def _num_running(self) -> int:
         return len(self.pending_keys[_TRAIN]) + len(self.running_keys[_TRAIN])
@@ -105,6 +114,13 @@ class PromptReplayBuffer(ReplayBuffer):
         metrics = {f"{_METRICS}/{name}": float(number) for name, number in numbers.items()}
         return self._materialize_batch(_TRAIN, chosen, dict(self.partitions[_TRAIN])), metrics
 
+    def _materialize_batch(self, partition_id: str, selected_prompt_uids: list[str], partition_snapshot: dict[str, dict]) -> KVBatchMeta:
+        """Order the rows by prompt and rollout, not by when they ended: sums over a batch must not depend on who was fastest."""
+        batch = super()._materialize_batch(partition_id, selected_prompt_uids, partition_snapshot)
+        order = {uid: place for place, uid in enumerate(self.prompt_global_steps[partition_id])}
+        batch.reorder(sorted(range(len(batch.keys)), key=lambda row: _place(batch.keys[row], order)))
+        return batch
+
     def _flat_groups(self) -> set[str]:
         """Return the groups at their end whose scored rollouts agree in outcome, or lie closer together than is asked for."""
         ended = self.finished_keys[_TRAIN] | self.failure_keys[_TRAIN]
@@ -127,6 +143,11 @@ class PromptReplayBuffer(ReplayBuffer):
 
 def _one(uid: str | None) -> set[str]:
     return set() if uid is None else {uid}
+
+
+def _place(key: str, order: dict[str, int]) -> tuple[int, int, int]:
+    uid, rollout, output = key.split("_")
+    return order[uid], int(rollout), int(output)
 
 
 def _group_of(key: str) -> str:

@@ -18,7 +18,6 @@ from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
 from seg_research.core.errors import UsageError
-from seg_research.core.seeding import derive_seed
 from seg_research.core.transcript import FinishReason
 from seg_research.policies.engine import Request, Sampling, TransformersEngine
 
@@ -35,10 +34,12 @@ class TransformersServer:
 
     def __init__(self, config: Any, model_config: Any, replica_rank: int) -> None:
         model: HFModelConfig = omega_conf_to_dataclass(model_config)
-        self._config, self._seed, self._global_steps = config, derive_seed(config.seed, "rollout", replica_rank), 0
+        self._config, self._global_steps = config, 0
         # A GPU that happens to be there is not for a run on the CPU platform: its bf16 would disagree with the trainer's fp32.
         device = torch.device("cpu") if os.environ.get("VERL_PLATFORM") == "cpu" else None
-        self._engine = TransformersEngine.load(Path(str(model.local_path)), model.processor, device, max_batch=64, gather_s=_GATHER_S)
+        # The company in a batch changes the last digits of the logits, and once in a million tokens what is sampled.
+        queue: dict[str, Any] = {"max_batch": 1, "gather_s": 0.0} if config.full_determinism else {"max_batch": 64, "gather_s": _GATHER_S}
+        self._engine = TransformersEngine.load(Path(str(model.local_path)), model.processor, device, **queue)
 
     async def ready(self) -> int:
         """Answer once the model is loaded, with this process's id."""
@@ -61,7 +62,8 @@ class TransformersServer:
             int(sampling_params.get("top_k", -1)),
             tuple(sampling_params.get("stop") or ()),
         )
-        request = Request(prompt_ids, image_data or [], max(1, min(int(sampling_params.get("max_tokens", room)), room)), sampling)
+        limit = max(1, min(int(sampling_params.get("max_tokens", room)), room))
+        request = Request(prompt_ids, image_data or [], limit, sampling, sampling_params.get("seed"))
         turn = await self._engine.generate(request)
         return TokenOutput(
             token_ids=list(turn.token_ids),
@@ -76,9 +78,8 @@ class TransformersServer:
         self._engine.load_weights(named)
 
     async def set_global_steps(self, global_steps: int) -> None:
-        """Remember which step the weights are of, and reseed sampling for it."""
+        """Remember which step the weights are of."""
         self._global_steps = global_steps
-        torch.manual_seed(derive_seed(self._seed, global_steps))
 
     async def wake_up(self, tags: list[str] | None = None) -> None:
         """Do nothing: the CPU holds trainer and server at once."""

@@ -37,7 +37,7 @@ def turn_gaps(trainer_T: torch.Tensor, rollout_T: torch.Tensor, mask_T: torch.Te
 
 
 def gap_metrics(rows: list[list[torch.Tensor]]) -> dict[str, float]:
-    """Mean gap a token by number of the turn, over all turns, and the largest one. What the host inserted is not compared."""
+    """Mean and largest gap of a token by number of the turn, and over all turns. What the host inserted is not compared."""
     by_turn: dict[int, list[torch.Tensor]] = defaultdict(list)
     for turns in rows:
         for number, gaps in enumerate(turns, 1):
@@ -46,7 +46,9 @@ def gap_metrics(rows: list[list[torch.Tensor]]) -> dict[str, float]:
         return {}
     joined = {number: torch.cat(gaps) for number, gaps in sorted(by_turn.items())}
     everything = torch.cat(list(joined.values()))
-    metrics = {f"{_METRICS}/turn_{number}": gaps.mean().item() for number, gaps in joined.items() if number <= _MAX_TURNS}
+    shown = {number: gaps for number, gaps in joined.items() if number <= _MAX_TURNS}
+    metrics = {f"{_METRICS}/turn_{number}": gaps.mean().item() for number, gaps in shown.items()}
+    metrics |= {f"{_METRICS}/turn_{number}_max": gaps.max().item() for number, gaps in shown.items()}
     return {**metrics, f"{_METRICS}/mean": everything.mean().item(), f"{_METRICS}/max": everything.max().item()}
 
 

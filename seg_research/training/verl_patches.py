@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import verl.utils.distributed as distributed
 
@@ -22,3 +25,29 @@ def accept_cpu_process_group() -> None:
 
     initialize._seg_research = True  # type: ignore[attr-defined]
     distributed.initialize_global_process_group_ray = initialize
+
+
+def number_prompts() -> None:
+    """Name the prompts of a training step by their number, `<step>-<number>`, where verl draws a random name.
+
+    The name decides what is sampled for a prompt (agent_loop.py), so that a resumed run goes on as the uninterrupted one would have. Can go
+    when the contract test `test_verl_still_names_prompts_at_random` fails.
+    """
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+    from verl.utils import tensordict_utils
+
+    original: Callable[..., Any] = PPOTrainer._next_train_batch
+    if getattr(original, "_seg_research", False):
+        return
+
+    @functools.wraps(original)
+    def fetch(self: Any, num_prompts: int | None = None) -> Any:
+        batch = original(self, num_prompts)
+        step, taken = getattr(self, "_seg_numbered", (None, 0))
+        taken = taken if step == self.global_steps else 0
+        tensordict_utils.assign_non_tensor_stack(batch, "uid", [f"{self.global_steps}-{taken + i}" for i in range(len(batch))])
+        self._seg_numbered = (self.global_steps, taken + len(batch))
+        return batch
+
+    fetch._seg_research = True  # type: ignore[attr-defined]
+    PPOTrainer._next_train_batch = fetch

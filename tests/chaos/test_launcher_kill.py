@@ -6,7 +6,7 @@ pytest.importorskip("verl", reason="verl comes with the train extra")
 
 import psutil
 
-from seg_research.training.launch import learning_curve
+from seg_research.training.learning_curve import learning_curve
 
 pytestmark = [pytest.mark.verl, pytest.mark.slow]
 

@@ -51,7 +51,7 @@ def make_targets() -> set[str]:
 def problem_with(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str | None:
     """Say what is wrong with a command of ours; None where nothing is."""
     program, *arguments = words
-    name = program.removeprefix(".venv/bin/")
+    name = re.sub(r"^\.venv(-vllm)?/bin/", "", program)
     if name == "make":
         wanted = {a for a in arguments if "=" not in a and not a.startswith("-")}
         return f"no such make target: {wanted - make_targets()}" if wanted - make_targets() else None
@@ -59,7 +59,7 @@ def problem_with(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str | Non
         return problem_with_arguments(arguments, monkeypatch)
     if name in {"python", "bash", "sh"} or program.startswith(("./", ".ci/", "examples/", "data/", "benchmarks/")):
         return problem_with_script([program] if "/" in program and name == program else arguments)
-    if name in ELSEWHERE or program.startswith(".venv/bin/"):
+    if name in ELSEWHERE or name != program:
         return None
     return f"{program}: unknown program; add it to ELSEWHERE in this test if it is somebody else's"
 

@@ -22,7 +22,11 @@ SMALL = ["data.train_batch_size=4", "actor_rollout_ref.actor.ppo_mini_batch_size
 
 def run(name, *arguments, **variables):
     """Run a script with the programs of this environment, without the keys and addresses of whoever runs the tests."""
-    kept = {k: v for k, v in os.environ.items() if k not in {"DATA", "SIZE", "MODEL", "OUT", "SEARCH_URL", "BACKEND", "DRY_RUN", "PORT"}}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in {"DATA", "SIZE", "MODEL", "OUT", "SEARCH_URL", "BACKEND", "EPISODES", "DRY_RUN", "PORT"}
+    }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**kept, "PATH": path, **{k: str(v) for k, v in variables.items()}}
     return subprocess.run([FOLDER / f"{name}.sh", *arguments], env=environment, capture_output=True, text=True, check=False)
@@ -34,7 +38,7 @@ def places(mini, tiny_folder, tmp_path):
 
 
 def test_the_scripts_are_the_ones_tested_here():
-    assert {p.stem for p in FOLDER.glob("*.sh")} == {*TRAINING, *EVALUATION, "start_retrieval", "common"}
+    assert {p.stem for p in FOLDER.glob("*.sh")} == {*TRAINING, *EVALUATION, "sft_8b", "start_retrieval", "common"}
 
 
 @pytest.mark.parametrize("name", TRAINING)
@@ -65,7 +69,7 @@ def test_a_running_search_server_is_used(places):
     assert "http://127.0.0.1:1" in line
 
 
-@pytest.mark.parametrize("name", [*TRAINING, *EVALUATION, "start_retrieval"])
+@pytest.mark.parametrize("name", [*TRAINING, *EVALUATION, "sft_8b", "start_retrieval"])
 def test_missing_data_is_one_line(name, places, tmp_path):
     done = run(name, "--dry-run", **{**places, "DATA": tmp_path / "nowhere"})
     assert done.returncode == 2
@@ -82,6 +86,20 @@ def test_the_commands_that_are_shown_exist(name, places, monkeypatch):
     assert [c[0] for c in commands] == {"start_retrieval": ["serve"]}.get(name, ["serve", "predict", "segment", "evaluate", "report"])
     (taking,) = (c for c in commands if "--threads" in c)
     assert taking[0] == ("serve" if name == "start_retrieval" else "predict")
+    for command in commands:
+        monkeypatch.setattr(f"seg_research.cli.{command[0]}.run", lambda options: 0)
+        assert main(command) == 0
+    assert not places["OUT"].exists()
+
+
+@pytest.mark.parametrize("given", [{}, {"EPISODES": "mine.jsonl"}])
+def test_a_cold_start_shows_its_commands(places, monkeypatch, given):
+    done = run("sft_8b", "--dry-run", "seg.seed=7", **places, **given)
+    assert done.returncode == 0, done.stderr
+    commands = [words[1:] for words in map(shlex.split, done.stdout.splitlines()) if words[0] == "seg-research"]
+    assert [c[0] for c in commands] == (["sft"] if given else ["serve", "predict", "sft"])
+    episodes = given.get("EPISODES", f"{places['OUT']}/episodes/predictions.jsonl")
+    assert {"seg.seed=7", f"data.train_files={episodes}", f"model.path={places['MODEL']}"} <= set(commands[-1])
     for command in commands:
         monkeypatch.setattr(f"seg_research.cli.{command[0]}.run", lambda options: 0)
         assert main(command) == 0

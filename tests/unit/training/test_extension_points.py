@@ -1,10 +1,12 @@
+from typing import Any
+
 import pytest
 
 from seg_research.training import extension_points
 from seg_research.training.extension_points import ExtensionPoint, check_extension_points, check_installation, check_point
 
 
-def point(symbol: str, **lists: tuple[str, ...]) -> ExtensionPoint:
+def point(symbol: str, **lists: Any) -> ExtensionPoint:
     return ExtensionPoint(symbol, "agent_loop.py", "because", **lists)
 
 
@@ -35,6 +37,11 @@ def test_what_differs_is_named(symbol, lists, detail):
     status = check_point(point(symbol, **lists))
     assert not status.ok
     assert detail in status.detail
+
+
+def test_a_symbol_that_needs_an_absent_package_is_not_looked_for():
+    assert check_point(point("no_such_module:name", needs="no_such_package")).ok
+    assert not check_point(point("no_such_module:name", needs="json")).ok
 
 
 def test_a_missing_verl_gives_one_line_that_says_how_to_install_it(monkeypatch):

@@ -98,6 +98,7 @@ def test_a_failure_without_a_message_is_one_too():
         {"min_entropy": -1},
         {"max_truncated": 2},
         {"max_turn_growth": 1},
+        {"max_logprob_gap": 0},
         {"patience": 0},
     ],
 )
@@ -112,6 +113,7 @@ SOUND = {
     "seg/mean/truncated": 0.1,
     "seg/groups/no_signal": 0.5,
     "seg/mean/tokens_per_turn": 30.0,
+    "seg/logprob_gap/mean": 0.01,
 }
 
 
@@ -137,6 +139,7 @@ def test_what_is_not_a_number_stops_the_run_at_once(name, value):
         ({"actor/entropy": 1e-5}, "the policy's entropy is 1e-05 (limit 0.001)"),
         ({"seg/mean/truncated": 0.95}, "95% of the episodes were cut by a budget (limit 90%)"),
         ({"seg/groups/no_signal": 1.0}, "in no group any rollout earned more than another"),
+        ({"seg/logprob_gap/mean": 0.6}, "rollout and trainer are 0.6 nats a token apart (limit 0.5)"),
     ],
 )
 def test_what_lasts_stops_the_run_and_what_passes_does_not(step, told):

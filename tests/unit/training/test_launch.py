@@ -15,9 +15,11 @@ from omegaconf import OmegaConf
 
 from seg_research.core.errors import InfraError, UsageError
 from seg_research.recipes.settings import load_settings, tiny_settings
-from seg_research.training import launch as module
+from seg_research.training import run_folder, trainer_process
 from seg_research.training.config import compose_config
-from seg_research.training.launch import finished_policy, last_error, launch
+from seg_research.training.launch import finished_policy, launch, ppo_environment
+from seg_research.training.run_folder import repair_tracker
+from seg_research.training.trainer_process import last_error
 
 URL = "http://127.0.0.1:9"
 
@@ -188,7 +190,7 @@ DEAF = "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTE
 
 @pytest.mark.parametrize("deaf", ["", DEAF], ids=["obedient", "deaf"])
 def test_a_guard_stops_the_trainer_and_all_it_started(config, run_dir, trainer, monkeypatch, deaf):
-    monkeypatch.setattr(module, "_GRACE_S", 0.3)
+    monkeypatch.setattr(trainer_process, "_GRACE_S", 0.3)
     trainer(STOPPED.replace("DEAF", deaf))
     with pytest.raises(UsageError, match="the run was stopped: tool keyframe worked in 0 of 64 calls"):
         launch(config, URL, silent)
@@ -230,7 +232,7 @@ def test_an_interrupted_launcher_stops_its_trainer(config, run_dir, trainer):
 
 
 def test_a_folder_in_use_is_left_alone(config, run_dir, trainer, monkeypatch):
-    monkeypatch.setattr(module, "_GRACE_S", 0.1)
+    monkeypatch.setattr(run_folder, "_PATIENCE_S", 0.2)
     trainer("checkpoint(2)")
     run_dir.mkdir()
     with (run_dir / ".lock").open("w") as handle:
@@ -281,12 +283,12 @@ def test_a_run_may_go_on_with_more_threads_and_a_server_elsewhere(config, traine
 
 
 def test_the_cpu_platform_is_asked_for_on_cpus_only(config, tiny_folder):
-    on_cpu = module._environment(config, Path("/run"))
+    on_cpu = ppo_environment(config)
     assert (on_cpu["VERL_PLATFORM"], on_cpu["OMP_NUM_THREADS"], on_cpu["HF_HUB_OFFLINE"]) == ("cpu", "2", "1")
     config.trainer.device = "cuda"
     config.actor_rollout_ref.model.path = "Qwen/Qwen3-VL-4B-Instruct"
     before = {"VERL_PLATFORM", "HF_HUB_OFFLINE"} & os.environ.keys()
-    assert {"VERL_PLATFORM", "HF_HUB_OFFLINE"} & module._environment(config, Path("/run")).keys() == before
+    assert {"VERL_PLATFORM", "HF_HUB_OFFLINE"} & ppo_environment(config).keys() == before
 
 
 @pytest.mark.parametrize(
@@ -307,3 +309,24 @@ def test_the_last_error_of_a_log_is_one_short_line(tmp_path, log, found):
     (tmp_path / "log").write_text(log)
     assert found in last_error(tmp_path / "log")
     assert len(last_error(tmp_path / "log")) <= 400
+
+
+@pytest.mark.parametrize(("whole", "expected"), [((1, 2), "2"), ((), None)])
+def test_the_number_of_the_last_checkpoint_is_mended_where_it_was_cut_short(tmp_path, whole, expected):
+    tracker = tmp_path / "latest_checkpointed_iteration.txt"
+    tracker.write_text("")
+    (tmp_path / "global_step_3" / "actor").mkdir(parents=True)  # begun, and without data.pt
+    for number in whole:
+        (tmp_path / f"global_step_{number}").mkdir()
+        (tmp_path / f"global_step_{number}" / "data.pt").write_text("")
+    repair_tracker(tmp_path)
+    assert (tracker.read_text() if tracker.exists() else None) == expected
+
+
+def test_a_sound_number_of_the_last_checkpoint_is_left_as_it_is(tmp_path):
+    tracker = tmp_path / "latest_checkpointed_iteration.txt"
+    tracker.write_text("1")
+    (tmp_path / "global_step_2").mkdir()
+    (tmp_path / "global_step_2" / "data.pt").write_text("")
+    repair_tracker(tmp_path)
+    assert tracker.read_text() == "1"

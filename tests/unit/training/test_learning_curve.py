@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("omegaconf", reason="comes with hydra")
 
-from seg_research.training.launch import learning_curve
+from seg_research.training.learning_curve import learning_curve
 
 
 def line(step, sample, score, *, rollout=0, outcomes=(), stop="answered", validation=False, num_search=1, well_formed=1.0):

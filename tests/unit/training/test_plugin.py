@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,3 +107,43 @@ def test_the_process_group_is_asked_for_with_one_backend_and_only_patched_once(m
     patched(30)
     patched(None, "nccl")
     assert asked == [(30, "cpu:gloo"), (None, "nccl")]
+
+
+def test_prompts_are_numbered_by_step_and_go_on_within_it(monkeypatch):
+    from tensordict import TensorDict
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+    from verl.utils import tensordict_utils
+
+    from seg_research.training.verl_patches import number_prompts
+
+    def fetch(self, num_prompts=None):
+        batch = TensorDict({"dummy": torch.zeros(num_prompts or 3)}, batch_size=[num_prompts or 3])
+        tensordict_utils.assign_non_tensor_stack(batch, "uid", ["random"] * len(batch))
+        return batch
+
+    monkeypatch.setattr(PPOTrainer, "_next_train_batch", fetch)
+    number_prompts()
+    number_prompts()
+    trainer = SimpleNamespace()
+    names = []
+    for step, asked in ((1, None), (1, 2), (2, None)):
+        trainer.global_steps = step
+        names.append(list(PPOTrainer._next_train_batch(trainer, asked)["uid"]))
+    assert names == [["1-0", "1-1", "1-2"], ["1-3", "1-4"], ["2-0", "2-1", "2-2"]]
+
+
+def test_a_verl_with_another_seam_is_refused_before_anything_runs(monkeypatch):
+    from seg_research.core.errors import UsageError
+    from seg_research.training import plugin
+    from seg_research.training.extension_points import ExtensionPointStatus
+    from seg_research.training.lifeline import LAUNCHER_VARIABLE
+
+    moved = ExtensionPointStatus("verl.a:b", False, "takes (x), expected (y)")
+    monkeypatch.setattr(plugin, "check_extension_points", lambda: [ExtensionPointStatus("verl", True), moved, moved])
+    monkeypatch.setattr(plugin, "end_with_launcher", lambda: None)
+    plugin._register()  # a worker: the launcher's child has looked
+    monkeypatch.setenv(LAUNCHER_VARIABLE, str(os.getppid()))
+    with pytest.raises(
+        UsageError, match=r"not the one that was tested: verl.a:b: takes \(x\), expected \(y\) \(and 1 more; seg-research doctor"
+    ):
+        plugin._register()

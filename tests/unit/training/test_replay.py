@@ -40,9 +40,9 @@ class Queue:
 
     def kv_list(self):
         if self.running:
-            uid, outcomes = self.running.popleft()
+            uid, outcomes = self.running.pop()  # the last submitted ends first
             self.items[uid]["status"] = "failure" if len(outcomes) < 2 else "finished"
-            for rollout, outcome in enumerate(outcomes):
+            for rollout, outcome in reversed(list(enumerate(outcomes))):
                 self.items[f"{uid}_{rollout}_0"] = {"status": "success"}
                 earned = Earned({"box_iou": outcome, "format": 0.1 * rollout}, outcome, rollout, True)
                 self.extras[f"{uid}_{rollout}_0"] = {EARNED_KEY: dataclasses.asdict(earned)}
@@ -77,6 +77,7 @@ def sample(monkeypatch, groups, *, rounds=3, min_spread=0.0, filters=True):
     )
     queue.submit(BATCH)
     batch, metrics = buffer.sample(1, "train", BATCH)
+    assert batch.keys == sorted(batch.keys, key=lambda key: [int(part.strip("g")) for part in key.split("_")]), "in the order of submission"
     return {key.split("_")[0] for key in batch.keys}, {name.removeprefix("seg/dapo/"): v for name, v in metrics.items()}, queue
 
 

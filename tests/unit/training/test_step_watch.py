@@ -32,6 +32,9 @@ def test_the_means_are_over_tokens_not_over_rollouts():
         "turn_1": round(2.5 / 3, 6),
         "turn_2": 0.5,
         "turn_3": 0.25,
+        "turn_1_max": 2.0,
+        "turn_2_max": 1.0,
+        "turn_3_max": 0.25,
         "mean": 0.625,
         "max": 2.0,
     }
