@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     from retrieval_server.server import running_server
     from seg_research.core.files import append_jsonl, write_atomic
     from seg_research.evaluation.summary import policy_row, start_and_end
-    from seg_research.training.launch import learning_curve
+    from seg_research.training.learning_curve import learning_curve
 
     demo = _Demo(options)
     demo.prepare_data()

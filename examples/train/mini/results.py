@@ -1,0 +1,134 @@
+"""Make the tables, figures and page of the mini experiments from their raw logs.
+
+python examples/train/mini/results.py outputs/mini_experiments     raw logs -> CSVs -> figures and docs/results/mini.md
+python examples/train/mini/results.py --page-only                  the same from the committed CSVs
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from seg_research.core.errors import UsageError
+from seg_research.core.files import read_jsonl, write_atomic
+from seg_research.training.learning_curve import read_trajectories
+
+sys.path.insert(0, str(Path(__file__).parent))
+from results_page import write_page
+
+PAGE_DIR = Path(__file__).parents[3] / "docs" / "results"
+OUTCOME_TERMS = ("box_iou", "box_l1", "point", "keyframe")
+Row = dict[str, Any]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Collect, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("raw", type=Path, nargs="?", metavar="FOLDER", help="what experiments.py wrote")
+    parser.add_argument("--out", type=Path, default=PAGE_DIR, metavar="FOLDER", help="CSVs, figures and mini.md (default: docs/results)")
+    parser.add_argument("--page-only", action="store_true", help="make the page from the CSVs in --out")
+    options = parser.parse_args(argv)
+    if (options.raw is None) != options.page_only:
+        parser.error("name the folder of raw logs, or give --page-only")
+    try:
+        if options.raw is not None:
+            collect(options.raw, options.out)
+        write_page(options.out)
+    except (UsageError, OSError) as error:
+        print(f"results.py: {error}", file=sys.stderr)
+        return 1
+    print(f"written: {options.out / 'mini.md'}")
+    return 0
+
+
+def collect(raw: Path, out: Path) -> None:
+    """Turn raw logs into `training.csv` (a line a step), `questions.csv` (a line a judged question) and `manifest.json`.
+
+    Only finished runs count; the manifest names those that are not.
+
+    Raises:
+        UsageError: there is no finished run.
+    """
+    runs = sorted(path.parent for path in raw.glob("runs/*/seed*/train"))
+    finished = [run for run in runs if (run / "finished.json").is_file()]
+    if not finished:
+        raise UsageError(f"{raw}: no finished run; run experiments.py first (it goes on where it stopped)")
+    questions = judged_rows("cold_start", 0, 0, raw / "cold_start")
+    training: list[Row] = []
+    for run in finished:
+        name, seed = run.parent.name, int(run.name.removeprefix("seed"))
+        training += training_rows(name, seed, run / "train")
+        for folder in run.glob("step*"):
+            questions += judged_rows(name, seed, int(folder.name.removeprefix("step")), folder)
+    key = ("experiment", "seed", "step")
+    write_atomic(out / "training.csv", to_csv(sorted(training, key=lambda row: [row[k] for k in key])))
+    write_atomic(out / "questions.csv", to_csv(sorted(questions, key=lambda row: [row[k] for k in (*key, "id")])))
+    manifest = json.loads((raw / "manifest.json").read_text(encoding="utf-8"))
+    manifest["minutes"] = {f"{run.parent.name}/{run.name}": json.loads((run / "finished.json").read_text())["minutes"] for run in finished}
+    manifest["unfinished"] = [f"{run.parent.name}/{run.name}" for run in runs if run not in finished]
+    write_atomic(out / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+
+
+def training_rows(name: str, seed: int, run_dir: Path) -> list[Row]:
+    """Summarise the training rollouts of each step: outcome (the sum of its four terms, 0 to 4), validity and searches by ability."""
+    rows: list[Row] = []
+    for step, records in read_trajectories(run_dir).items():
+        row: Row = {"experiment": name, "seed": seed, "step": step, "episodes": len(records)}
+        row["reward"] = mean([record["score"] for record in records])
+        row["outcome"] = mean([outcome(record) for record in records])
+        row["valid"] = mean([float(record["rewards"]["format"] == 1.0) for record in records])
+        row["answered"] = mean([float(record["stop_reason"] == "answered") for record in records])
+        row["searches"] = mean([record["num_search"] for record in records])
+        rows.append(row)
+    return rows
+
+
+def judged_rows(name: str, seed: int, step: int, folder: Path) -> list[Row]:
+    """Describe each test question of one judged checkpoint; J and F are per cent.
+
+    Raises:
+        UsageError: the folder is not complete.
+    """
+    result = folder / "result.json"
+    if not result.is_file():
+        raise UsageError(f"{folder}: not judged to the end; run experiments.py again, it goes on where it stopped")
+    samples = json.loads(result.read_text(encoding="utf-8"))["samples"]
+    rows: list[Row] = []
+    for record in read_jsonl(folder / "predictions.jsonl"):
+        region, boundary, ability = samples[record["id"]]
+        row: Row = {"experiment": name, "seed": seed, "step": step, "id": record["id"], "ability": ability}
+        row |= {"J": 100 * region, "F": 100 * boundary, "JF": 50 * (region + boundary), "searches": record["num_search"]}
+        row |= {"valid": float(record["rewards"]["format"] == 1.0), "outcome": outcome(record)}
+        rows.append(row)
+    return rows
+
+
+def outcome(record: Row) -> float:
+    """Return the sum of the four outcome terms; one that did not run earned nothing."""
+    return sum(record["rewards"].get(term) or 0.0 for term in OUTCOME_TERMS)
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the mean of at least one value."""
+    listed = list(values)
+    return sum(listed) / len(listed)
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Write rows with the columns of the first; numbers with six digits, so that files compare."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

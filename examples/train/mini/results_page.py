@@ -1,0 +1,243 @@
+"""From the CSVs of `results.py` to figures (SVG), a table with intervals and a verdict on each claim."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+mpl.use("svg")
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from seg_research.core.files import atomic_path, write_atomic
+from seg_research.metrics.bootstrap import interval
+
+COLD_START = "cold_start"
+# Okabe and Ito's palette: told apart with every common colour blindness, and by lightness in print.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+ABILITIES = ("in-video", "one-hop", "multi-hop", "relational")
+PANELS = {
+    "JF": "J&F on test, %",
+    "outcome": "outcome reward in training (0 to 4)",
+    "searches": "searches per training episode",
+    "valid": "well-formed training episodes",
+}
+
+
+def write_page(folder: Path) -> None:
+    """Write one figure a comparison, one of the searches by ability, and `mini.md`, from the CSVs and the manifest in `folder`."""
+    training, questions = pd.read_csv(folder / "training.csv"), pd.read_csv(folder / "questions.csv")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    plan = manifest["identity"]["plan"]
+    sections: list[str] = []
+    for name, figure in plan["figures"].items():
+        shown = [experiment for experiment in figure["show"] if experiment in set(training.experiment)]
+        if shown:
+            draw_comparison(training, questions, shown, folder / f"{name}.svg")
+            sections.append(f"## {figure['title']}\n\n![{figure['title']}]({name}.svg)\n")
+    best = next(iter(plan["experiments"]))
+    if best in set(questions.experiment):
+        draw_abilities(questions, best, folder / "abilities.svg")
+        title = f"Searches by ability ({best})"
+        sections.append(f"## {title}\n\n![{title}](abilities.svg)\n")
+    table, verdicts = final_table(questions, plan["experiments"]), check_claims(questions)
+    write_atomic(folder / "mini.md", "\n".join([introduction(manifest, questions), table, verdicts, *sections, provenance(manifest)]))
+
+
+def introduction(manifest: Mapping[str, Any], questions: pd.DataFrame) -> str:
+    """Say what was run."""
+    sizes = manifest["identity"]["sizes"]
+    runs = questions[questions.experiment != COLD_START][["experiment", "seed"]].drop_duplicates()
+    count = questions[questions.experiment == COLD_START].id.nunique()
+    return (
+        "# Experiments on mini\n\n"
+        "<!-- Written by examples/train/mini/results.py; edits here are lost. -->\n\n"
+        "A tiny Qwen3-VL, cold-started on expert episodes, trained further with RL on two CPU cores: "
+        f"{len(runs)} runs of {sizes['steps']} steps. Every {sizes['eval_every']} steps the policy was judged greedily on {count} "
+        "questions about videos and entities that training never showed. Lines are means over seeds; bands reach from the lowest to "
+        "the highest seed.\n"
+    )
+
+
+def draw_comparison(training: pd.DataFrame, questions: pd.DataFrame, shown: Sequence[str], path: Path) -> None:
+    """Draw four panels over steps, one line an experiment."""
+    judged = questions.groupby(["experiment", "seed", "step"], as_index=False).JF.mean()
+    start = judged[judged.experiment == COLD_START].JF.mean()
+    figure, axes = _panels(len(PANELS))
+    for axis, (column, title) in zip(axes, PANELS.items(), strict=True):
+        for colour, name in zip(COLOURS, shown, strict=False):
+            table = judged if column == "JF" else training
+            by_seed = table[table.experiment == name].pivot(index="step", columns="seed", values=column)
+            if column == "JF":
+                by_seed.loc[0] = start
+            else:
+                by_seed = by_seed.rolling(max(1, len(by_seed) // 10), min_periods=1, center=True).mean()
+            _band(axis, by_seed.sort_index(), colour, name)
+        axis.set_title(title, loc="left", fontsize=10)
+    axes[0].legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def draw_abilities(questions: pd.DataFrame, name: str, path: Path) -> None:
+    """Draw searches per test episode over steps, one line an ability."""
+    mine = questions[questions.experiment == name].groupby(["ability", "seed", "step"], as_index=False).searches.mean()
+    start = questions[questions.experiment == COLD_START].groupby("ability").searches.mean()
+    figure, axes = _panels(1)
+    for colour, ability in zip(COLOURS, [a for a in ABILITIES if a in set(mine.ability)], strict=False):
+        by_seed = mine[mine.ability == ability].pivot(index="step", columns="seed", values="searches")
+        by_seed.loc[0] = start[ability]
+        _band(axes[0], by_seed.sort_index(), colour, ability)
+    axes[0].set_title("searches per test episode", loc="left", fontsize=10)
+    axes[0].legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    columns = min(2, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(5 * columns, 3 * rows), layout="constrained")
+    axes = [axis for line in figure.subplots(rows, columns, squeeze=False) for axis in line]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", alpha=0.3)
+        axis.set_xlabel("RL steps", fontsize=9)
+    return figure, axes
+
+
+def _band(axis: Axes, by_seed: pd.DataFrame, colour: str, label: str) -> None:
+    steps = by_seed.index.to_numpy()
+    axis.plot(steps, by_seed.mean(axis=1), color=colour, label=label, linewidth=1.8)
+    axis.fill_between(steps, by_seed.min(axis=1), by_seed.max(axis=1), color=colour, alpha=0.18, linewidth=0)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    # Without salt and date the same numbers would give another file.
+    with mpl.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "path"}), atomic_path(path) as staged:
+        figure.savefig(staged, format="svg", metadata={"Date": None})
+
+
+def final_table(questions: pd.DataFrame, experiments: Sequence[str] | Mapping[str, Any]) -> str:
+    """Return the Markdown table of the last judged step: J&F with its 95 % interval over questions and range over seeds, and the rest."""
+    lines = [
+        "## After training\n",
+        "| | J&F | 95 % (questions) | seeds | outcome | well-formed | searches | " + " | ".join(ABILITIES) + " |",
+        "|---|---:|:---:|:---:|---:|---:|---:|" + "---:|" * len(ABILITIES),
+    ]
+    for name in (COLD_START, *experiments):
+        rows = last_step(questions, name)
+        if rows.empty:
+            continue
+        low, high = question_interval(rows)
+        seeds = rows.groupby("seed").JF.mean()
+        spread = f"{seeds.min():.1f} to {seeds.max():.1f} ({len(seeds)})" if len(seeds) > 1 else "one"
+        by_ability = rows.groupby("ability").searches.mean()
+        searches = " | ".join(f"{by_ability[a]:.2f}" if a in by_ability else "" for a in ABILITIES)
+        rest = f"{rows.outcome.mean():.2f} | {100 * rows.valid.mean():.0f} % | {rows.searches.mean():.2f} | {searches}"
+        lines.append(f"| {name} | {rows.JF.mean():.1f} | {low:.1f} to {high:.1f} | {spread} | {rest} |")
+    return "\n".join(lines) + "\n\nThe columns behind `searches` are searches per episode of each ability.\n"
+
+
+def last_step(questions: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the rows of an experiment's last judged step."""
+    mine = questions[questions.experiment == name]
+    return mine[mine.step == mine.step.max()]
+
+
+def question_interval(rows: pd.DataFrame) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the mean J&F over questions; a question counts with its mean over seeds."""
+    means = rows.groupby("id").JF.mean().to_numpy(dtype=np.float64)[:, None, None]
+    low, high = interval(means, np.ones_like(means), lambda sums, counts: (sums / counts)[:, 0, 0])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says, what was seen here, and whether that agrees (None: not run)."""
+
+    text: str
+    seen: str
+    holds: bool | None
+
+    def __str__(self) -> str:
+        verdict = {True: "agrees", False: "**does not agree**", None: "not run"}[self.holds]
+        return f"| {self.text} | {self.seen} | {verdict} |"
+
+
+def check_claims(questions: pd.DataFrame) -> str:
+    """Return the table of claims, each judged by a stated rule on the last judged step."""
+    claims = [
+        beats(questions, "hierarchical", COLD_START, margin=10.0, text="RL from the cold start gains at least 10 points of J&F"),
+        beats(questions, "hierarchical", "outcome_only", text="the hierarchical reward beats outcome only"),
+        beats(questions, "hierarchical", "rigid_steps", text="the hierarchical reward beats rigid imitation of steps"),
+        *search_claims(questions),
+        farming(questions),
+    ]
+    return "\n".join(["## Claims\n", "| claim | seen here | |", "|---|---|---|", *map(str, claims), "", _RULE])
+
+
+_RULE = (
+    "One experiment beats another if its lowest seed lies above the other's highest, by the margin where one is named. "
+    "Searches are judged by means over seeds and questions.\n"
+)
+
+
+def beats(questions: pd.DataFrame, better: str, worse: str, *, text: str, margin: float = 0.0) -> Claim:
+    """Compare the J&F of two experiments, seed against seed."""
+    ours, theirs = (last_step(questions, name).groupby("seed").JF.mean() for name in (better, worse))
+    if ours.empty or theirs.empty:
+        return Claim(text, "", None)
+    seen = ", ".join(f"{name} {jf.mean():.1f} ({jf.min():.1f} to {jf.max():.1f})" for name, jf in ((better, ours), (worse, theirs)))
+    return Claim(text, seen, bool(ours.min() > theirs.max() + margin))
+
+
+def search_claims(questions: pd.DataFrame) -> list[Claim]:
+    """Judge how often the hierarchical policy searches, by ability."""
+    texts = (
+        "multi-hop questions are searched more often than one-hop",
+        "one-hop questions are searched about once",
+        "in-video questions cease to be searched",
+    )
+    rows = last_step(questions, "hierarchical")
+    if rows.empty:
+        return [Claim(text, "", None) for text in texts]
+    now = rows.groupby("ability").searches.mean()
+    before = questions[questions.experiment == COLD_START].groupby("ability").searches.mean()
+    one, multi, video = now["one-hop"], now["multi-hop"], now["in-video"]
+    return [
+        Claim(texts[0], f"{multi:.2f} against {one:.2f}", bool(multi > one)),
+        Claim(texts[1], f"{one:.2f}", bool(abs(one - 1) <= 0.25)),
+        Claim(texts[2], f"{before['in-video']:.2f} before, {video:.2f} after", bool(video < before["in-video"] or video < 0.05)),
+    ]
+
+
+def farming(questions: pd.DataFrame) -> Claim:
+    """Judge whether the published rewards make a policy search more than ours."""
+    text = "under the published rewards the policy farms searches"
+    ours, theirs = (last_step(questions, name).searches.mean() for name in ("hierarchical", "hierarchical_compat"))
+    if np.isnan(ours) or np.isnan(theirs):
+        return Claim(text, "", None)
+    return Claim(text, f"{theirs:.2f} searches an episode against {ours:.2f}", bool(theirs > ours + 0.25))
+
+
+def provenance(manifest: Mapping[str, Any]) -> str:
+    """Say where the numbers come from."""
+    versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
+    changed = manifest["changed_files"]
+    lines = [
+        "## Where this comes from\n",
+        f"Commit `{manifest['commit']}`{f' with {len(changed)} changed files' if changed else ''}; cold start SHA-256 "
+        f"`{manifest['identity']['model_sha256']}`; {versions}.",
+        "Every run's minutes and the whole plan are in [manifest.json](manifest.json), the numbers behind the figures in "
+        "[training.csv](training.csv) and [questions.csv](questions.csv).",
+    ]
+    if manifest["unfinished"]:
+        lines.append(f"Not finished, and not counted: {', '.join(manifest['unfinished'])}.")
+    commands = ["python examples/train/mini/experiments.py", "python examples/train/mini/results.py outputs/mini_experiments"]
+    return "\n".join([*lines, "", "```bash", *commands, "```", ""])

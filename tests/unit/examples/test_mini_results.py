@@ -1,0 +1,90 @@
+"""The results page of the mini experiments says what the CSVs say."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib", reason="matplotlib comes with the dev extra")
+
+MINI = Path(__file__).parents[3] / "examples" / "train" / "mini"
+ABILITIES = ("in-video", "one-hop", "multi-hop", "relational")
+# Mean J&F and searches by ability of each experiment after training; seeds lie 1 above and below.
+JF = {"hierarchical": 60.0, "outcome_only": 50.0, "rigid_steps": 59.0}
+SEARCHES = {"hierarchical": (0.0, 1.0, 2.0, 1.5), "outcome_only": (0.0, 0.0, 0.0, 0.0), "rigid_steps": (1.0, 1.0, 1.0, 1.0)}
+
+
+@pytest.fixture(scope="module")
+def results():
+    spec = importlib.util.spec_from_file_location("mini_results", MINI / "results.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["mini_results"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_log(folder: Path, jf: float, searches: tuple[float, ...]) -> None:
+    """Write one judged checkpoint with one question an ability."""
+    folder.mkdir(parents=True)
+    samples, lines = {}, []
+    for ability, count in zip(ABILITIES, searches, strict=True):
+        samples[f"q-{ability}"] = [jf / 100, jf / 100, ability]
+        rewards = {"box_iou": 1.0, "box_l1": 0.5, "point": None, "keyframe": 0.0, "format": 1.0}
+        lines.append(json.dumps({"id": f"q-{ability}", "num_search": count, "rewards": rewards}))
+    (folder / "predictions.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "result.json").write_text(json.dumps({"samples": samples}))
+
+
+@pytest.fixture
+def raw(tmp_path) -> Path:
+    """Raw logs of three experiments with two seeds, and of a run that is not finished."""
+    raw = tmp_path / "raw"
+    write_log(raw / "cold_start", 40.0, (0.5, 0.5, 0.5, 0.5))
+    for name, jf in JF.items():
+        for seed in (0, 1):
+            run = raw / "runs" / name / f"seed{seed}"
+            write_log(run / "step2", jf + 2 * seed - 1, SEARCHES[name])
+            trajectories = run / "train" / "trajectories"
+            trajectories.mkdir(parents=True)
+            record = {"id": "a", "sample_idx": 0, "validation": False, "score": 1.0, "num_search": seed, "stop_reason": "answered"}
+            record["rewards"] = {"box_iou": 1.0, "point": None, "format": 1.0}
+            records = [record | {"global_step": step} for step in (1, 2)]
+            (trajectories / "worker-0.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+            (run / "finished.json").write_text(json.dumps({"minutes": 3.5}))
+    (raw / "runs" / "hierarchical" / "seed2" / "train").mkdir(parents=True)
+    plan = {"experiments": {name: [] for name in JF}, "figures": {"presets": {"title": "Presets", "show": list(JF)}}}
+    identity = {"plan": plan, "sizes": {"steps": 2, "eval_every": 2}, "model_sha256": "abc"}
+    manifest = {"identity": identity, "commit": "c0ffee", "changed_files": [], "versions": {"torch": "2"}}
+    (raw / "manifest.json").write_text(json.dumps(manifest))
+    return raw
+
+
+def test_page_judges_the_claims(results, raw, tmp_path):
+    out = tmp_path / "page"
+    assert results.main([str(raw), "--out", str(out)]) == 0
+    page = (out / "mini.md").read_text()
+    verdicts = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in page.splitlines() if line.count("|") == 4}
+    assert verdicts["RL from the cold start gains at least 10 points of J&F"] == "agrees"
+    assert verdicts["the hierarchical reward beats outcome only"] == "agrees"
+    assert verdicts["the hierarchical reward beats rigid imitation of steps"] == "**does not agree**"  # the seeds overlap
+    assert verdicts["multi-hop questions are searched more often than one-hop"] == "agrees"
+    assert verdicts["under the published rewards the policy farms searches"] == "not run"
+    assert "| hierarchical | 60.0 | 60.0 to 60.0 | 59.0 to 61.0 (2) | 1.50 | 100 % | 1.12 | 0.00 | 1.00 | 2.00 | 1.50 |" in page
+    assert "Not finished, and not counted: hierarchical/seed2" in page
+    assert all((out / f"{name}.svg").stat().st_size > 5000 for name in ("presets", "abilities"))
+
+
+def test_the_page_is_made_again_from_the_tables_byte_for_byte(results, raw, tmp_path):
+    out = tmp_path / "page"
+    results.main([str(raw), "--out", str(out)])
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert results.main(["--page-only", "--out", str(out)]) == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_without_a_finished_run_the_user_is_told_what_to_do(results, tmp_path, capsys):
+    assert results.main([str(tmp_path), "--out", str(tmp_path / "page")]) == 1
+    assert "run experiments.py first" in capsys.readouterr().err
+    assert not (tmp_path / "page").exists()
