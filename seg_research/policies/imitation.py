@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
 from seg_research.core.seeding import derive_seed
+from seg_research.datasets.mini.grid import COORDINATE_STEP
 from seg_research.datasets.sample import FrameTruth, Sample
-from seg_research.models.tiny import COORDINATE_STEP
 from seg_research.policies.scripted import answer_turn, keyframe_turn, search_turn
 
 

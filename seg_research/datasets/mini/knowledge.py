@@ -31,7 +31,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
+class Kind:
     """How a kind of holder is spoken of; `{who}` is a person."""
 
     noun: str
@@ -42,8 +42,8 @@ class _Kind:
     bond_told: tuple[str, ...]
 
 
-_KINDS = (
-    _Kind(
+KINDS = (
+    Kind(
         noun="town",
         role="emblem",
         trait=("by a river", "in the hills", "by the sea", "near a forest"),
@@ -51,7 +51,7 @@ _KINDS = (
         bond_step="town where {who} was born",
         bond_told=("was born in the town of {holder}", "was born in {holder}, a small town"),
     ),
-    _Kind(
+    Kind(
         noun="team",
         role="mascot",
         trait=("of rowers", "of runners", "of climbers", "of skaters"),
@@ -59,7 +59,7 @@ _KINDS = (
         bond_step="team that {who} plays for",
         bond_told=("plays for the team {holder}", "plays for {holder}, an old team"),
     ),
-    _Kind(
+    Kind(
         noun="house",
         role="crest",
         trait=("of bakers", "of potters", "of weavers", "of painters"),
@@ -76,7 +76,7 @@ class Holder:
     """A town, team or house and the figure that stands for it."""
 
     name: str
-    kind: _Kind
+    kind: Kind
     look: Look
 
     @property
@@ -88,7 +88,7 @@ class Holder:
         """Tell what the figure is."""
         trait = self.kind.trait[int(rng.integers(len(self.kind.trait)))]
         opening = f"{self.name} is a {self.kind.noun} {trait}."
-        fact = f"The {self.emblem} is the {self.look.words}."
+        fact = f"{self.kind.role.capitalize()} of {self.name}: {self.look.words}."
         return Passage(self.name, f"{opening} {fact}" if rng.random() < 0.5 else f"{fact} {opening}")
 
     def picture(self) -> Picture:
@@ -122,4 +122,4 @@ class Person:
 
 def draw_holder(rng: np.random.Generator, name: str, look: Look) -> Holder:
     """Draw the kind of a holder."""
-    return Holder(name, _KINDS[int(rng.integers(len(_KINDS)))], look)
+    return Holder(name, KINDS[int(rng.integers(len(KINDS)))], look)

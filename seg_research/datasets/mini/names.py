@@ -1,7 +1,8 @@
 """Made-up proper names: two syllables, pronounceable, and never the same one twice.
 
-Every name has a number. A seed shuffles the numbering by one affine map, and the residue of a number by three says which split it
-serves; so worlds may be drawn one by one, without end and in any order, and a name of one split never turns up in another.
+Every name has a number. Which split a name serves is fixed for all seeds, so that a model that learned from the training names of any
+benchmark has met no test name of any other. A seed shuffles the names of each split by an affine map; so worlds may be drawn one by one,
+without end and in any order.
 """
 
 from __future__ import annotations
@@ -39,12 +40,34 @@ def _pool() -> tuple[str, ...]:
     return tuple(names[: len(names) - len(names) % len(SPLITS)])
 
 
+def num_names() -> int:
+    """Return how many names each split has."""
+    return len(_pool()) // len(SPLITS)
+
+
 def name_of(seed: int, split: Split, number: int) -> str:
     """Return the name with this number in this split; numbers past the end of the pool start over within the same split."""
-    pool = _pool()
-    step = derive_seed(seed, "names", "step") % len(pool)
-    while math.gcd(step, len(pool)) != 1:
+    total = num_names()
+    step = derive_seed(seed, "names", "step") % total
+    while math.gcd(step, total) != 1:
         step += 1
-    # A multiple of the split count is added, so that the residue, and with it the split, is kept.
-    start = derive_seed(seed, "names", "start") % len(pool)
-    return pool[((number * len(SPLITS) + SPLITS.index(split)) * step + start) % len(pool)]
+    start = derive_seed(seed, "names", "start") % total
+    # Neighbours in the pool differ by one letter: dealt out in turn, each split has names of all kinds.
+    return _pool()[(number * step + start) % total * len(SPLITS) + SPLITS.index(split)]
+
+
+def alike(name: str, steps: int) -> str:
+    """Return another name of the same split that differs little, often in its ending alone."""
+    pool = _pool()
+    return pool[(_places()[name] + steps * len(SPLITS)) % len(pool)]
+
+
+@cache
+def _places() -> dict[str, int]:
+    return {name: place for place, name in enumerate(_pool())}
+
+
+def split_of(name: str) -> Split | None:
+    """Return the split whose worlds may use a name, whatever their seed; None for other words."""
+    place = _places().get(name)
+    return None if place is None else SPLITS[place % len(SPLITS)]

@@ -42,6 +42,7 @@ class Question:
         target: index of the right figure in the cast.
         steps: what one would search for, in order; empty where the clip is enough.
         evidence: index of the passage that answers each step.
+        clue: once everything is known, how to tell the target by what is seen, e.g. `other red`; empty where its look alone says it.
     """
 
     text: str
@@ -49,6 +50,7 @@ class Question:
     target: int
     steps: tuple[str, ...]
     evidence: tuple[int, ...]
+    clue: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +119,18 @@ def _write(rng: np.random.Generator, cast: Sequence[Actor], names: Sequence[str]
     relation = chosen.relation.words.format(anchor=three.emblem)
     return QuestionSet(
         questions=(
-            _question(chosen.plain.words, Ability.IN_VIDEO, chosen.plain.target, (), ()),
+            _question(chosen.plain.words, Ability.IN_VIDEO, chosen.plain.target, (), (), chosen.plain.clue),
             _question(_emblem(rng, one), Ability.ONE_HOP, chosen.near, (one.emblem,), (0,)),
             _question(f"the {two.kind.role} of {person.bond}", Ability.MULTI_HOP, chosen.far, (person.bond_step, two.emblem), (1, 2)),
-            _question(relation, Ability.RELATIONAL, chosen.relation.target, (three.emblem,), (3,)),
+            _question(relation, Ability.RELATIONAL, chosen.relation.target, (three.emblem,), (3,), chosen.relation.clue),
         ),
         passages=tuple(entity.passage(rng) for entity in told),
         pictures=tuple(entity.picture() for entity in told if isinstance(entity, Holder)),
     )
 
 
-def _question(words: str, ability: Ability, target: int, steps: tuple[str, ...], evidence: tuple[int, ...]) -> Question:
-    return Question(f"Please find '{words}' in the provided video.", ability, target, steps, evidence)
+def _question(words: str, ability: Ability, target: int, steps: tuple[str, ...], evidence: tuple[int, ...], clue: str = "") -> Question:
+    return Question(f"Please find '{words}' in the provided video.", ability, target, steps, evidence, clue)
 
 
 def _emblem(rng: np.random.Generator, holder: Holder) -> str:
@@ -160,12 +162,14 @@ class _Way:
     Attributes:
         words: the expression; `{anchor}` stands for the figure it is named through.
         anchor: that figure; the target itself where there is none.
+        clue: as in `Question`.
     """
 
     kind: str
     words: str
     target: int
     anchor: int
+    clue: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +191,12 @@ def _descriptions(cast: Sequence[Actor], sight: Sight) -> list[_Way]:
         look = actor.look
         found.append(_Way("look", f"the {look.words}", index, index))
         if colours[look.colour] == 1:
-            found.append(_Way("colour", f"the only {look.colour} thing", index, index))
+            found.append(_Way("colour", f"the only {look.colour} thing", index, index, f"only {look.colour}"))
         if shapes[look.shape] == 1:
-            found.append(_Way("shape", f"the only {look.shape}", index, index))
+            found.append(_Way("shape", f"the only {look.shape}", index, index, f"only {look.shape}"))
         for word, sign in (("largest", 1), ("smallest", -1)):
             if _stands_out(cast, sight, index, sign):
-                found.append(_Way(word, f"the {word} thing", index, index))
+                found.append(_Way(word, f"the {word} thing", index, index, word))
     return found
 
 
@@ -208,18 +212,20 @@ def _stands_out(cast: Sequence[Actor], sight: Sight, target: int, sign: int) -> 
 def _relations(cast: Sequence[Actor], sight: Sight) -> list[_Way]:
     """Return the ways to name a figure through another one; each fits one figure alone."""
     found: list[_Way] = []
+    colours, shapes, pairs = [a.look.colour for a in cast], [a.look.shape for a in cast], [a.pair for a in cast]
     for anchor, actor in enumerate(cast):
-        for kind, words, trait, value in (
-            ("colour", "the other thing with the colour of the {anchor}", [a.look.colour for a in cast], actor.look.colour),
-            ("shape", "the other thing with the shape of the {anchor}", [a.look.shape for a in cast], actor.look.shape),
-            ("pair", "the thing that travels with the {anchor}", [a.pair for a in cast], actor.pair),
+        look = actor.look
+        for kind, words, trait, value, clue in (
+            ("colour", "the other thing with the colour of the {anchor}", colours, look.colour, f"other {look.colour}"),
+            ("shape", "the other thing with the shape of the {anchor}", shapes, look.shape, f"other {look.shape}"),
+            ("pair", "the thing that travels with the {anchor}", pairs, actor.pair, f"with {look.words}"),
         ):
             same = [i for i, other in enumerate(trait) if value is not None and other == value]
             if len(same) != 2 or not _seen_together(sight, *same):
                 continue
             target = next(i for i in same if i != anchor)
             if kind != "pair" or _nearest_throughout(sight, anchor, target):
-                found.append(_Way(kind, words, target, anchor))
+                found.append(_Way(kind, words, target, anchor, clue))
     return found
 
 

@@ -31,10 +31,12 @@ from seg_research.datasets.mini.world import World, draw_world, render_picture
 from seg_research.datasets.parallel import Progress, map_ordered
 from seg_research.datasets.splits import SPLITS, Split
 
-VERSION = 1
+VERSION = 2
 """Rises whenever the same seed gives other bytes than before."""
 
 MANIFEST = "manifest.json"
+ANSWERS = "answers.jsonl"
+"""What every question means, for scripted experts and for judging: never shown to a policy."""
 _QUESTIONS_PER_WORLD = len(Ability)
 _JPEG_QUALITY = 92
 
@@ -103,6 +105,7 @@ class _Written:
     num_bytes: int
     digests: dict[str, str]
     rows: list[dict[str, Any]]
+    answers: list[dict[str, str]]
     passages: list[tuple[str, str]]
     pictures: list[tuple[str, str]]
 
@@ -245,6 +248,10 @@ def _write_world(folder: Path, job: _Job) -> _Written:
             }
             for number, question in enumerate(questions)
         ],
+        answers=[
+            {"id": f"{world.video}_{number}", "target": world.cast[question.target].look.words, "clue": question.clue}
+            for number, question in enumerate(questions)
+        ],
         passages=[(passage.title, passage.text) for passage in world.passages],
         pictures=[(picture.subject, picture.caption) for picture in world.pictures],
     )
@@ -278,6 +285,7 @@ def _shared_files(written: Sequence[_Written]) -> Iterator[tuple[str, bytes]]:
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, schema=RAW_SCHEMA), buffer)
         yield f"{split}.parquet", buffer.getvalue()
+    yield ANSWERS, _jsonl([answer for world in written for answer in world.answers])
     passages = sorted(passage for world in written for passage in world.passages)
     texts = [{"id": number, "contents": f"{title}\n{text}"} for number, (title, text) in enumerate(passages)]
     yield "local_KB/text_corpus.jsonl", _jsonl(texts)

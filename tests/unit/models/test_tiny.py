@@ -12,8 +12,9 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from seg_research.core.errors import UsageError
+from seg_research.datasets.mini.grid import COORDINATE_STEP, PATCH_FACTOR_PX
 from seg_research.models.processor import IMAGE_TOKEN, VISION_TOKENS, load_processor
-from seg_research.models.tiny import COORDINATE_STEP, PATCH_FACTOR_PX, TinySize, build_model, build_tokenizer
+from seg_research.models.tiny import TinySize, build_model, build_tokenizer
 
 TAGS = [f"<{slash}{name}>" for name in ("thinking", "search", "information", "keyframe", "answer") for slash in ("", "/")]
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
+from seg_research.datasets.mini.grid import COORDINATE_STEP
 from seg_research.datasets.sample import FrameTruth
-from seg_research.models.tiny import COORDINATE_STEP
 from seg_research.policies.imitation import Variety, demonstration, on_grid
 from seg_research.protocol.actions import Answer, FaultKind, FormatFault, Search, SelectKeyframe
 from seg_research.protocol.parser import parse_turn

@@ -1,0 +1,275 @@
+"""Examine a cold-started model on the test questions of a mini benchmark: what it must be able to do before reinforcement learning.
+
+Everything is played in the real loop (search server, episodes, GrabCut, J&F), once with the passages of the test entities and once with
+these passages withheld. Beside it stand a guesser who boxes any figure and an expert who is bound to one frame. Only "reads" is examined on
+text alone. What is done is not done again.
+
+    cd outputs/mini_coldstart; python …/examples/train/mini/gates.py --model policy --data mini --out gates
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seg_research.cli.main import run_command
+from seg_research.core.errors import InfraError, UsageError
+from seg_research.core.files import read_jsonl, write_atomic
+from seg_research.datasets.mini.names import split_of
+from seg_research.datasets.mini.writer import ANSWERS, read_manifest
+from seg_research.datasets.parquet import read_samples
+from seg_research.datasets.sample import FrameTruth, Sample
+from seg_research.datasets.splits import Split
+from seg_research.policies.scripted import ScriptedPolicy, answer_turn, keyframe_turn
+from seg_research.recipes.settings import load_settings
+
+_READING_LESSONS, _MOST_TOKENS = 60, 400
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What was measured, and the least that is asked."""
+
+    name: str
+    value: float
+    wanted: float
+
+    @property
+    def row(self) -> str:
+        """One line of the table."""
+        return f"{self.name:<58}{self.value:>8.3f}{self.wanted:>9.2f}   {'ok' if self.value >= self.wanted else 'MISSED'}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Examine, print the table, and write it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="mini benchmark with a prepared test split")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(argv)
+    try:
+        gates = Examination(options.model, options.data, options.out, options.threads).run()
+    except (UsageError, InfraError) as error:
+        print(f"gates.py: {error}", file=sys.stderr)
+        return 1
+    return 0 if all(gate.value >= gate.wanted for gate in gates) else 3
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Paths and stages."""
+
+    model: Path
+    data: Path
+    out: Path
+    threads: int
+
+    @property
+    def parquet(self) -> Path:
+        """The prepared test split."""
+        found = sorted(self.data.glob("test_*_*_*.parquet"))
+        if len(found) != 1:
+            raise UsageError(f"{self.data}: expected one prepared test split, found {len(found)}; see: seg-research data okvos --help")
+        return found[0]
+
+    def run(self) -> list[Gate]:
+        """Run all stages."""
+        samples = read_samples(self.parquet)
+        corpus = self.data / "local_KB" / "text_corpus.jsonl"
+        scores = {
+            "with passages": self._play_model("with_passages", corpus),
+            "passages withheld": self._play_model("passages_withheld", self._withheld(corpus)),
+            "any figure, best frame": self._play_script("any_figure", samples, self._any_figure(samples)),
+            "true box, but always the same frame": self._play_script("same_frame", samples, _same_frame(samples)),
+        }
+        answers = {str(row["id"]): str(row["target"]) for row in read_jsonl(self.data / ANSWERS)}
+        lines = list(read_jsonl(self.out / "with_passages" / "predictions.jsonl"))
+        gain = scores["with passages"] - scores["passages withheld"]
+        gates = [
+            Gate("reads: look named, text alone", reading_score(self.model), 0.95),
+            Gate("valid episodes", _mean(_is_valid(line) for line in lines), 0.9),
+            Gate("exact name in the first search (questions that need one)", _mean(_copies(line) for line in lines if _steps(line)), 0.9),
+            Gate("right target named", _mean(_names(line, answers[line["id"]]) for line in lines), 0.7),
+            Gate("J&F, GrabCut", scores["with passages"], 35),
+            Gate("J&F above passages withheld", gain, 20),
+        ]
+        print(f"\n{'on ' + str(len(lines)) + ' test questions':<58}{'reached':>8}{'wanted':>9}")
+        for gate in gates:
+            print(gate.row)
+        print("\nJ&F")
+        for name, score in scores.items():
+            print(f"  {name:<56}{score:>8.1f}")
+        by_ability = self._by_ability(lines, answers)
+        report = {"questions": len(lines), "gates": [vars(gate) for gate in gates], "J&F": scores, "abilities": by_ability}
+        write_atomic(self.out / "gates.json", json.dumps(report, indent=1) + "\n")
+        return gates
+
+    def _by_ability(self, lines: Sequence[Mapping[str, Any]], answers: Mapping[str, str]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for ability in sorted({line["ability"] for line in lines}):
+            own = [line for line in lines if line["ability"] == ability]
+            result[ability] = {
+                "named": _mean(_names(line, answers[line["id"]]) for line in own),
+                "searches": sum(line["num_search"] for line in own) / len(own),
+            }
+            print(f"  {ability:<30} named {result[ability]['named']:.2f}   searches {result[ability]['searches']:.2f}")
+        return result
+
+    def _play_model(self, name: str, corpus: Path) -> float:
+        predictions = self.out / name / "predictions.jsonl"
+        images = self.data / "local_KB" / "image_corpus.jsonl"
+        search = ["--text", corpus, "--images", images]
+        _command("predict", "--data", self.parquet, "--model", self.model, *search, "--out", predictions, "--threads", self.threads)
+        return self._judge(predictions)
+
+    def _play_script(self, name: str, samples: Sequence[Sample], script: Callable[[Sample, int], Sequence[str]]) -> float:
+        from seg_research.evaluation.predict import PredictionRun, predict
+
+        settings = load_settings(self.model)
+        recipe = settings.build_recipe()
+
+        class NoSearch:
+            async def search(self, query: str, kind: str, top_k: int) -> Any:
+                raise AssertionError("these scripts do not search")
+
+        tools = recipe.build_tools(NoSearch(), settings.view)
+        run = PredictionRun(recipe, settings.limits, tools, lambda group: ScriptedPolicy(script), {"policy": name})
+        predictions = self.out / name / "predictions.jsonl"
+        predictions.parent.mkdir(parents=True, exist_ok=True)
+        asyncio.run(predict(run, samples, predictions, lambda done: None))
+        return self._judge(predictions)
+
+    def _judge(self, predictions: Path) -> float:
+        result = predictions.with_name("result.json")
+        if not result.is_file():
+            _command("segment", predictions, "--backend", "grabcut")
+            _command("evaluate", predictions, "--truth", self.data / "test_meta_mapping.json", "--json", result, "--workers", self.threads)
+        return float(json.loads(result.read_text(encoding="utf-8"))["overall"]["JF"])
+
+    def _withheld(self, corpus: Path) -> Path:
+        """Write the corpus without the passages about names of the test split."""
+        kept = [row for row in read_jsonl(corpus) if split_of(str(row["contents"]).partition("\n")[0]) is not Split.TEST]
+        path = self.out / "corpus_withheld.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept))
+        return path
+
+    def _any_figure(self, samples: Sequence[Sample]) -> Callable[[Sample, int], Sequence[str]]:
+        """Take the frame that shows the target best, and box any figure that is in it."""
+        manifest = read_manifest(self.data)
+        if manifest is None:
+            raise UsageError(f"{self.data}: not a mini benchmark of this version; make it again with: seg-research data mini")
+
+        def script(sample: Sample, rollout: int) -> list[str]:
+            assert sample.truth is not None
+            frame_id = max(sample.truth.frames, key=lambda f: sample.truth.frames[f].max_conn_area)  # type: ignore[union-attr]
+            return _turns(frame_id, _figure(manifest.seed, sample, int(frame_id)))
+
+        return script
+
+
+def _figure(seed: int, sample: Sample, frame_id: int) -> FrameTruth:
+    from seg_research.core.geometry import Norm1000Box, Norm1000Point
+    from seg_research.core.video import FrameId, FramePosition
+    from seg_research.datasets.mini.lessons.scenes import seen
+    from seg_research.datasets.mini.world import draw_world
+
+    split, _, index = sample.video_path.name.partition("_")
+    world = draw_world(seed, Split(split), int(index))
+    rendering = world.render(FramePosition(world.frame_ids.index(FrameId(frame_id))))
+    found = [place for n, actor in enumerate(world.cast) if (place := seen(rendering.labels_HW == n + 1, actor.look)) is not None]
+    place = random.Random(sample.sample_id).choice(found)
+    return FrameTruth(Norm1000Box(*(min(1000.0, v) for v in place.box)), Norm1000Point(*place.point), 1.0, 1.0)
+
+
+def _same_frame(samples: Sequence[Sample]) -> Callable[[Sample, int], Sequence[str]]:
+    """Know the target, but always take the same of the offered frames: the one that shows most targets."""
+
+    def shown(sample: Sample, position: int) -> FrameTruth | None:
+        return sample.truth.frames.get(sample.frames[position].frame_id) if sample.truth else None
+
+    count = min(len(sample.frames) for sample in samples)
+    best = max(range(count), key=lambda position: sum(shown(sample, position) is not None for sample in samples))
+
+    def script(sample: Sample, rollout: int) -> list[str]:
+        truth = shown(sample, best)
+        return ["<keyframe> -1 </keyframe>"] if truth is None else _turns(sample.frames[best].frame_id, truth)
+
+    return script
+
+
+def _turns(frame_id: Any, place: FrameTruth) -> list[str]:
+    return [keyframe_turn(frame_id, "this one"), answer_turn(place, "there")]
+
+
+def reading_score(model: Path) -> float:
+    """Look names up among passages about held-out entities, on text alone: share of looks whose words all have the highest logit."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from seg_research.datasets.mini.lessons.lesson import Draw
+    from seg_research.datasets.mini.lessons.reading import examination
+    from seg_research.models.fast_forward import FastForward
+    from seg_research.models.processor import load_processor
+    from seg_research.training.lessons import Encoder
+
+    tokenizer = load_processor(model).tokenizer
+    network = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
+    draw = Draw(0)
+    draw.split = Split.TEST
+    encoder, fast = Encoder(tokenizer), FastForward(network, compiled=False)
+    right: list[bool] = []
+    for _ in range(_READING_LESSONS):
+        with torch.no_grad():
+            _, hits = fast.loss(encoder.batch([examination(draw)], _MOST_TOKENS))
+        right.append(bool(hits.all()))
+    return _mean(right)
+
+
+def _command(*arguments: object) -> None:
+    words = [str(argument) for argument in arguments]
+    code = run_command(words)
+    if code:
+        raise InfraError(f"seg-research {words[0]} ended with exit code {code}; what is done is kept, run the same command again to go on")
+
+
+def _mean(values: Any) -> float:
+    listed = [float(value) for value in values]
+    return sum(listed) / max(1, len(listed))
+
+
+def _said(line: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [turn for turn in line["turns"] if turn["role"] == "assistant"]
+
+
+def _is_valid(line: Mapping[str, Any]) -> bool:
+    kinds = [(turn["action"] or {"kind": "fault"})["kind"] for turn in _said(line)]
+    return line["stop_reason"] == "answered" and "fault" not in kinds
+
+
+def _steps(line: Mapping[str, Any]) -> bool:
+    return line["ability"] != "in-video"
+
+
+def _copies(line: Mapping[str, Any]) -> bool:
+    name = next(word for word in line["query"].removeprefix("Please").replace("'", " ").split() if word[0].isupper())
+    searches = [turn["action"] for turn in _said(line) if (turn["action"] or {}).get("kind") == "search"]
+    return bool(searches) and name in str(searches[0]["query"]).split()
+
+
+def _names(line: Mapping[str, Any], look: str) -> bool:
+    """Tell whether the thought of the answer names the look of the target."""
+    last = _said(line)[-1]
+    return (last["action"] or {}).get("kind") == "answer" and look in str(last["text"]).partition("</thinking>")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
