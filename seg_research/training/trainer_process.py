@@ -67,7 +67,8 @@ def trainer_environment(config: DictConfig, model: str, plugin: str) -> dict[str
 
 def start_trainer(module: str, run_dir: Path, environment: Mapping[str, str], lock: int) -> subprocess.Popen[bytes]:
     """Start a module of verl on the folder's `resolved.yaml`, in a session of its own; it writes to the log and holds the folder's lock."""
-    command = [sys.executable, "-m", module, "--config-path", str(run_dir), "--config-name", "resolved"]
+    # Not `-m`: our plugin makes verl import this module before it would run, and Python would then have it twice.
+    command = [sys.executable, "-c", f"from {module} import main; main()", "--config-path", str(run_dir), "--config-name", "resolved"]
     quoted = str(run_dir).replace("'", "\\'")
     command += [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
     with (run_dir / TRAINER_LOG).open("ab") as log:

@@ -82,7 +82,7 @@ def base():
     return tree
 
 
-READ = ("actor_rollout_ref", "algorithm", "data", "ray_kwargs", "reward", "trainer", "transfer_queue")
+READ = ("actor_rollout_ref", "algorithm", "critic", "data", "ray_kwargs", "reward", "trainer", "transfer_queue")
 """The parts of verl's tree that our files touch; `laid_over` would fail to notice others, the comparison with Hydra would not."""
 
 
@@ -210,13 +210,18 @@ def test_verl_reads_every_key_that_we_set(path, stock):
 
 
 def fields_of_the_engine() -> set[str]:
-    """Keys that verl's data class of the engine has and its tree does not show."""
-    tree = ast.parse((VERL / "workers" / "config" / "engine.py").read_text())
-    names = {node.target.id for node in ast.walk(tree) if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+    """Keys that verl's data classes of engine and checkpoint have and its tree does not show."""
+    names, checkpoint = fields_of("engine.py"), fields_of("../../trainer/config/config.py")
     assert "mixed_precision" in names
-    return {
-        f"actor_rollout_ref.actor.fsdp_config.{name}.{part}" for name in names for part in ("param_dtype", "reduce_dtype", "buffer_dtype")
-    }
+    parts = ("param_dtype", "reduce_dtype", "buffer_dtype")
+    shown = {f"actor_rollout_ref.{role}.fsdp_config.{name}.{part}" for role in ("actor", "ref") for name in names for part in parts}
+    return shown | {f"actor_rollout_ref.actor.checkpoint.{name}" for name in checkpoint}
+
+
+def fields_of(path: str) -> set[str]:
+    """Names of the fields of the data classes in a file of verl."""
+    tree = ast.parse((VERL / "workers" / "config" / path).read_text())
+    return {node.target.id for node in ast.walk(tree) if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
 
 
 @pytest.mark.parametrize("choice", EACH_ONCE, ids=lambda choice: "-".join(choice.values()))
