@@ -8,7 +8,13 @@ what verl would store in its queue is thrown away.
 An episode's time falls into waiting for the policy, for the search server, and the rest, which is the loop: what it computes, and what its
 episodes wait for each other on this machine's cores. All episodes run in one process; verl spreads them over `agent.num_workers` of these.
 
-    python benchmarks/rollout.py                                  1, 16, 128 and 512 episodes at once; some minutes
+How slow the policy is decides how many episodes a second the loop must carry: at 512 at once, as many as 512 divided by an episode's
+seconds. The defaults are an assumption, not a measurement: eight GPUs that serve an 8B model to 512 sequences give each 25 tokens a second
+(1,600 a GPU, what is left beside reading openings and pictures), and a turn that thinks has 250 tokens, give or take the half of it.
+`--turn-tokens 0` counts the expert's own, which are some thirty; such a policy would say 512 times 25 tokens a second as well, in turns so
+short that an episode lasts five seconds.
+
+    python benchmarks/rollout.py                                  1, 16, 128 and 512 episodes at once; some ten minutes
     python benchmarks/rollout.py --at-once 512 --episodes 2048    whether memory stays flat
 """
 
@@ -16,15 +22,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import functools
 import json
 import logging
 import os
+import random
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count, cycle
@@ -32,10 +40,10 @@ from pathlib import Path
 from typing import Any
 
 # Before torch, Ray and verl are imported, and as the launcher sets them.
-os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "VERL_PLATFORM": "cpu", "VERL_ENGINE_DEVICE": "cuda"}
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "VERL_PLATFORM": "cpu"}
 os.environ |= {"VERL_USE_EXTERNAL_MODULES": "seg_research.training.plugin", "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
-os.environ |= {"TOKENIZERS_PARALLELISM": "false", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-os.environ |= {"RAY_raylet_start_wait_time_s": "300"}  # on a loaded machine
+os.environ |= {"TOKENIZERS_PARALLELISM": "false", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0"}
+os.environ |= {"THP_MEM_ALLOC_ENABLE": "1", "RAY_raylet_start_wait_time_s": "300"}  # on a loaded machine
 
 import numpy as np
 import psutil
@@ -74,12 +82,11 @@ Worker: Any = agent_loop_tq.AgentLoopWorkerTQ.__ray_metadata__.modified_class
 class Expert:
     """The policy server: an actor without weights, told apart from a real one by nothing but what it says."""
 
-    def __init__(self, model: Path, train_file: Path, first_token_s: float, token_s: float, new_query_share: float) -> None:
+    def __init__(self, model: Path, train_file: Path, options: argparse.Namespace) -> None:
         self._tokenizer = load_processor(model).tokenizer
         self._start = self._tokenizer.convert_tokens_to_ids("<|im_start|>")
         self._samples = {self._shown(user_prompt(s.question, [f.frame_id for f in s.frames])): s for s in read_samples(train_file)}
-        self._first_token_s, self._token_s, self._new_share = first_token_s, token_s, new_query_share
-        self._number = count()
+        self._options, self._number, self._lengths = options, count(), random.Random(0)
 
     @staticmethod
     def _shown(user_text: str) -> str:
@@ -90,7 +97,9 @@ class Expert:
         text = self._tokenizer.decode(prompt_ids[starts[1] : starts[2]], skip_special_tokens=True).removeprefix("user\n").strip()
         said = self._tokenizer.encode(self._turn(self._samples[text], len(starts) // 2 - 1), add_special_tokens=False)
         ids = [*said, self._tokenizer.eos_token_id][: sampling_params["max_tokens"]]
-        waited_s = self._first_token_s + self._token_s * len(ids)
+        mean = self._options.turn_tokens
+        counted = self._lengths.uniform(mean / 2, mean * 1.5) if mean else len(ids)
+        waited_s = (self._options.first_token_ms + self._options.token_ms * counted) / 1e3
         await asyncio.sleep(waited_s)
         extra = {"global_steps": 0, "s": waited_s}
         return TokenOutput(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=extra)
@@ -100,7 +109,8 @@ class Expert:
         if number < len(turns) - 2:
             kind = SearchKind.IMAGE if number % 2 else SearchKind.TEXT
             mark = next(self._number)
-            new = f" (attempt {mark})" if mark * self._new_share % 1 + self._new_share >= 1 else ""
+            share = self._options.new_queries
+            new = f" (attempt {mark})" if mark * share % 1 + share >= 1 else ""
             return search_turn(sample.steps[number] + new, "this is not to be seen in the frames, so it has to be looked up", kind)
         return turns[number]
 
@@ -206,6 +216,8 @@ def worker_of(model: Path, train_file: Path, search_url: str, run_dir: Path, opt
         "actor_rollout_ref.rollout.n": GROUP,
         "seg.run_dir": run_dir,
         "seg.search.url": search_url,
+        # A machine that is busy with something else makes episodes slow here, and does not end them.
+        "seg.search.deadline_s": 300,
         "seg.episode.brief_prompt": "false",
         "seg.episode.limits": "{max_tool_calls: 6, max_faults: 2, max_turn_tokens: 4096, reserve_tokens: 256}",
         "seg.episode.view": f"{{keyframe_px: {options.keyframe_px}, search_image_px: 256}}",
@@ -216,14 +228,26 @@ def worker_of(model: Path, train_file: Path, search_url: str, run_dir: Path, opt
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         actor: Any = ray.remote(Expert)
-        expert = actor.options(num_cpus=0, max_concurrency=4096).remote(
-            model, train_file, options.first_token_ms / 1e3, options.token_ms / 1e3, options.new_queries
-        )
+        expert = actor.options(num_cpus=0, max_concurrency=4096).remote(model, train_file, options)
         balancer: Any = ray.remote(GlobalRequestLoadBalancer)
-        client = LLMServerClient(config, balancer.options(num_cpus=0, max_concurrency=64).remote({"expert": expert}))
+        client = LLMServerClient(config, balancer.options(num_cpus=0).remote({"expert": expert}))
         yield Worker(config, client)
     finally:
         ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of this process, in MB: its own, and what it shares, which is libraries and all it has ever touched of Ray's object store."""
+
+    own: float
+    shared: float
+
+    @classmethod
+    def now(cls) -> Memory:
+        """Measure."""
+        found: Any = psutil.Process().memory_info()
+        return cls((found.rss - found.shared) / 1e6, found.shared / 1e6)
 
 
 @dataclass(frozen=True)
@@ -233,9 +257,8 @@ class Load:
     num: int
     at_once: int
     wall_s: float
-    cpu_s: float
-    loop_cpu_s: float
-    rss_mb: tuple[float, ...]
+    cpu_s: Mapping[str, float]
+    memory: tuple[Memory, ...]
     late_ms: tuple[float, float]
     clock: Clock
 
@@ -244,7 +267,7 @@ async def load(worker: Any, prompts: Iterator[dict[str, Any]], num: int, at_once
     """Keep so many episodes under way until all have ended; groups of one prompt, but for a single episode at a time."""
     global_clock_reset()
     group = min(GROUP, at_once)
-    places, memory, late = asyncio.Semaphore(at_once // group), [rss_mb()], [0.0]
+    places, memory, late = asyncio.Semaphore(at_once // group), [Memory.now()], [0.0]
     num_groups = num // group
 
     async def watch() -> None:
@@ -258,16 +281,17 @@ async def load(worker: Any, prompts: Iterator[dict[str, Any]], num: int, at_once
             about = {"step": 0, "sample_index": number, "rollout_n": 0, "validate": False}
             await worker._run_prompt({**prompt, "__rollout_n__": group}, {"temperature": 1.0, "top_p": 1.0, "top_k": -1}, about)
         if (number + 1) % max(1, num_groups // 8) == 0:
-            memory.append(rss_mb())
+            memory.append(Memory.now())
 
     watcher = asyncio.create_task(watch())
-    wall, cpu, own = time.perf_counter(), time.process_time(), time.thread_time()
+    wall, cpu = time.perf_counter(), cpu_seconds()
     await asyncio.gather(*(one({**next(prompts), "uid": f"{at_once}-{number}"}, number) for number in range(num_groups)))
-    spent = time.perf_counter() - wall, time.process_time() - cpu, time.thread_time() - own
+    wall_s = time.perf_counter() - wall
+    spent = {name: seconds - cpu.get(name, 0.0) for name, seconds in cpu_seconds().items()}
     watcher.cancel()
     if clock.statuses["failure"]:
         raise SystemExit(f"{clock.statuses['failure']} of {num_groups} groups failed; see the log above")
-    return Load(num_groups * group, at_once, *spent, tuple(memory), (float(np.mean(late)) * 1e3, max(late) * 1e3), clock)
+    return Load(num_groups * group, at_once, wall_s, spent, tuple(memory), (float(np.mean(late)) * 1e3, max(late) * 1e3), clock)
 
 
 def global_clock_reset() -> None:
@@ -277,9 +301,19 @@ def global_clock_reset() -> None:
     clock.tokens = clock.cached = clock.searches = 0
 
 
-def rss_mb() -> float:
-    """Return this process's resident memory."""
-    return psutil.Process().memory_info().rss / 1e6
+def cpu_seconds() -> dict[str, float]:
+    """Return what each process of this run has computed so far, by name, and the event loop's part of this one."""
+    spent: dict[str, float] = defaultdict(float)
+    spent["worker"], spent["event loop"] = time.process_time(), time.thread_time()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            command = " ".join(process.cmdline())
+            spent[next((name for mark, name in OTHERS.items() if mark in command), "Ray")] += times.user + times.system
+    return spent
+
+
+OTHERS = {"ray::Expert": "policy's stand-in", "ray::EncoderService": "sentence encoder", "retrieval_server": "search server"}
 
 
 PARTS = ("opening", "observation", "key frame", "score", "for verl")
@@ -296,27 +330,31 @@ def report(found: Load) -> None:
     parts, num = found.clock.parts, found.num
     episode_s = parts["episode"] / num
     policy, search = parts["policy"] / parts["episode"], parts["search"] / parts["episode"]
-    cpu_ms, own_ms = found.cpu_s / num * 1e3, found.loop_cpu_s / num * 1e3
-    per_episode_mb = (max(found.rss_mb) - found.rss_mb[0]) / found.at_once
-    rates = f"{num / found.wall_s:.1f} | {found.clock.tokens / found.wall_s:,.0f} | {episode_s:.2f} s"
-    cost = f"{cpu_ms:.0f} ({own_ms:.0f}) ms | {cpu_ms / episode_s / 10:.2f} % | {per_episode_mb:.1f} MB"
+    cpu_ms = {name: seconds / num * 1e3 for name, seconds in found.cpu_s.items()}
+    worker_ms, loop_ms = cpu_ms.pop("worker"), cpu_ms.pop("event loop")
+    per_s = num / found.wall_s
+    rates = f"{per_s:.1f} | {found.clock.tokens / found.wall_s:,.0f} | {episode_s:.2f} s"
+    cost = f"{worker_ms:.0f} ({loop_ms:.0f}) ms | {worker_ms / episode_s / 10:.2f} % | {worker_ms / 1e3 * per_s:.2f}"
     show(f"| {found.at_once} | {num} | {rates} | {policy:.1%} | {search:.1%} | {1 - policy - search:.1%} | {cost} |")
     named = {"waiting on generate": parts["generate"] - parts["policy"], **{name: parts[name] for name in PARTS}}
     shares = ", ".join(f"{name} {seconds / num * 1e3:.0f}" for name, seconds in named.items())
-    memory = " → ".join(f"{mb:.0f}" for mb in found.rss_mb)
     rest = parts["episode"] - parts["policy"] - parts["search"] - sum(named.values())
     cached = found.clock.cached / max(1, found.clock.searches)
     show(f"    ms of an episode: {shares}, other {rest / num * 1e3:.0f}; {found.clock.searches / num:.1f} searches, {cached:.0%} cached;")
-    show(f"    event loop late by {found.late_ms[0]:.1f} ms, at most {found.late_ms[1]:.0f}; MB: {memory}")
+    show("    CPU ms of an episode in other processes: " + ", ".join(f"{name} {ms:.0f}" for name, ms in cpu_ms.items()) + ";")
+    own, shared = (" → ".join(f"{getattr(at, name):.0f}" for at in found.memory) for name in ("own", "shared"))
+    show(f"    event loop late by {found.late_ms[0]:.1f} ms, at most {found.late_ms[1]:.0f}; load {os.getloadavg()[0]:.1f};")
+    show(f"    MB: {own}; shared {shared}")
 
 
 def main() -> None:
     """Measure every number of episodes at once."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--at-once", type=int, nargs="+", default=[1, 16, 128, 512], help="episodes; above 8 a multiple of 8")
-    parser.add_argument("--episodes", type=int, default=1024, help="of each round, at most 8 times and at least as many as at once")
-    parser.add_argument("--first-token-ms", type=float, default=50.0, help="the policy's latency a turn")
-    parser.add_argument("--token-ms", type=float, default=20.0, help="and a token")
+    parser.add_argument("--episodes", type=int, default=2048, help="of each round, at most 4 times and at least as many as at once")
+    parser.add_argument("--first-token-ms", type=float, default=500.0, help="the policy's latency a turn")
+    parser.add_argument("--token-ms", type=float, default=40.0, help="and a token")
+    parser.add_argument("--turn-tokens", type=float, default=250.0, help="tokens that a turn counts for on average; 0: as many as it has")
     parser.add_argument("--new-queries", type=float, default=0.5, help="share of queries that nobody asked before")
     parser.add_argument("--questions", type=int, default=256, help="different ones; a prompt's frames are on one's own if there are enough")
     parser.add_argument("--frame-px", type=int, default=448, help="side of the frames of the opening; a multiple of 32")
@@ -348,10 +386,10 @@ def main() -> None:
 async def rounds(worker: Any, prompts: Iterator[dict[str, Any]], options: argparse.Namespace) -> None:
     """Run one round after the other on one event loop, as verl's worker does."""
     await load(worker, prompts, GROUP, GROUP)  # imports, connections, the sentence encoder
-    show("| at once | episodes | episodes/s | tokens/s | one takes | policy | search | loop | CPU (event loop) | of its time | memory |")
+    show("| at once | episodes | episodes/s | tokens/s | one takes | policy | search | loop | CPU (event loop) | of its time | cores |")
     show("|---|---|---|---|---|---|---|---|---|---|---|")
     for at_once in options.at_once:
-        report(await load(worker, prompts, max(at_once, min(8 * at_once, options.episodes)), at_once))
+        report(await load(worker, prompts, max(at_once, min(4 * at_once, options.episodes)), at_once))
 
 
 if __name__ == "__main__":

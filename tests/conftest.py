@@ -110,34 +110,34 @@ def talkative_model(one_video, search_url, tmp_path_factory) -> Path:
     from seg_research.env.runner import run_episode
     from seg_research.models.processor import load_processor
     from seg_research.models.tiny import TinySize, build_model, build_tokenizer, save_tiny
-    from seg_research.policies.chat_tokens import ChatTokens
+    from seg_research.protocol.prompts import build_messages
     from seg_research.recipes.settings import tiny_settings
     from seg_research.search.client import SearchClient
-    from seg_research.training.warmup import TeacherConversation, WarmupSettings, _example, read_corpus, train
+    from seg_research.testing.teacher import TeacherConversation, teach
 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("talkative") / "model"
-    samples, settings, how = read_samples(one_video), tiny_settings(), WarmupSettings(steps=28, batch_size=4, lr=6e-3, text_share=0.5)
+    samples, settings = read_samples(one_video), tiny_settings()
     (frame, *_) = set.intersection(*({f.frame_id for f in s.frames} for s in samples))
     turns = [turn.replace("FRAME", str(frame)) for turn in TALK]
-    tokenizer = build_tokenizer([*read_corpus(samples, how), *turns * 4], TinySize().vocab)
+    prompts = [build_messages(s.question, s.ability, [f.frame_id for f in s.frames], brief=True) for s in samples]
+    texts = [message["content"] for messages in prompts for message in messages]
+    tokenizer = build_tokenizer([*texts, *TEXTS, *turns * 4], TinySize().vocab)
     model = build_model(tokenizer, TinySize(), seed=0)
     save_tiny(model, tokenizer, folder)
     processor = load_processor(folder)
 
-    async def demonstrate():
+    teachers = [TeacherConversation(processor, list(turns)) for _ in samples]
+
+    async def play():
         async with SearchClient(search_url) as client:
             recipe = settings.build_recipe()
             tools = recipe.build_tools(client, settings.view)
-            for sample in samples:
-                teacher = TeacherConversation(ChatTokens(processor), processor, list(turns))
+            for sample, teacher in zip(samples, teachers, strict=True):
                 await run_episode(recipe.episode(sample, settings.limits), teacher, tools)
-                yield _example(teacher, processor)
 
-    async def collect():
-        return [example async for example in demonstrate()]
-
-    train(model, asyncio.run(collect()), processor, how, lambda loss: None)
+    asyncio.run(play())
+    teach(model, processor, teachers, steps=40, lr=6e-3)
     save_tiny(model, tokenizer, folder)
     settings.save(folder)
     return folder

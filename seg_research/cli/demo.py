@@ -1,4 +1,4 @@
-"""Do the whole job on the mini benchmark: data, search, a tiny model warmed up and trained with RL on verl, predictions, masks, report.
+"""Do the whole job on the mini benchmark: data, search, GRPO on verl from the packaged cold start, predictions, masks, scores, report.
 
 Each stage is the command it prints; what is done already is not done again, so an interrupted demo goes on where it stopped.
 """
@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from seg_research.datasets.mini.folder import MiniFolder
+from seg_research.models import COLD_START
+
 EXAMPLES = """examples:
   seg-research demo
-  seg-research demo --out outputs/longer --steps 40 --warmup-steps 800
+  seg-research demo --out outputs/longer --steps 40 --train-questions 240
 """
-
-_FRAMES, _SIDE_PX, _PATCH_FACTOR_PX = 4, 64, 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of data, model and training (default 0)")
     parser.add_argument("--steps", type=int, default=12, help="GRPO steps (default 12)")
-    parser.add_argument("--warmup-steps", type=int, default=400, help="supervised steps before (default 400)")
     parser.add_argument("--train-questions", type=int, default=96, help="training questions (default 96)")
     parser.add_argument("--test-questions", type=int, default=24, help="test questions (default 24)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
@@ -44,11 +44,10 @@ def run(options: argparse.Namespace) -> int:
     demo = _Demo(options)
     demo.prepare_data()
     demo.announce("serve text and pictures (the search tool server, until the demo ends)", demo.serve_command)
-    with running_server(demo.text, demo.images, cache=demo.out / "search_cache") as url:
+    with running_server(demo.mini.text, demo.mini.images, cache=demo.out / "search_cache") as url:
         print(f"  search server at {url}", flush=True)
-        demo.make_model(url)
-        demo.predict("expert", ["--scripted", "expert", "--settings", str(demo.tiny)], url)
-        demo.predict("before RL", ["--model", str(demo.tiny)], url)
+        demo.predict("expert", ["--scripted", "expert", "--settings", str(COLD_START)], url)
+        demo.predict("before RL", ["--model", str(COLD_START)], url)
         demo.train(url)
         demo.predict("after RL", ["--model", str(demo.grpo / "policy")], url)
     for name in demo.names:
@@ -80,31 +79,16 @@ class _Demo:
         return self.options.out
 
     @property
-    def mini(self) -> Path:
-        return self.out / "mini"
-
-    @property
-    def tiny(self) -> Path:
-        return self.out / "tiny"
+    def mini(self) -> MiniFolder:
+        return MiniFolder(self.out / "mini")
 
     @property
     def grpo(self) -> Path:
         return self.out / "grpo"
 
     @property
-    def text(self) -> Path:
-        return self.mini / "local_KB" / "text_corpus.jsonl"
-
-    @property
-    def images(self) -> Path:
-        return self.mini / "local_KB" / "image_corpus.jsonl"
-
-    @property
     def serve_command(self) -> list[str]:
-        return ["serve", "--text", str(self.text), "--images", str(self.images), "--cache", str(self.out / "search_cache")]
-
-    def parquet(self, split: str) -> Path:
-        return self.mini / f"{split}_{_FRAMES}_{_SIDE_PX}_{_SIDE_PX}.parquet"
+        return ["serve", "--text", str(self.mini.text), "--images", str(self.mini.images), "--cache", str(self.out / "search_cache")]
 
     def folder(self, name: str) -> Path:
         return self.out / "eval" / name.replace(" ", "_")
@@ -127,31 +111,14 @@ class _Demo:
 
     def prepare_data(self) -> None:
         counts = ["--train", str(self.options.train_questions), "--val", "8", "--test", str(self.options.test_questions)]
-        self.step("draw the mini benchmark", "data", "mini", "--out", str(self.mini), "--seed", str(self.options.seed), *counts)
-        sizes = [
-            "--num_frames",
-            str(_FRAMES),
-            "--max_size",
-            str(_SIDE_PX),
-            "--min_size",
-            str(_SIDE_PX),
-            "--patch_factor",
-            str(_PATCH_FACTOR_PX),
-        ]
+        self.step("draw the mini benchmark", "data", "mini", "--out", str(self.mini.root), "--seed", str(self.options.seed), *counts)
         for split in ("train", "val", "test"):
-            if not self.parquet(split).is_file():
-                seed = ["--seed", str(self.options.seed)]
-                self.step(f"prepare the {split} split", "data", "okvos", "--root", str(self.mini), "--split", split, *sizes, *seed)
-
-    def make_model(self, url: str) -> None:
-        o = self.options
-        rest = ["--steps", str(o.warmup_steps), "--seed", str(o.seed), "--threads", str(o.threads)]
-        command = ["model", "--data", str(self.parquet("train")), "--search-url", url, "--out", str(self.tiny), *rest]
-        self.step("make a tiny Qwen3-VL and warm it up", *command)
+            if not self.mini.parquet(split).is_file():
+                self.step(f"prepare the {split} split", *self.mini.preparing(split, self.options.seed))
 
     def predict(self, name: str, who: Sequence[str], url: str) -> None:
         self.names.append(name)
-        command = ["predict", "--data", str(self.parquet("test")), *who, "--search-url", url, "--out", str(self.predictions(name))]
+        command = ["predict", "--data", str(self.mini.parquet("test")), *who, "--search-url", url, "--out", str(self.predictions(name))]
         self.step(f"predict on the test questions: {name}", *command, "--threads", str(self.options.threads))
 
     def train(self, url: str) -> None:
@@ -165,9 +132,9 @@ class _Demo:
             "seg.run_dir": self.grpo,
             "seg.seed": o.seed,
             "seg.threads": o.threads,
-            "actor_rollout_ref.model.path": self.tiny,
-            "data.train_files": self.parquet("train"),
-            "data.val_files": self.parquet("val"),
+            "actor_rollout_ref.model.path": COLD_START,
+            "data.train_files": self.mini.parquet("train"),
+            "data.val_files": self.mini.parquet("val"),
             "data.train_batch_size": 8,
             # Three steps are one pass: the first and the last three judge the same questions, so that their means can be compared.
             "data.train_max_samples": 24,
@@ -181,7 +148,7 @@ class _Demo:
 
     def segment_and_score(self, name: str) -> None:
         self.step(f"propagate masks: {name}", "segment", str(self.predictions(name)), "--backend", "grabcut")
-        truth = str(self.mini / "test_meta_mapping.json")
+        truth = str(self.mini.truth("test"))
         self.step(
             f"score masks: {name}",
             "evaluate",
@@ -202,11 +169,11 @@ class _Demo:
                 {"name": name, "path": str(self.predictions(name).resolve()), "masks": str((self.folder(name) / "seg").resolve())}
                 for name in self.names
             ],
-            "truth": {"parquet": str(self.parquet("test").resolve()), "meta": str((self.mini / "test_meta_mapping.json").resolve())},
-            "images": str(self.images.resolve()),
+            "truth": {"parquet": str(self.mini.parquet("test").resolve()), "meta": str((self.mini.truth("test")).resolve())},
+            "images": str(self.mini.images.resolve()),
             "notes": [
                 "The expert is scripted and knows the truth: its J&F is the ceiling of the mask back-end.",
-                "The tiny model is made in a minute from nothing; it shows that every stage runs, not how well the method works.",
+                "The policy is the packaged cold start: 2.3 million parameters that know this benchmark and nothing else (docs/mini.md).",
             ],
         }
 

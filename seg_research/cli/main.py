@@ -21,7 +21,7 @@ COMMANDS: dict[str, str] = {
     "serve": "run the search tool server",
     "index": "build, judge or plan indexes of local corpora",
     "cache": "show, export or import recorded web searches",
-    "model": "make the tiny Qwen3-VL and warm it up on expert episodes",
+    "model": "get the tiny Qwen3-VL that plays the mini benchmark, or teach a new one",
     "sft": "cold start: imitate episodes on verl's SFT trainer",
     "train": "train a policy with GRPO or DAPO on verl",
     "predict": "run a policy over a benchmark, write predictions.jsonl",

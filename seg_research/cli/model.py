@@ -1,111 +1,56 @@
-"""Make the tiny Qwen3-VL: train its tokenizer, initialise it, and teach it, in one of two ways.
+"""Get the tiny Qwen3-VL that plays the mini benchmark: a copy of the packaged one, or one made anew from nothing but a seed.
 
-With --data, a minute's warm-up on demonstrations played against the real search server: a model that can try. With --lessons, an hour of
-lessons in reading, seeing and pointing on one CPU core: the base model of examples/train/mini/coldstart.sh. The result is an ordinary
+Making one takes most of an hour on a CPU core: lessons in seeing, reading, pointing and playing (docs/mini.md). The result is an ordinary
 checkpoint folder. A finished folder is left as it is; killed lessons go on where they stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from seg_research.core.errors import UsageError
+from seg_research.models import COLD_START
 
 EXAMPLES = """examples:
-  seg-research model --data outputs/mini/train_6_64_64.parquet --text outputs/mini/local_KB/text_corpus.jsonl --out outputs/tiny
-  seg-research model --data outputs/mini/train_6_64_64.parquet --search-url http://127.0.0.1:8765 --steps 400 --out outputs/tiny_longer
-  seg-research model --lessons 900 --threads 1 --out outputs/mini_coldstart/base
+  seg-research model --out outputs/tiny
+  seg-research model --lessons 1300 --threads 1 --out outputs/mini_coldstart/base
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument("--data", type=Path, metavar="PARQUET", help="prepared training samples")
-    how.add_argument("--lessons", type=int, metavar="STEPS", help="teach by lessons, which need no data, for so many steps")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="checkpoint folder to write")
-    parser.add_argument("--text", type=Path, metavar="JSONL", help="corpus for a search server started just for this")
-    parser.add_argument("--images", type=Path, metavar="JSONL", help="image corpus for the same")
-    parser.add_argument("--search-url", metavar="URL", help="a running search server instead")
-    parser.add_argument("--steps", type=int, default=400, help="warm-up steps; 0 leaves the weights as initialised (default 400)")
+    parser.add_argument("--lessons", type=int, metavar="STEPS", help="make a new one: steps of lessons; the rest is about these")
     parser.add_argument("--sight", type=int, default=450, metavar="STEPS", help="steps before, that only open the eyes (default 450)")
-    parser.add_argument("--clips", type=int, default=2750, metavar="N", help="clips that lessons show (default 2750, five minutes to draw)")
+    parser.add_argument("--clips", type=int, default=2750, metavar="N", help="clips that lessons show (default 2750, ten minutes to draw)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that draw them (default 1)")
     parser.add_argument("--seed", type=int, default=0, help="of everything (default 0)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make the model."""
+    """Copy or make the model."""
     if (options.out / "config.json").is_file():
         print(f"{options.out} is already there; delete it to make it again")
         return 0
-    if options.steps < 0 or options.threads < 1:
-        raise UsageError(f"--steps {options.steps} --threads {options.threads}: expected 0 or more steps, 1 or more threads")
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise UsageError(f"--out {options.out}: is there but holds no model; choose another folder or delete it")
-    if options.lessons is not None:
-        if min(options.lessons, options.clips, options.workers) < 1:
-            raise UsageError("--lessons, --clips and --workers: expected 1 or more")
-        _teach(options)
-        print(f"the model is in {options.out}")
-        return 0
-    from seg_research.cli.search_server import search_server
-    from seg_research.datasets.parquet import check_paths, read_samples
-
-    samples = read_samples(options.data)
-    check_paths(samples)
-    with search_server(options.search_url, options.text, options.images) as url:
-        asyncio.run(_make(options, [s for s in samples if s.truth and s.truth.frames], url))
+    staged = options.out.parent / f".{options.out.name}"
+    if options.lessons is None:
+        shutil.copytree(COLD_START, staged, dirs_exist_ok=True)
+    else:
+        if min(options.lessons, options.sight, options.clips, options.workers, options.threads) < 1:
+            raise UsageError("--lessons, --sight, --clips, --workers and --threads: expected 1 or more")
+        _teach(options, staged)
+    staged.rename(options.out)
     print(f"the model is in {options.out}")
     return 0
 
 
-async def _make(options: argparse.Namespace, samples: list[Any], url: str) -> None:
-    import torch
-    from tqdm import tqdm
-
-    from seg_research.models.processor import load_processor
-    from seg_research.models.tiny import TinySize, build_model, build_tokenizer, save_tiny
-    from seg_research.recipes.settings import tiny_settings
-    from seg_research.search.client import SearchClient
-    from seg_research.training.warmup import WarmupSettings, demonstrate, read_corpus, train
-
-    torch.set_num_threads(options.threads)
-    settings, how = tiny_settings(), WarmupSettings(steps=options.steps, seed=options.seed)
-    size = TinySize()
-    tokenizer = build_tokenizer(read_corpus(samples, how), size.vocab)
-    model = build_model(tokenizer, size, options.seed)
-    staged = options.out.parent / f".{options.out.name}"
-    save_tiny(model, tokenizer, staged)
-    processor = load_processor(staged)
-    if how.steps:
-        async with SearchClient(url) as client:
-            tools = settings.build_recipe().build_tools(client, settings.view)
-            with tqdm(total=len(samples) * how.variants, unit="episode", desc="demonstrations", file=sys.stderr) as bar:
-
-                def advance() -> None:
-                    bar.update()
-
-                examples = await demonstrate(samples, settings, tools, processor, how, advance)
-        with tqdm(total=how.steps, unit="step", desc="warm-up", file=sys.stderr) as bar:
-
-            def progress(loss: float) -> None:
-                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                bar.update()
-
-            loss = train(model, examples, processor, how, progress)
-        print(f"warm-up: {how.steps} steps on {len(examples)} demonstrations, loss {loss:.3f}")
-    save_tiny(model, tokenizer, staged)
-    settings.save(staged)
-    staged.rename(options.out)
-
-
-def _teach(options: argparse.Namespace) -> None:
+def _teach(options: argparse.Namespace, staged: Path) -> None:
     import torch
     from tqdm import tqdm
 
@@ -119,7 +64,6 @@ def _teach(options: argparse.Namespace) -> None:
     from seg_research.training.sight import teach_sight
 
     torch.set_num_threads(options.threads)
-    staged = options.out.parent / f".{options.out.name}"
     staged.mkdir(parents=True, exist_ok=True)
     with tqdm(total=options.clips, unit="clip", desc="clips", file=sys.stderr) as bar:
 
@@ -155,4 +99,3 @@ def _teach(options: argparse.Namespace) -> None:
         (staged / name).unlink(missing_ok=True)
     save_tiny(model, tokenizer, staged)
     tiny_settings().save(staged)
-    staged.rename(options.out)

@@ -11,13 +11,15 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from seg_research.cli.overrides import add_override_arguments, check_overrides, show_origins
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from seg_research.training.sft_prepare import Encoded
 
 EXAMPLES = """examples:
-  seg-research predict --data outputs/mini/train_6_64_64.parquet --scripted expert --settings outputs/tiny
+  seg-research predict --data outputs/mini/train_4_64_64.parquet --scripted expert --settings outputs/tiny
       --text outputs/mini/local_KB/text_corpus.jsonl --out outputs/expert/predictions.jsonl
   seg-research sft model=tiny hardware=cpu model.path=outputs/tiny data.train_files=outputs/expert/predictions.jsonl --dry-run
   seg-research sft model=qwen3vl_8b hardware=8x80g data.train_files=[strong/predictions.jsonl,expert/predictions.jsonl]
@@ -28,21 +30,13 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, e.g. hardware=cpu trainer.total_epochs=3")
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="check everything; print each value that is not verl's default, its origin, and what the episodes hold; stop",
-    )
+    add_override_arguments(parser, "hardware=cpu trainer.total_epochs=3", "what the episodes hold, and memory")
 
 
 def run(options: argparse.Namespace) -> int:
     """Train, or say what would be trained."""
-    from seg_research.core.errors import UsageError
-
-    loose = [o for o in options.overrides if "=" not in o and not o.startswith("~")]
-    if loose:
-        raise UsageError(f"'{loose[0]}' is not KEY=VALUE; see: seg-research sft --help")
+    check_overrides(options.overrides, "sft")
+    from seg_research.training.estimate import describe_learning
     from seg_research.training.sft_config import check_model, check_sft_against_verl, compose_sft, sft_origins
 
     config = compose_sft(options.overrides)
@@ -51,11 +45,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.dry_run:
         return _train(config)
     remarks = _encode(config)[2] if at_hand else _unread(config)
-    rows = sft_origins(config, options.overrides)
-    width = max(len(key) for key, _, _ in rows)
-    for key, value, origin in rows:
-        print(f"{key:<{width}}  {value:<40}  {origin}")
-    print("", *remarks, "Nothing was started (--dry-run).", sep="\n")
+    show_origins(sft_origins(config, options.overrides), [*remarks, *describe_learning(config)])
     return 0
 
 

@@ -11,13 +11,15 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from seg_research.cli.overrides import add_override_arguments, check_overrides, show_origins
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 EXAMPLES = """examples:
-  seg-research train recipe=seg_research hardware=cpu --dry-run data.train_files=outputs/mini/train_6_64_64.parquet
+  seg-research train recipe=seg_research hardware=cpu --dry-run data.train_files=outputs/mini/train_4_64_64.parquet
   seg-research train hardware=cpu actor_rollout_ref.model.path=outputs/tiny seg.run_dir=outputs/grpo
-      data.train_files=outputs/mini/train_6_64_64.parquet data.val_files=outputs/mini/val_6_64_64.parquet
+      data.train_files=outputs/mini/train_4_64_64.parquet data.val_files=outputs/mini/val_4_64_64.parquet
       seg.search.text=outputs/mini/local_KB/text_corpus.jsonl trainer.total_training_steps=12
   seg-research train hardware=8x80g model=qwen3vl_4b rollout=vllm search=server seg.search.url=http://HOST:PORT
       data.train_files=… data.val_files=…
@@ -29,43 +31,22 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, e.g. hardware=cpu trainer.total_training_steps=12"
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="check everything; print each value that is not verl's default, its origin, tokens and memory; stop",
-    )
+    add_override_arguments(parser, "hardware=cpu trainer.total_training_steps=12", "tokens and memory")
 
 
 def run(options: argparse.Namespace) -> int:
     """Train, or say what would be trained."""
-    from seg_research.core.errors import UsageError
-
-    loose = [o for o in options.overrides if "=" not in o and not o.startswith("~")]
-    if loose:
-        raise UsageError(f"'{loose[0]}' is not KEY=VALUE; see: seg-research train --help")
-    from seg_research.training.config import check_run, compose_config
+    check_overrides(options.overrides, "train")
+    from seg_research.training.config import check_run, compose_config, origins
     from seg_research.training.estimate import describe
 
     config = compose_config(options.overrides)
     samples = check_run(config)
     needs = describe(config, samples)
     if options.dry_run:
-        _show(config, options.overrides, [*needs, f"{len(samples)} training samples; every path exists. Nothing was started (--dry-run)."])
+        show_origins(origins(config, options.overrides), [*needs, f"{len(samples)} training samples; every path exists."])
         return 0
     return _train(config)
-
-
-def _show(config: DictConfig, overrides: list[str], remarks: list[str]) -> None:
-    from seg_research.training.config import origins
-
-    rows = origins(config, overrides)
-    width = max(len(key) for key, _, _ in rows)
-    for key, value, origin in rows:
-        print(f"{key:<{width}}  {value:<40}  {origin}")
-    print("", *remarks, sep="\n")
 
 
 def _train(config: DictConfig) -> int:

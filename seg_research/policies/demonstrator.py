@@ -14,12 +14,14 @@ from pathlib import Path
 
 from seg_research.core.errors import UsageError
 from seg_research.core.files import read_jsonl
+from seg_research.core.geometry import Norm1000Box, Norm1000Point
 from seg_research.core.seeding import derive_seed
 from seg_research.core.transcript import FinishReason, Message, TokenTrace
-from seg_research.datasets.mini.writer import ANSWERS
+from seg_research.datasets.mini.folder import MiniFolder
+from seg_research.datasets.mini.grid import COORDINATE_STEP
+from seg_research.datasets.mini.straying import IN_DEMONSTRATIONS, Straying
 from seg_research.datasets.sample import FrameTruth, Sample
 from seg_research.env.policy import Generation
-from seg_research.policies.imitation import on_grid
 from seg_research.policies.scripted import answer_turn, keyframe_turn, search_turn
 
 _HIT = re.compile(r"^\d+\. \(Title: (?P<title>[^)]*)\) (?P<text>.*)$", re.MULTILINE)
@@ -27,19 +29,17 @@ _ROLES = ("emblem", "mascot", "crest")
 _LARGE_ENOUGH = 0.6
 
 
-@dataclass(frozen=True, slots=True)
-class Straying:
-    """How often a demonstration strays; each is a probability.
+def on_grid(target: FrameTruth) -> FrameTruth:
+    """Round a target's coordinates to the grid that the tiny tokenizer holds as single tokens; the box keeps an area."""
+    step = COORDINATE_STEP
 
-    Attributes:
-        no_search: guesses instead of searching.
-        wrong_search: looks for something else first.
-        extra_search: searches once more when all is known, or although the video is enough.
-    """
+    def near(value: float) -> int:
+        return round(value / step) * step
 
-    no_search: float = 0.06
-    wrong_search: float = 0.12
-    extra_search: float = 0.12
+    x1, y1 = (min(near(v), 1000 - step) for v in (target.box.x1, target.box.y1))
+    x2, y2 = max(near(target.box.x2), x1 + step), max(near(target.box.y2), y1 + step)
+    point = Norm1000Point(near(target.point.x), near(target.point.y))
+    return FrameTruth(Norm1000Box(x1, y1, x2, y2), point, target.area, target.max_conn_area)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def read_meanings(sample: Sample) -> Mapping[str, Meaning]:
     Raises:
         UsageError: it belongs to no mini benchmark.
     """
-    path = sample.video_path.parents[2] / ANSWERS
+    path = MiniFolder(sample.video_path.parents[2]).answers
     if not path.is_file():
         raise UsageError(f"{path}: no such file; the demonstrator only knows the mini benchmark (make one: seg-research data mini --out …)")
     return {str(row["id"]): Meaning(str(row["target"]), str(row["clue"])) for row in read_jsonl(path)}
@@ -80,6 +80,8 @@ class Demonstration:
         steps = list(self.sample.steps)
         if steps and self.rng.random() < self.straying.no_search:
             steps = []
+        elif len(steps) > 1 and self.rng.random() < self.straying.half_search:
+            steps = steps[:1]
         elif steps and self.rng.random() < self.straying.wrong_search:
             steps.insert(0, self._wrong(steps))
         if self.rng.random() < self.straying.extra_search:
@@ -167,9 +169,9 @@ def _read(message: Message, asked: str) -> str:
 class Demonstrator:
     """Opens a demonstration for each sample of a mini benchmark."""
 
-    def __init__(self, seed: int, straying: Straying | None = None) -> None:
+    def __init__(self, seed: int, straying: Straying = IN_DEMONSTRATIONS) -> None:
         """Use another seed for other mistakes."""
-        self._seed, self._straying = seed, straying or Straying()
+        self._seed, self._straying = seed, straying
         self._meanings: dict[Path, Mapping[str, Meaning]] = {}
 
     def converse(self, sample: Sample, rollout: int) -> Demonstration:

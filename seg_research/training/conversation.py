@@ -17,6 +17,7 @@ from seg_research.env.limits import Limits
 from seg_research.env.policy import Generation
 from seg_research.models.processor import VISION_TOKENS
 from seg_research.policies.chat_tokens import END_OF_TURN, as_chat
+from seg_research.training.lent_pictures import LentPicture, lend
 
 
 class VerlConversation:
@@ -27,6 +28,7 @@ class VerlConversation:
         self.metrics: dict[str, float] = {}
         self.global_steps: dict[str, Any] = {}
         self.images: list[Image.Image] = []
+        self._lent: list[LentPicture] = []
         self._loop: Any = loop
         self._limits = limits
         self._sampling = {**sampling_params, "stop": list(stop_strings), "include_stop_str_in_output": True}
@@ -51,6 +53,7 @@ class VerlConversation:
             if "prompt_length" in str(error):
                 return False
             raise
+        self._lent = [lend(image) for image in self.images]
         self._num_prompt = len(self._ids)
         return True
 
@@ -68,7 +71,7 @@ class VerlConversation:
                 request_id=self._request_id,
                 prompt_ids=self._ids,
                 sampling_params=sampling,
-                image_data=self.images or None,
+                image_data=self._lent or None,
             )
         sampled = self._before_vision(list(output.token_ids)[:budget])
         logprobs = list(output.log_probs or [0.0] * len(sampled))[: len(sampled)]
@@ -107,7 +110,9 @@ class VerlConversation:
         if len(mask) + self._limits.reserve_tokens > self._limits.max_response_tokens:
             return False
         self._messages, self._ids, self._mask, self._logprobs = after, merged.token_ids, mask, logprobs
-        self.images += [part.image for part in message.parts if isinstance(part, ImageRef)]
+        shown = [part.image for part in message.parts if isinstance(part, ImageRef)]
+        self.images += shown
+        self._lent += map(lend, shown)
         return True
 
     async def close(self) -> None:

@@ -1,5 +1,7 @@
 """What a run will need, before anything starts: tokens of an episode and memory of a GPU, by formulas that docs/training.md repeats.
 
+A cold start is an update and nothing else.
+
 GB are 10⁹ bytes. With P parameters, T of them trained, on W devices, micro-batches of N tokens:
 
     update:   weights 4P/W + gradients 4T/W + optimiser 8T/W (fp32; zero where they live in host memory)
@@ -193,8 +195,8 @@ class MemoryEstimate:
     @property
     def complaint(self) -> str | None:
         """Say what does not fit."""
-        if self.device is not None and self.peak > self.device:
-            return f"{self.peak:.0f} GB do not fit into {self.device:.0f} GB; offload, shard over more devices, or choose another hardware"
+        if too_much := _too_much(self.peak, self.device):
+            return too_much
         if self.cache_tokens is not None and self.cache_tokens < self.longest:
             return (
                 f"the engine's share has room for {max(self.cache_tokens, 0):,} tokens and it would not start: a trajectory may have "
@@ -203,13 +205,30 @@ class MemoryEstimate:
         return None
 
 
-def estimate_memory(config: DictConfig, shape: ModelShape) -> MemoryEstimate:
-    """Estimate the memory of one device by the formulas above."""
-    actor, rollout, trainer = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.trainer
-    engine, model, on_cpu = actor.fsdp_config, config.actor_rollout_ref.model, trainer.device == "cpu"
-    world, width = trainer.nnodes * trainer.n_gpus_per_node, 4 if on_cpu else 2
-    longest = config.data.max_prompt_length + config.data.max_response_length
-    num_tokens = actor.ppo_max_token_len_per_gpu if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu * longest
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """Memory of the update, in GB.
+
+    Attributes:
+        update: parts of what one device needs.
+        rests: what of it one device keeps when it does something else.
+        host: what one device has put into the memory of its node.
+    """
+
+    update: Mapping[str, float]
+    rests: Mapping[str, float]
+    host: float
+
+
+def _too_much(needed_gb: float, device_gb: float | None) -> str | None:
+    if device_gb is None or needed_gb <= device_gb:
+        return None
+    return f"{needed_gb:.0f} GB do not fit into {device_gb:.0f} GB; offload, shard over more devices, or choose another hardware"
+
+
+def estimate_learning(shape: ModelShape, model: DictConfig, engine: DictConfig, trainer: DictConfig, num_tokens: int) -> Learning:
+    """Estimate the memory of updates with micro-batches of `num_tokens`; the three parts are those of verl's tree for any trainer."""
+    world, width = trainer.nnodes * trainer.n_gpus_per_node, _width(trainer)
     trained = shape.adapter_params(model.lora_rank) if model.lora_rank else shape.num_params
     total = shape.num_params + (trained if model.lora_rank else 0)
     sharded = {"weights": 4 * total / world / GB, "gradients": 4 * trained / world / GB, "optimiser": 8 * trained / world / GB}
@@ -220,19 +239,34 @@ def estimate_memory(config: DictConfig, shape: ModelShape) -> MemoryEstimate:
     update["logits"] = 3 * width * num_tokens * shape.vocab / GB
     update["other"] = OTHER_GB
     away = {"weights": resting or engine.param_offload, "gradients": resting, "optimiser": resting or engine.optimizer_offload}
-    stays = {name: 0.0 if away[name] else sharded[name] for name in ("weights", "optimiser")}
+    return Learning(
+        update=update,
+        rests={name: 0.0 if away[name] else sharded[name] for name in ("weights", "optimiser")},
+        host=sum(value for name, value in sharded.items() if away[name]),
+    )
+
+
+def _width(trainer: DictConfig) -> int:
+    return 4 if trainer.device == "cpu" else 2
+
+
+def estimate_memory(config: DictConfig, shape: ModelShape) -> MemoryEstimate:
+    """Estimate the memory of one device by the formulas above."""
+    actor, rollout, trainer = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.trainer
+    width, longest = _width(trainer), config.data.max_prompt_length + config.data.max_response_length
+    num_tokens = actor.ppo_max_token_len_per_gpu if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu * longest
+    learning = estimate_learning(shape, config.actor_rollout_ref.model, actor.fsdp_config, trainer, num_tokens)
     weights = width * shape.num_params / rollout.tensor_model_parallel_size / GB
     device, share = config.seg.gpu_gb, None
     if rollout.name != "transformers" and device is not None:
         share = rollout.gpu_memory_utilization * device
     per_token = width * 2 * shape.layers * shape.kv_heads * shape.head_dim / rollout.tensor_model_parallel_size
-    host = trainer.n_gpus_per_node * sum(value for name, value in sharded.items() if away[name])
     return MemoryEstimate(
-        update=update,
-        rollout={**stays, "engine": weights if share is None else share, "other": OTHER_GB},
+        update=learning.update,
+        rollout={**learning.rests, "engine": weights if share is None else share, "other": OTHER_GB},
         engine_weights=weights,
         cache_tokens=None if share is None else int((share - weights - OTHER_GB) * GB / per_token),
-        host=host,
+        host=trainer.n_gpus_per_node * learning.host,
         device=device,
         longest=rollout.max_model_len or longest,
     )
@@ -253,7 +287,7 @@ def describe(config: DictConfig, samples: Sequence[Sample]) -> list[str]:
     path = config.actor_rollout_ref.model.path
     shape = model_shape(path)
     if shape is None:
-        return [f"no estimate: the shape of {path} is not known here; name a checkpoint folder"]
+        return [_unknown(path)]
     tokens, memory = episode_tokens(config, samples, shape), estimate_memory(config, shape)
     room = config.data
     lines = [
@@ -266,9 +300,29 @@ def describe(config: DictConfig, samples: Sequence[Sample]) -> list[str]:
         lines.append(
             f"the engine's share holds {memory.engine_weights:.1f} GB of weights and {max(memory.cache_tokens, 0):,} tokens of cache"
         )
-    if memory.host:
-        lines.append(f"kept in the memory of each node: {memory.host:.1f} GB")
-    return [*lines, f"WARNING: {memory.complaint}"] if memory.complaint else lines
+    return [*lines, *_last_lines(memory.host, memory.complaint)]
+
+
+def describe_learning(config: DictConfig) -> list[str]:
+    """Say what a cold start will need, a line each."""
+    data, path = config.data, config.model.path
+    shape = model_shape(path)
+    if shape is None:
+        return [_unknown(path)]
+    num_tokens = data.max_token_len_per_gpu if data.use_dynamic_bsz else data.micro_batch_size_per_gpu * data.max_length
+    needs = estimate_learning(shape, config.model, config.engine, config.trainer, num_tokens)
+    complaint = _too_much(sum(needs.update.values()), config.seg.gpu_gb)
+    host = config.trainer.n_gpus_per_node * needs.host
+    return [f"memory of one device while it learns: {_listed(needs.update)}", *_last_lines(host, complaint)]
+
+
+def _unknown(path: str) -> str:
+    return f"no estimate: the shape of {path} is not known here; name a checkpoint folder"
+
+
+def _last_lines(host_gb: float, complaint: str | None) -> list[str]:
+    kept = [f"kept in the memory of each node: {host_gb:.1f} GB"] if host_gb else []
+    return [*kept, f"WARNING: {complaint}"] if complaint else kept
 
 
 def _listed(parts: Mapping[str, float]) -> str:

@@ -67,6 +67,8 @@ def finished_policy(config: DictConfig) -> Path | None:
 def ppo_environment(config: DictConfig) -> dict[str, str]:
     """Return the environment of the trainer and of what it starts."""
     added = {"RAY_USAGE_STATS_ENABLED": "0", "VLLM_NO_USAGE_STATS": "1"}
+    # Servers look up lent pictures while Ray hands them their arguments, where nothing can be awaited.
+    added["RAY_WARN_BLOCKING_GET_INSIDE_ASYNC"] = "0"
     if config.trainer.device == "cpu":
         added["TQ_NUM_THREADS"] = "1"
     return {**trainer_environment(config, config.actor_rollout_ref.model.path, PLUGIN_MODULE), **added}

@@ -22,6 +22,7 @@ from seg_research.datasets.mini.lessons.lesson import Draw, Lesson, Picture
 from seg_research.datasets.mini.lessons.playing import episode
 from seg_research.datasets.mini.lessons.reading import reading
 from seg_research.datasets.mini.lessons.seeing import few_figures, frames_of_figures, many_figures
+from seg_research.datasets.mini.straying import IN_LESSONS
 from seg_research.models.fast_forward import Batch, FastForward
 from seg_research.models.processor import IMAGE_TOKEN
 from seg_research.training.muon import MuonAdamW
@@ -36,6 +37,8 @@ class Subject(StrEnum):
     MANY_FIGURES = "many_figures"
     FRAMES = "frames"
     EPISODES = "episodes"
+    STRAYING = "straying"
+    """Episodes whose expert goes astray."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +68,14 @@ FORMATS: Mapping[Subject, Format] = {
     Subject.MANY_FIGURES: Format(8, 272),
     Subject.FRAMES: Format(6, 256),
     Subject.EPISODES: Format(6, 464),
+    Subject.STRAYING: Format(6, 552),
 }
+_ABILITIES = {Subject.READING: 0.6, Subject.FEW_FIGURES: 0.2, Subject.MANY_FIGURES: 0.6, Subject.FRAMES: 0.4}
 CURRICULUM: Sequence[Phase] = (
     Phase(35, {Subject.READING: 1.0}),
     Phase(280, {Subject.READING: 1.0, Subject.FEW_FIGURES: 0.5, Subject.MANY_FIGURES: 1.0, Subject.FRAMES: 0.4}),
-    Phase(None, {Subject.READING: 0.6, Subject.FEW_FIGURES: 0.2, Subject.MANY_FIGURES: 0.6, Subject.FRAMES: 0.4, Subject.EPISODES: 1.0}),
+    Phase(900, {**_ABILITIES, Subject.EPISODES: 1.0}),
+    Phase(None, {**_ABILITIES, Subject.STRAYING: 1.0}),
 )
 
 
@@ -77,7 +83,7 @@ CURRICULUM: Sequence[Phase] = (
 class TeachSettings:
     """How long and how fast; the learning rate falls to nothing over the last `decay_steps`."""
 
-    steps: int = 900
+    steps: int = 1300
     seed: int = 0
     matrix_lr: float = 0.008
     other_lr: float = 2e-3
@@ -175,6 +181,8 @@ def draw_lesson(subject: Subject, rng: Draw, clips: Sequence[Clip]) -> Lesson:
             return frames_of_figures(rng, clips)
         case Subject.EPISODES:
             return episode(rng, clips)
+        case Subject.STRAYING:
+            return episode(rng, clips, IN_LESSONS)
 
 
 def teach(

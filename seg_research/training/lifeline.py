@@ -11,6 +11,9 @@ import time
 LAUNCHER_VARIABLE = "SEG_RESEARCH_LAUNCHER"
 """Process id of the launcher."""
 
+THREADS_VARIABLE = "SEG_RESEARCH_TORCH_THREADS"
+"""Threads of torch in each process of a trainer on a CPU; the launcher says how many."""
+
 _POLL_S = 0.5
 _GRACE_S = 10.0
 

@@ -18,6 +18,8 @@ from seg_research.core.byte_cache import ByteCache
 
 MAX_BYTES = 512 << 20
 """Of pixels kept in a process. Six frames of 448 px take 29 MB, a key frame of 864 px 18 MB; the eight prompts of a worker fit in."""
+MAX_TOKEN_BYTES = 32 << 20
+"""Of tokens kept in a process; an opening takes some 50 KB."""
 
 _GRID = "image_grid_thw"
 _PLAIN = {"return_tensors": "pt"}
@@ -32,6 +34,7 @@ class SharedPixels:
         self._inner = inner
         self._made: ByteCache[tuple[Image.Image, BatchFeature]] = ByteCache(max_bytes)
         self._grids: dict[tuple[int, int], torch.Tensor] = {}
+        self.counter: TokenCounter | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -52,7 +55,7 @@ class SharedPixels:
 
     def _pixels(self, image: Image.Image) -> BatchFeature:
         # Kept together: as long as the picture lives, no other has its id.
-        return self._made.get(id(image), lambda: (image, self._inner([image], **_PLAIN)), _num_bytes)[1]
+        return self._made.get(id(image), lambda: (image, self._inner([image], **_PLAIN)), lambda made: _num_bytes(made[1]))[1]
 
     def count(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
         """Return of what the image processor returns only how many patches the pictures have; it depends on their sizes alone."""
@@ -96,12 +99,39 @@ def _check_in_lists(processor: Any) -> None:
     processor._check_special_mm_tokens = check_lists
 
 
-def token_counter(processor: Any) -> Any:
-    """Return a processor of the same tokens, without pixels."""
-    counter = copy.copy(processor)
-    counter.image_processor = _Counter(share_pixels(processor))
-    return counter
+class TokenCounter:
+    """The same processor for those who want tokens: without pixels, and each text once, as tokens depend on texts and picture sizes alone.
+
+    Rollouts of one prompt share its opening, and of the texts that verl encodes to append an observation most are always the same.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        """Leave the processor as it is."""
+        self._processor = copy.copy(processor)
+        self._processor.image_processor = _Counter(share_pixels(processor))
+        self._known: ByteCache[BatchFeature] = ByteCache(MAX_TOKEN_BYTES)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._processor, name)
+
+    def __call__(self, text: Sequence[str], images: Sequence[Image.Image] | None = None, **options: Any) -> BatchFeature:
+        """Return what the processor returns, without pixels."""
+        if options != {**_PLAIN, "videos": None} or isinstance(text, str):
+            return self._processor(text=text, images=images, **options)
+        key = (*text, *(image.size for image in images or ()))
+        made = self._known.get(key, lambda: self._processor(text=text, images=images, **options), _num_bytes)
+        return BatchFeature(dict(made))
 
 
-def _num_bytes(made: tuple[Image.Image, BatchFeature]) -> int:
-    return sum(tensor.nbytes for tensor in made[1].values())
+def token_counter(processor: Any) -> TokenCounter:
+    """Return the one counter of a processor."""
+    shared = share_pixels(processor)
+    if shared.counter is None:
+        shared.counter = TokenCounter(processor)
+    return shared.counter
+
+
+def _num_bytes(made: BatchFeature) -> int:
+    return sum(tensor.nbytes for tensor in made.values())

@@ -14,10 +14,9 @@ from verl.workers.rollout.replica import RolloutReplicaRegistry
 from seg_research.core.errors import UsageError
 from seg_research.models.processor import allow_missing_torchvision
 from seg_research.training.extension_points import check_extension_points
-from seg_research.training.lifeline import end_with_launcher, is_started_by_launcher
+from seg_research.training.lifeline import THREADS_VARIABLE, end_with_launcher, is_started_by_launcher
 
 ROLLOUT_NAME = "transformers"
-THREADS_VARIABLE = "SEG_RESEARCH_TORCH_THREADS"
 
 
 def _refuse_another_verl() -> None:

@@ -88,7 +88,7 @@ def _environment(config: DictConfig) -> dict[str, str]:
     world = str(config.trainer.n_gpus_per_node)
     added = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     if config.trainer.device == "cpu":
-        # The FSDP2 engine registered for cuda serves the CPU as it is.
+        # The FSDP2 engine registered for cuda serves the CPU as it is; under the name of the CPU verl has none.
         added["VERL_ENGINE_DEVICE"] = "cuda"
     return {**trainer_environment(config, config.model.path, PLUGIN_MODULE), **added}
 

@@ -11,9 +11,7 @@ import verl.utils.distributed as distributed
 import verl.utils.torch_functional as functional
 
 from seg_research.models.processor import allow_missing_torchvision
-from seg_research.training.lifeline import end_with_launcher
-
-THREADS_VARIABLE = "SEG_RESEARCH_TORCH_THREADS"
+from seg_research.training.lifeline import THREADS_VARIABLE, end_with_launcher
 
 
 def _initialize_on_cpu(timeout_second: int = 36_000) -> tuple[int, int, int]:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from seg_research.core.seeding import derive_seed
 from seg_research.datasets.mini.figures import Shape
-from seg_research.datasets.mini.grid import COORDINATE_STEP, PATCH_FACTOR_PX
-from seg_research.datasets.mini.lessons.lesson import FRAME_PX, KEYFRAME_PX, Picture
+from seg_research.datasets.mini.grid import COORDINATE_STEP, FRAME_PX, KEYFRAME_PX, PATCH_FACTOR_PX
+from seg_research.datasets.mini.lessons.lesson import Picture
 from seg_research.datasets.mini.lessons.scenes import draw_labelled, seen
 from seg_research.datasets.mini.sprites import Colour
 from seg_research.models.fast_forward import FastForward

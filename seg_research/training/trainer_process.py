@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from seg_research.training.lifeline import LAUNCHER_VARIABLE
+from seg_research.training.lifeline import LAUNCHER_VARIABLE, THREADS_VARIABLE
 from seg_research.training.run_folder import METRICS_FILE, TRAINER_LOG
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[int, dict[str, float]], None]
 """Called after each step with its number and verl's metrics."""
 
-THREADS_VARIABLE = "SEG_RESEARCH_TORCH_THREADS"
 POLL_S = 0.25
 
 _GRACE_S = 20.0
@@ -55,6 +54,8 @@ def trainer_environment(config: DictConfig, model: str, plugin: str) -> dict[str
         "PYTHONUNBUFFERED": "1",
         # Threads that spin at barriers cost a loaded machine far more than they save an idle one (measured: ten times).
         "OMP_WAIT_POLICY": "PASSIVE",
+        # An episode's pixels are some 50 MB in one piece, which costs three times as much in small memory pages (measured).
+        "THP_MEM_ALLOC_ENABLE": "1",
         "HYDRA_FULL_ERROR": "1",
         "PYTHONWARNINGS": ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), *_SILENCED])),
     }

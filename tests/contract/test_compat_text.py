@@ -6,12 +6,11 @@ pytest.importorskip("transformers", reason="models need the train extra")
 
 from seg_research.core.transcript import Outcome
 from seg_research.env.runner import run_episode
-from seg_research.policies.chat_tokens import ChatTokens
 from seg_research.recipes.settings import EpisodeSettings
 from seg_research.rewards.compat import decoded_response
 from seg_research.testing.fakes import FakeSearcher
 from seg_research.testing.samples import draw_sample
-from seg_research.training.warmup import TeacherConversation
+from seg_research.testing.teacher import TeacherConversation
 
 TURNS = [
     '<thinking> who </thinking>\n<search> {"name": "text_search", "query": "emblem"} </search>',
@@ -26,7 +25,7 @@ TURNS = [
 async def test_decoded_tokens_and_judged_text_are_one(num_turns, tiny_processor, tmp_path):
     settings = EpisodeSettings(brief_prompt=True)
     recipe, turns = settings.build_recipe(), TURNS[:num_turns]
-    conversation = TeacherConversation(ChatTokens(tiny_processor), tiny_processor, [*turns, *["silence"] * 9])
+    conversation = TeacherConversation(tiny_processor, [*turns, *["silence"] * 9])
     sample = draw_sample(tmp_path, frame_ids=(3, 8))
     transcript = await run_episode(recipe.episode(sample, settings.limits), conversation, recipe.build_tools(FakeSearcher(), settings.view))
     assert transcript.observations[0].outcome is Outcome.OK

@@ -1,7 +1,7 @@
 """Run the experiments of docs/results/mini.md: GRPO and DAPO from the cold start, with each reward, over several seeds.
 
-Each run trains, then judges every kept checkpoint on the test questions (predict, GrabCut, J&F). What is done is not done again: killed at
-any moment, the same command goes on. Then `results.py` makes the tables, figures and the page.
+Each run trains, then judges every kept checkpoint on the test questions (predict, GrabCut, J&F), greedily and as it samples in training.
+What is done is not done again: killed at any moment, the same command goes on. Then `results.py` makes the tables, figures and the page.
 
     python examples/train/mini/experiments.py --quick                        all experiments, three seeds, at most 20 minutes a run
     python examples/train/mini/experiments.py --quick --only hierarchical outcome_only --seeds 0
@@ -30,10 +30,12 @@ from retrieval_server.server import running_server
 from seg_research.cli.main import run_command
 from seg_research.core.errors import InfraError, UsageError
 from seg_research.core.files import write_atomic
+from seg_research.datasets.mini.folder import MiniFolder
 
 ROOT = Path(__file__).parents[3]
 PLAN = Path(__file__).with_name("experiments.yaml")
 COLD_START = "cold_start"
+DECODINGS: dict[str, list[str]] = {"greedy": [], "sampled": ["--temperature", "1.0"]}
 PACKAGES = ("torch", "transformers", "verl", "ray", "numpy", "opencv-python-headless")
 
 
@@ -70,8 +72,9 @@ def run(options: argparse.Namespace) -> None:
         raise UsageError(f"{bench.model}: no model here; make the cold start first (examples/train/mini/coldstart.sh)")
     bench.claim()
     bench.prepare_data()
-    with running_server(bench.text, bench.images, cache=bench.out / "search_cache") as url:
-        bench.judge(bench.model, bench.out / COLD_START, url)
+    with running_server(bench.mini.text, bench.mini.images, cache=bench.out / "search_cache") as url:
+        for seed in options.seeds:
+            bench.judge(bench.model, bench.out / COLD_START / f"seed{seed}", seed, url)
         # Seed by seed: whoever stops early has every experiment with some seeds, not some experiments with every seed.
         for seed in options.seeds:
             for name, overrides in plan["experiments"].items():
@@ -94,20 +97,8 @@ class Bench:
         return ROOT / self.plan["model"]
 
     @property
-    def mini(self) -> Path:
-        return self.out / "mini"
-
-    @property
-    def text(self) -> Path:
-        return self.mini / "local_KB" / "text_corpus.jsonl"
-
-    @property
-    def images(self) -> Path:
-        return self.mini / "local_KB" / "image_corpus.jsonl"
-
-    def parquet(self, split: str) -> Path:
-        data = self.plan["data"]
-        return self.mini / f"{split}_{data['frames']}_{data['side_px']}_{data['side_px']}.parquet"
+    def mini(self) -> MiniFolder:
+        return MiniFolder(self.out / "mini")
 
     def claim(self) -> None:
         """Write the manifest; refuse a folder that holds runs of another plan, model or version.
@@ -128,26 +119,24 @@ class Bench:
     def prepare_data(self) -> None:
         """Draw the benchmark and prepare its splits."""
         data = self.plan["data"]
-        seed, side = str(data["seed"]), str(data["side_px"])
         counts = [argument for split in ("train", "val", "test") for argument in (f"--{split}", str(data[split]))]
-        command("data", "mini", "--out", self.mini, "--seed", seed, *counts)
-        numbers = {"num_frames": data["frames"], "max_size": side, "min_size": side, "patch_factor": data["patch_factor_px"]}
-        sizes = [argument for key, value in numbers.items() for argument in (f"--{key}", str(value))]
+        command("data", "mini", "--out", self.mini.root, "--seed", data["seed"], *counts)
         for split in ("train", "val", "test"):
-            if not self.parquet(split).is_file():
-                command("data", "okvos", "--root", self.mini, "--split", split, *sizes, "--seed", seed)
+            if not self.mini.parquet(split).is_file():
+                command(*self.mini.preparing(split, data["seed"]))
 
-    def judge(self, policy: Path, folder: Path, url: str) -> None:
-        """Predict greedily on the test questions, segment and score. Every policy is scored with the rewards of the cold start."""
-        result = folder / "result.json"
-        if result.is_file():
-            return
-        predictions = folder / "predictions.jsonl"
-        data = ["--data", self.parquet("test"), "--search-url", url, "--threads", self.threads]
-        command("predict", *data, "--model", policy, "--settings", self.model, "--out", predictions)
-        command("segment", predictions, "--backend", "grabcut")
-        command("evaluate", predictions, "--truth", self.mini / "test_meta_mapping.json", "--json", result)
-        shutil.rmtree(folder / "seg")
+    def judge(self, policy: Path, folder: Path, seed: int, url: str) -> None:
+        """Predict on the test questions in both ways, segment and score. Every policy is scored with the rewards of the cold start."""
+        for decoding, options in DECODINGS.items():
+            result = folder / decoding / "result.json"
+            if result.is_file():
+                continue
+            predictions = folder / decoding / "predictions.jsonl"
+            data = ["--data", self.mini.parquet("test"), "--search-url", url, "--threads", self.threads]
+            command("predict", *data, "--model", policy, "--settings", self.model, "--out", predictions, *options, "--seed", seed)
+            command("segment", predictions, "--backend", "grabcut")
+            command("evaluate", predictions, "--truth", self.mini.truth("test"), "--json", result, "--workers", 1)
+            shutil.rmtree(folder / decoding / "seg")
 
     def run_experiment(self, name: str, seed: int, overrides: Sequence[str], url: str) -> None:
         """Train one experiment with one seed and judge each checkpoint."""
@@ -162,8 +151,8 @@ class Bench:
             "seg.seed": seed,
             "seg.threads": self.threads,
             "actor_rollout_ref.model.path": self.model,
-            "data.train_files": self.parquet("train"),
-            "data.val_files": self.parquet("val"),
+            "data.train_files": self.mini.parquet("train"),
+            "data.val_files": self.mini.parquet("val"),
             "trainer.total_training_steps": steps,
             "trainer.save_freq": self.sizes["eval_every"],
             "trainer.max_actor_ckpt_to_keep": "null",
@@ -171,7 +160,7 @@ class Bench:
         command("train", *overrides, *(f"{key}={value}" for key, value in own.items()))
         for step in range(self.sizes["eval_every"], steps + 1, self.sizes["eval_every"]):
             checkpoint = train / "checkpoints" / f"global_step_{step}"
-            self.judge(checkpoint / "actor" / "huggingface", folder / f"step{step}", url)
+            self.judge(checkpoint / "actor" / "huggingface", folder / f"step{step}", seed, url)
             if step < steps:
                 shutil.rmtree(checkpoint, ignore_errors=True)
         write_atomic(finished, json.dumps({"minutes": round((time.monotonic() - began) / 60, 1), "overrides": list(overrides)}) + "\n")

@@ -22,8 +22,9 @@ from typing import Any
 from seg_research.cli.main import run_command
 from seg_research.core.errors import InfraError, UsageError
 from seg_research.core.files import read_jsonl, write_atomic
+from seg_research.datasets.mini.folder import MiniFolder
 from seg_research.datasets.mini.names import split_of
-from seg_research.datasets.mini.writer import ANSWERS, read_manifest
+from seg_research.datasets.mini.writer import read_manifest
 from seg_research.datasets.parquet import read_samples
 from seg_research.datasets.sample import FrameTruth, Sample
 from seg_research.datasets.splits import Split
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)
     try:
-        gates = Examination(options.model, options.data, options.out, options.threads).run()
+        gates = Examination(options.model, MiniFolder(options.data), options.out, options.threads).run()
     except (UsageError, InfraError) as error:
         print(f"gates.py: {error}", file=sys.stderr)
         return 1
@@ -68,29 +69,20 @@ class Examination:
     """Paths and stages."""
 
     model: Path
-    data: Path
+    data: MiniFolder
     out: Path
     threads: int
 
-    @property
-    def parquet(self) -> Path:
-        """The prepared test split."""
-        found = sorted(self.data.glob("test_*_*_*.parquet"))
-        if len(found) != 1:
-            raise UsageError(f"{self.data}: expected one prepared test split, found {len(found)}; see: seg-research data okvos --help")
-        return found[0]
-
     def run(self) -> list[Gate]:
         """Run all stages."""
-        samples = read_samples(self.parquet)
-        corpus = self.data / "local_KB" / "text_corpus.jsonl"
+        samples = read_samples(self.data.parquet("test"))
         scores = {
-            "with passages": self._play_model("with_passages", corpus),
-            "passages withheld": self._play_model("passages_withheld", self._withheld(corpus)),
+            "with passages": self._play_model("with_passages", self.data.text),
+            "passages withheld": self._play_model("passages_withheld", self._withheld()),
             "any figure, best frame": self._play_script("any_figure", samples, self._any_figure(samples)),
             "true box, but always the same frame": self._play_script("same_frame", samples, _same_frame(samples)),
         }
-        answers = {str(row["id"]): str(row["target"]) for row in read_jsonl(self.data / ANSWERS)}
+        answers = {str(row["id"]): str(row["target"]) for row in read_jsonl(self.data.answers)}
         lines = list(read_jsonl(self.out / "with_passages" / "predictions.jsonl"))
         gain = scores["with passages"] - scores["passages withheld"]
         gates = [
@@ -125,9 +117,8 @@ class Examination:
 
     def _play_model(self, name: str, corpus: Path) -> float:
         predictions = self.out / name / "predictions.jsonl"
-        images = self.data / "local_KB" / "image_corpus.jsonl"
-        search = ["--text", corpus, "--images", images]
-        _command("predict", "--data", self.parquet, "--model", self.model, *search, "--out", predictions, "--threads", self.threads)
+        arguments = ["--text", corpus, "--images", self.data.images, "--out", predictions, "--threads", self.threads]
+        _command("predict", "--data", self.data.parquet("test"), "--model", self.model, *arguments)
         return self._judge(predictions)
 
     def _play_script(self, name: str, samples: Sequence[Sample], script: Callable[[Sample, int], Sequence[str]]) -> float:
@@ -151,12 +142,12 @@ class Examination:
         result = predictions.with_name("result.json")
         if not result.is_file():
             _command("segment", predictions, "--backend", "grabcut")
-            _command("evaluate", predictions, "--truth", self.data / "test_meta_mapping.json", "--json", result, "--workers", self.threads)
+            _command("evaluate", predictions, "--truth", self.data.truth("test"), "--json", result, "--workers", self.threads)
         return float(json.loads(result.read_text(encoding="utf-8"))["overall"]["JF"])
 
-    def _withheld(self, corpus: Path) -> Path:
+    def _withheld(self) -> Path:
         """Write the corpus without the passages about names of the test split."""
-        kept = [row for row in read_jsonl(corpus) if split_of(str(row["contents"]).partition("\n")[0]) is not Split.TEST]
+        kept = [row for row in read_jsonl(self.data.text) if split_of(str(row["contents"]).partition("\n")[0]) is not Split.TEST]
         path = self.out / "corpus_withheld.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept))
@@ -164,9 +155,9 @@ class Examination:
 
     def _any_figure(self, samples: Sequence[Sample]) -> Callable[[Sample, int], Sequence[str]]:
         """Take the frame that shows the target best, and box any figure that is in it."""
-        manifest = read_manifest(self.data)
+        manifest = read_manifest(self.data.root)
         if manifest is None:
-            raise UsageError(f"{self.data}: not a mini benchmark of this version; make it again with: seg-research data mini")
+            raise UsageError(f"{self.data.root}: not a mini benchmark of this version; make it again with: seg-research data mini")
 
         def script(sample: Sample, rollout: int) -> list[str]:
             assert sample.truth is not None

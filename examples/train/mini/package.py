@@ -1,6 +1,6 @@
-"""Put a cold-started model into the package: weights in bf16, and a model card that says how it was made and what it can do.
+"""Put a cold-started model into the package: weights in bf16, and a model card that says how it was made and what these weights can do.
 
-python examples/train/mini/package.py outputs/mini_coldstart --model policy --command "bash examples/train/mini/coldstart.sh"
+python examples/train/mini/package.py outputs/mini_coldstart
 """
 
 from __future__ import annotations
@@ -15,8 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from seg_research.datasets.mini.folder import MiniFolder
+from seg_research.datasets.mini.writer import read_manifest
+from seg_research.models import COLD_START as TARGET
+
+sys.path.insert(0, str(Path(__file__).parent))
+from gates import Examination
+
 ROOT = Path(__file__).parents[3]
-TARGET = ROOT / "seg_research" / "models" / "weights" / "mini_coldstart"
 _PACKAGES = ("torch", "transformers", "verl", "numpy", "opencv-python-headless")
 _LARGEST_MB = 20
 
@@ -25,14 +31,14 @@ _CARD = """# mini_coldstart
 A Qwen3-VL of {millions:.2f} million parameters that reads, points and searches on the project's `mini` benchmark, and on nothing else.
 It is where the experiments of `examples/train/mini` start. Trained on one CPU core from a seed; nothing of it comes from another model.
 
-* **Command**: `{command}` (seed {seed})
+* **Command**: `bash examples/train/mini/coldstart.sh` (seed {seed})
 * **Data**: drawn by this repository; names of the test split occur in no lesson. What the lessons are: `docs/mini.md`
 * **Files**: {size_mb:.1f} MB, bf16; `model.safetensors` has SHA-256 `{digest}`
 * **Made with**: {versions}; commit `{commit}`
 
 ## What it can do
 
-Greedy, on {questions} questions of `mini` seed 0, test split, in the real loop:
+Greedy, on {questions} questions of `mini` seed {data_seed}, test split, in the real loop:
 
 | | reached | wanted |
 |---|---|---|
@@ -50,12 +56,14 @@ def main() -> int:
     """Write the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="FOLDER", help="what coldstart.sh wrote")
-    parser.add_argument("--model", default="policy", help="which model of it (default policy)")
-    parser.add_argument("--command", required=True, help="how it was made, for the card")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="that it was made with (default 0)")
     options = parser.parse_args()
-    count = _write_weights(options.run / options.model)
-    report: dict[str, Any] = json.loads((options.run / "gates" / "gates.json").read_text(encoding="utf-8"))
+    count = _write_weights(options.run / "policy")
+    data, out = MiniFolder(options.run / "mini"), options.run / "gates_packaged"
+    shutil.rmtree(out, ignore_errors=True)
+    Examination(TARGET, data, out, threads=1).run()
+    report: dict[str, Any] = json.loads((out / "gates.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(data.root)
     weights = TARGET / "model.safetensors"
     size_mb = sum(path.stat().st_size for path in TARGET.iterdir()) / 1e6
     if size_mb > _LARGEST_MB:
@@ -63,8 +71,8 @@ def main() -> int:
     commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     card = _CARD.format(
         millions=count / 1e6,
-        command=options.command,
         seed=options.seed,
+        data_seed=manifest.seed if manifest else "?",
         size_mb=size_mb,
         digest=hashlib.sha256(weights.read_bytes()).hexdigest(),
         versions=", ".join(f"{name} {version(name)}" for name in _PACKAGES),
@@ -87,7 +95,7 @@ def _write_weights(source: Path) -> int:
     model.save_pretrained(TARGET)
     (TARGET / "model.safetensors").chmod(0o644)
     for path in source.iterdir():
-        if path.is_file() and path.suffix in {".json", ".jinja"} and not (TARGET / path.name).is_file():
+        if path.is_file() and path.suffix in {".json", ".jinja"} and path.name not in {"config.json", "training.json"}:
             shutil.copyfile(path, TARGET / path.name)
     return sum(parameter.numel() for parameter in model.parameters())
 

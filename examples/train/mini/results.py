@@ -17,6 +17,7 @@ from typing import Any
 
 from seg_research.core.errors import UsageError
 from seg_research.core.files import read_jsonl, write_atomic
+from seg_research.datasets.mini.questions import Ability
 from seg_research.training.learning_curve import read_trajectories
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -59,16 +60,18 @@ def collect(raw: Path, out: Path) -> None:
     finished = [run for run in runs if (run / "finished.json").is_file()]
     if not finished:
         raise UsageError(f"{raw}: no finished run; run experiments.py first (it goes on where it stopped)")
-    questions = judged_rows("cold_start", 0, 0, raw / "cold_start")
+    questions: list[Row] = []
+    for folder in sorted((raw / "cold_start").glob("seed*")):
+        questions += judged_rows("cold_start", int(folder.name.removeprefix("seed")), 0, folder)
     training: list[Row] = []
     for run in finished:
         name, seed = run.parent.name, int(run.name.removeprefix("seed"))
         training += training_rows(name, seed, run / "train")
         for folder in run.glob("step*"):
             questions += judged_rows(name, seed, int(folder.name.removeprefix("step")), folder)
-    key = ("experiment", "seed", "step")
+    key, also = ("experiment", "seed", "step"), ("decoding", "id")
     write_atomic(out / "training.csv", to_csv(sorted(training, key=lambda row: [row[k] for k in key])))
-    write_atomic(out / "questions.csv", to_csv(sorted(questions, key=lambda row: [row[k] for k in (*key, "id")])))
+    write_atomic(out / "questions.csv", to_csv(sorted(questions, key=lambda row: [row[k] for k in (*key, *also)])))
     manifest = json.loads((raw / "manifest.json").read_text(encoding="utf-8"))
     manifest["minutes"] = {f"{run.parent.name}/{run.name}": json.loads((run / "finished.json").read_text())["minutes"] for run in finished}
     manifest["unfinished"] = [f"{run.parent.name}/{run.name}" for run in runs if run not in finished]
@@ -84,28 +87,33 @@ def training_rows(name: str, seed: int, run_dir: Path) -> list[Row]:
         row["outcome"] = mean([outcome(record) for record in records])
         row["valid"] = mean([float(record["rewards"]["format"] == 1.0) for record in records])
         row["answered"] = mean([float(record["stop_reason"] == "answered") for record in records])
+        row["tokens"] = mean([record["num_response_tokens"] for record in records])
         row["searches"] = mean([record["num_search"] for record in records])
+        for ability in Ability:
+            own = [record["num_search"] for record in records if record["ability"] == ability]
+            row[f"searches {ability}"] = mean(own) if own else None
         rows.append(row)
     return rows
 
 
 def judged_rows(name: str, seed: int, step: int, folder: Path) -> list[Row]:
-    """Describe each test question of one judged checkpoint; J and F are per cent.
+    """Describe each test question of one judged checkpoint, greedy and sampled; J and F are per cent.
 
     Raises:
         UsageError: the folder is not complete.
     """
-    result = folder / "result.json"
-    if not result.is_file():
-        raise UsageError(f"{folder}: not judged to the end; run experiments.py again, it goes on where it stopped")
-    samples = json.loads(result.read_text(encoding="utf-8"))["samples"]
     rows: list[Row] = []
-    for record in read_jsonl(folder / "predictions.jsonl"):
-        region, boundary, ability = samples[record["id"]]
-        row: Row = {"experiment": name, "seed": seed, "step": step, "id": record["id"], "ability": ability}
-        row |= {"J": 100 * region, "F": 100 * boundary, "JF": 50 * (region + boundary), "searches": record["num_search"]}
-        row |= {"valid": float(record["rewards"]["format"] == 1.0), "outcome": outcome(record)}
-        rows.append(row)
+    for decoding in ("greedy", "sampled"):
+        result = folder / decoding / "result.json"
+        if not result.is_file():
+            raise UsageError(f"{folder}: not judged to the end; run experiments.py again, it goes on where it stopped")
+        samples = json.loads(result.read_text(encoding="utf-8"))["samples"]
+        for record in read_jsonl(folder / decoding / "predictions.jsonl"):
+            region, boundary, ability = samples[record["id"]]
+            row: Row = {"experiment": name, "seed": seed, "step": step, "decoding": decoding, "id": record["id"], "ability": ability}
+            row |= {"J": 100 * region, "F": 100 * boundary, "JF": 50 * (region + boundary), "searches": record["num_search"]}
+            row |= {"valid": float(record["rewards"]["format"] == 1.0), "outcome": outcome(record)}
+            rows.append(row)
     return rows
 
 

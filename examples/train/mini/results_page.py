@@ -23,11 +23,12 @@ COLD_START = "cold_start"
 # Okabe and Ito's palette: told apart with every common colour blindness, and by lightness in print.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 ABILITIES = ("in-video", "one-hop", "multi-hop", "relational")
-PANELS = {
-    "JF": "J&F on test, %",
+JUDGED = {"sampled": "J&F on test, %, as in training", "greedy": "J&F on test, %, greedy"}
+TRAINING = {
     "outcome": "outcome reward in training (0 to 4)",
-    "searches": "searches per training episode",
     "valid": "well-formed training episodes",
+    "searches": "searches per training episode",
+    "tokens": "tokens per training episode",
 }
 
 
@@ -43,9 +44,10 @@ def write_page(folder: Path) -> None:
             draw_comparison(training, questions, shown, folder / f"{name}.svg")
             sections.append(f"## {figure['title']}\n\n![{figure['title']}]({name}.svg)\n")
     best = next(iter(plan["experiments"]))
-    if best in set(questions.experiment):
-        draw_abilities(questions, best, folder / "abilities.svg")
-        title = f"Searches by ability ({best})"
+    compared = [name for name in (best, f"{best}_compat") if name in set(training.experiment)]
+    if compared:
+        draw_abilities(training, compared, folder / "abilities.svg")
+        title = "Searches by ability"
         sections.append(f"## {title}\n\n![{title}](abilities.svg)\n")
     table, verdicts = final_table(questions, plan["experiments"]), check_claims(questions)
     write_atomic(folder / "mini.md", "\n".join([introduction(manifest, questions), table, verdicts, *sections, provenance(manifest)]))
@@ -60,49 +62,54 @@ def introduction(manifest: Mapping[str, Any], questions: pd.DataFrame) -> str:
         "# Experiments on mini\n\n"
         "<!-- Written by examples/train/mini/results.py; edits here are lost. -->\n\n"
         "A tiny Qwen3-VL, cold-started on expert episodes, trained further with RL on two CPU cores: "
-        f"{len(runs)} runs of {sizes['steps']} steps. Every {sizes['eval_every']} steps the policy was judged greedily on {count} "
-        "questions about videos and entities that training never showed. Lines are means over seeds; bands reach from the lowest to "
-        "the highest seed.\n"
+        f"{len(runs)} runs of {sizes['steps']} steps. Every {sizes['eval_every']} steps the policy was judged on {count} questions about "
+        "videos and entities that training never showed: as it samples in training (temperature 1), which is the policy that the "
+        "gradient improves, and greedily. Lines are means over seeds; bands reach from the lowest to the highest seed.\n"
     )
 
 
 def draw_comparison(training: pd.DataFrame, questions: pd.DataFrame, shown: Sequence[str], path: Path) -> None:
-    """Draw four panels over steps, one line an experiment."""
-    judged = questions.groupby(["experiment", "seed", "step"], as_index=False).JF.mean()
-    start = judged[judged.experiment == COLD_START].JF.mean()
-    figure, axes = _panels(len(PANELS))
-    for axis, (column, title) in zip(axes, PANELS.items(), strict=True):
+    """Draw six panels over steps, one line an experiment."""
+    judged = questions.groupby(["experiment", "seed", "step", "decoding"], as_index=False).JF.mean()
+    figure, axes = _panels(len(JUDGED) + len(TRAINING), 3)
+    for axis, (decoding, title) in zip(axes, JUDGED.items(), strict=False):
+        own = judged[judged.decoding == decoding]
+        start = own[own.experiment == COLD_START].JF.mean()
         for colour, name in zip(COLOURS, shown, strict=False):
-            table = judged if column == "JF" else training
-            by_seed = table[table.experiment == name].pivot(index="step", columns="seed", values=column)
-            if column == "JF":
-                by_seed.loc[0] = start
-            else:
-                by_seed = by_seed.rolling(max(1, len(by_seed) // 10), min_periods=1, center=True).mean()
+            by_seed = own[own.experiment == name].pivot(index="step", columns="seed", values="JF")
+            by_seed.loc[0] = start
             _band(axis, by_seed.sort_index(), colour, name)
+        axis.set_title(title, loc="left", fontsize=10)
+    for axis, (column, title) in zip(axes[len(JUDGED) :], TRAINING.items(), strict=True):
+        for colour, name in zip(COLOURS, shown, strict=False):
+            _band(axis, _smooth(training[training.experiment == name], column), colour, name)
         axis.set_title(title, loc="left", fontsize=10)
     axes[0].legend(frameon=False, fontsize=8)
     _save(figure, path)
 
 
-def draw_abilities(questions: pd.DataFrame, name: str, path: Path) -> None:
-    """Draw searches per test episode over steps, one line an ability."""
-    mine = questions[questions.experiment == name].groupby(["ability", "seed", "step"], as_index=False).searches.mean()
-    start = questions[questions.experiment == COLD_START].groupby("ability").searches.mean()
-    figure, axes = _panels(1)
-    for colour, ability in zip(COLOURS, [a for a in ABILITIES if a in set(mine.ability)], strict=False):
-        by_seed = mine[mine.ability == ability].pivot(index="step", columns="seed", values="searches")
-        by_seed.loc[0] = start[ability]
-        _band(axes[0], by_seed.sort_index(), colour, ability)
-    axes[0].set_title("searches per test episode", loc="left", fontsize=10)
+def draw_abilities(training: pd.DataFrame, shown: Sequence[str], path: Path) -> None:
+    """Draw searches per training episode over steps, one panel an experiment and one line an ability."""
+    figure, axes = _panels(len(shown), 2)
+    for axis, name in zip(axes, shown, strict=True):
+        for colour, ability in zip(COLOURS, ABILITIES, strict=False):
+            _band(axis, _smooth(training[training.experiment == name], f"searches {ability}"), colour, ability)
+        axis.set_title(f"searches per training episode, {name}", loc="left", fontsize=10)
+        axis.set_ylim(bottom=0)
     axes[0].legend(frameon=False, fontsize=8)
     _save(figure, path)
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    columns = min(2, count)
+def _smooth(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return steps by seeds, each the mean of a tenth of the run around it."""
+    by_seed = rows.pivot(index="step", columns="seed", values=column)
+    return by_seed.rolling(max(1, len(by_seed) // 10), min_periods=1, center=True).mean().sort_index()
+
+
+def _panels(count: int, columns: int) -> tuple[Figure, list[Axes]]:
+    columns = min(columns, count)
     rows = -(-count // columns)
-    figure = Figure(figsize=(5 * columns, 3 * rows), layout="constrained")
+    figure = Figure(figsize=(4.5 * columns, 3 * rows), layout="constrained")
     axes = [axis for line in figure.subplots(rows, columns, squeeze=False) for axis in line]
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
@@ -127,11 +134,11 @@ def final_table(questions: pd.DataFrame, experiments: Sequence[str] | Mapping[st
     """Return the Markdown table of the last judged step: J&F with its 95 % interval over questions and range over seeds, and the rest."""
     lines = [
         "## After training\n",
-        "| | J&F | 95 % (questions) | seeds | outcome | well-formed | searches | " + " | ".join(ABILITIES) + " |",
-        "|---|---:|:---:|:---:|---:|---:|---:|" + "---:|" * len(ABILITIES),
+        "| | J&F greedy | J&F sampled | 95 % (questions) | seeds | outcome | well-formed | searches | " + " | ".join(ABILITIES) + " |",
+        "|---|---:|---:|:---:|:---:|---:|---:|---:|" + "---:|" * len(ABILITIES),
     ]
     for name in (COLD_START, *experiments):
-        rows = last_step(questions, name)
+        greedy, rows = last_step(questions, name, "greedy"), last_step(questions, name)
         if rows.empty:
             continue
         low, high = question_interval(rows)
@@ -140,13 +147,14 @@ def final_table(questions: pd.DataFrame, experiments: Sequence[str] | Mapping[st
         by_ability = rows.groupby("ability").searches.mean()
         searches = " | ".join(f"{by_ability[a]:.2f}" if a in by_ability else "" for a in ABILITIES)
         rest = f"{rows.outcome.mean():.2f} | {100 * rows.valid.mean():.0f} % | {rows.searches.mean():.2f} | {searches}"
-        lines.append(f"| {name} | {rows.JF.mean():.1f} | {low:.1f} to {high:.1f} | {spread} | {rest} |")
-    return "\n".join(lines) + "\n\nThe columns behind `searches` are searches per episode of each ability.\n"
+        lines.append(f"| {name} | {greedy.JF.mean():.1f} | {rows.JF.mean():.1f} | {low:.1f} to {high:.1f} | {spread} | {rest} |")
+    note = "All but the first column are of sampled episodes; the last four are searches per episode of each ability."
+    return "\n".join([*lines, "", note, ""])
 
 
-def last_step(questions: pd.DataFrame, name: str) -> pd.DataFrame:
+def last_step(questions: pd.DataFrame, name: str, decoding: str = "sampled") -> pd.DataFrame:
     """Return the rows of an experiment's last judged step."""
-    mine = questions[questions.experiment == name]
+    mine = questions[(questions.experiment == name) & (questions.decoding == decoding)]
     return mine[mine.step == mine.step.max()]
 
 
@@ -173,9 +181,9 @@ class Claim:
 def check_claims(questions: pd.DataFrame) -> str:
     """Return the table of claims, each judged by a stated rule on the last judged step."""
     claims = [
-        beats(questions, "hierarchical", COLD_START, margin=10.0, text="RL from the cold start gains at least 10 points of J&F"),
-        beats(questions, "hierarchical", "outcome_only", text="the hierarchical reward beats outcome only"),
-        beats(questions, "hierarchical", "rigid_steps", text="the hierarchical reward beats rigid imitation of steps"),
+        *beats(questions, "hierarchical", COLD_START, margin=10.0, text="RL from the cold start gains at least 10 points of J&F"),
+        *beats(questions, "hierarchical", "outcome_only", text="the hierarchical reward beats outcome only"),
+        *beats(questions, "hierarchical", "rigid_steps", text="the hierarchical reward beats rigid imitation of steps"),
         *search_claims(questions),
         farming(questions),
     ]
@@ -184,17 +192,21 @@ def check_claims(questions: pd.DataFrame) -> str:
 
 _RULE = (
     "One experiment beats another if its lowest seed lies above the other's highest, by the margin where one is named. "
-    "Searches are judged by means over seeds and questions.\n"
+    "Searches are judged by means over seeds and questions, of sampled episodes.\n"
 )
 
 
-def beats(questions: pd.DataFrame, better: str, worse: str, *, text: str, margin: float = 0.0) -> Claim:
-    """Compare the J&F of two experiments, seed against seed."""
-    ours, theirs = (last_step(questions, name).groupby("seed").JF.mean() for name in (better, worse))
-    if ours.empty or theirs.empty:
-        return Claim(text, "", None)
-    seen = ", ".join(f"{name} {jf.mean():.1f} ({jf.min():.1f} to {jf.max():.1f})" for name, jf in ((better, ours), (worse, theirs)))
-    return Claim(text, seen, bool(ours.min() > theirs.max() + margin))
+def beats(questions: pd.DataFrame, better: str, worse: str, *, text: str, margin: float = 0.0) -> list[Claim]:
+    """Compare the J&F of two experiments, seed against seed, for each way of decoding."""
+    claims: list[Claim] = []
+    for decoding in JUDGED:
+        ours, theirs = (last_step(questions, name, decoding).groupby("seed").JF.mean() for name in (better, worse))
+        if ours.empty or theirs.empty:
+            claims.append(Claim(f"{text} ({decoding})", "", None))
+            continue
+        seen = ", ".join(f"{name} {jf.mean():.1f} ({jf.min():.1f} to {jf.max():.1f})" for name, jf in ((better, ours), (worse, theirs)))
+        claims.append(Claim(f"{text} ({decoding})", seen, bool(ours.min() > theirs.max() + margin)))
+    return claims
 
 
 def search_claims(questions: pd.DataFrame) -> list[Claim]:
@@ -208,7 +220,7 @@ def search_claims(questions: pd.DataFrame) -> list[Claim]:
     if rows.empty:
         return [Claim(text, "", None) for text in texts]
     now = rows.groupby("ability").searches.mean()
-    before = questions[questions.experiment == COLD_START].groupby("ability").searches.mean()
+    before = last_step(questions, COLD_START).groupby("ability").searches.mean()
     one, multi, video = now["one-hop"], now["multi-hop"], now["in-video"]
     return [
         Claim(texts[0], f"{multi:.2f} against {one:.2f}", bool(multi > one)),

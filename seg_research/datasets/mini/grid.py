@@ -5,3 +5,6 @@ COORDINATE_STEP = 20
 
 PATCH_FACTOR_PX = 16
 """Side of the square of a picture that one token covers."""
+
+OFFERED_FRAMES, FRAME_PX, KEYFRAME_PX = 4, 64, 96
+"""Frames of a clip that it is offered, the side of each, and the side of the key frame."""

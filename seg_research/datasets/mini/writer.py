@@ -26,6 +26,7 @@ from seg_research.core.files import write_atomic
 from seg_research.core.masks import write_mask
 from seg_research.core.seeding import derive_seed
 from seg_research.core.video import FramePosition
+from seg_research.datasets.mini.folder import ANSWERS, IMAGES, MANIFEST, TEXT
 from seg_research.datasets.mini.questions import Ability
 from seg_research.datasets.mini.world import World, draw_world, render_picture
 from seg_research.datasets.parallel import Progress, map_ordered
@@ -33,10 +34,6 @@ from seg_research.datasets.splits import SPLITS, Split
 
 VERSION = 2
 """Rises whenever the same seed gives other bytes than before."""
-
-MANIFEST = "manifest.json"
-ANSWERS = "answers.jsonl"
-"""What every question means, for scripted experts and for judging: never shown to a policy."""
 _QUESTIONS_PER_WORLD = len(Ability)
 _JPEG_QUALITY = 92
 
@@ -288,13 +285,13 @@ def _shared_files(written: Sequence[_Written]) -> Iterator[tuple[str, bytes]]:
     yield ANSWERS, _jsonl([answer for world in written for answer in world.answers])
     passages = sorted(passage for world in written for passage in world.passages)
     texts = [{"id": number, "contents": f"{title}\n{text}"} for number, (title, text) in enumerate(passages)]
-    yield "local_KB/text_corpus.jsonl", _jsonl(texts)
+    yield TEXT, _jsonl(texts)
     pictures = sorted(picture for world in written for picture in world.pictures)
     images = [
         {"id": number, "name": caption, "filename": f"{subject}.jpg", "image_path": f"images/{subject}.jpg"}
         for number, (subject, caption) in enumerate(pictures)
     ]
-    yield "local_KB/image_corpus.jsonl", _jsonl(images)
+    yield IMAGES, _jsonl(images)
 
 
 def _jsonl(records: Sequence[dict[str, Any]]) -> bytes:

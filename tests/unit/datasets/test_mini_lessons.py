@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from seg_research.datasets.mini.lessons.reading import examination, reading
 from seg_research.datasets.mini.lessons.scenes import draw_labelled, draw_scene
 from seg_research.datasets.mini.lessons.seeing import few_figures, frames_of_figures, many_figures
 from seg_research.datasets.mini.names import alike, name_of, split_of
+from seg_research.datasets.mini.straying import NEVER
 from seg_research.datasets.splits import SPLITS, Split
 from seg_research.protocol.actions import Answer, Search, SelectKeyframe
 from seg_research.protocol.parser import parse_turn
@@ -61,6 +63,28 @@ def test_an_episode_parses_and_ends_with_the_truth(clips, seed):
     assert all(isinstance(action, Search) for action in actions[:-2])
     assert len(lesson.pictures) == 5
     assert lesson.text.count("<|image_pad|>") == 4 * 16 + 36
+
+
+def searches(lesson) -> int:
+    return sum(text.startswith("<thinking>") and "<search>" in text for text, weight in lesson.pieces if weight)
+
+
+def test_straying_is_as_often_as_asked(clips):
+    straight = [searches(episode(Draw(seed), clips)) for seed in range(200)]
+    idle = [searches(episode(Draw(seed), clips, replace(NEVER, no_search=1))) for seed in range(200)]
+    halfway = [searches(episode(Draw(seed), clips, replace(NEVER, half_search=1))) for seed in range(200)]
+    busy = [searches(episode(Draw(seed), clips, replace(NEVER, extra_search=1))) for seed in range(200)]
+    assert idle == [0] * 200
+    assert halfway == [min(1, count) for count in straight]
+    assert busy == [count + 1 for count in straight]
+    assert set(straight) == {0, 1, 2}
+
+
+def test_whoever_guesses_gives_no_reason(clips):
+    for seed in range(40):
+        lesson = episode(Draw(seed), clips, replace(NEVER, no_search=1, half_search=1))
+        frame = next(text for text, weight in lesson.pieces if weight and "<keyframe>" in text)
+        assert not re.search("of [A-Z]", frame)
 
 
 @pytest.mark.parametrize("make", [few_figures, lambda d: many_figures(d, [draw_clip(1)]), lambda d: frames_of_figures(d, [draw_clip(1)])])

@@ -31,8 +31,10 @@ class Server:
 
     def __init__(self, processor, turns):
         self.tokenizer, self.turns, self.seeds = processor.tokenizer, list(turns), []
+        self.pictures = []
 
     async def generate(self, request_id, prompt_ids, sampling_params, image_data):
+        self.pictures.append(list(image_data))
         self.seeds.append(sampling_params.get("seed"))
         text = self.turns.pop(0)
         ids = [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id][: sampling_params["max_tokens"]]
@@ -128,6 +130,15 @@ async def test_a_trajectory_is_returned_with_its_score_tokens_and_pictures(play,
     assert (record["global_step"], record["sample_idx"], record["uid"], record["validation"]) == (3, 1, "u", False)
     assert "tokens" not in record
     assert not (tmp_path / STOP_FILE).exists()
+
+
+async def test_the_server_is_sent_all_pictures_each_turn_and_each_is_the_same_object_again(play):
+    output = await play(turns_for(play.sample))
+    first, second, third = play.server.pictures
+    assert (len(first), len(second), len(third)) == (6, 7, 8)
+    assert list(map(id, third[:6])) == list(map(id, first))
+    assert id(third[6]) == id(second[6])
+    assert all(np.array_equal(sent, shown) for sent, shown in zip(third, output.multi_modal_data["images"], strict=True))
 
 
 async def test_what_was_earned_by_term_travels_with_the_tokens(play, tmp_path, monkeypatch):

@@ -60,7 +60,7 @@ def one_line(error: pytest.ExceptionInfo) -> str:
     return str(error.value)
 
 
-def test_the_tiny_model_is_trained_as_it_is_warmed_up_and_evaluated():
+def test_the_tiny_model_is_trained_as_it_is_taught_and_evaluated():
     assert episode_settings(compose_config(overrides())) == tiny_settings()
 
 

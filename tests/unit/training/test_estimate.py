@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from seg_research.core.errors import UsageError
 from seg_research.datasets.parquet import read_samples
 from seg_research.training.config import compose_config
-from seg_research.training.estimate import PUBLISHED, describe, episode_tokens, estimate_memory, model_shape
+from seg_research.training.estimate import PUBLISHED, describe, describe_learning, episode_tokens, estimate_memory, model_shape
+from seg_research.training.sft_config import compose_sft
 
 NAMES = {
     "qwen3vl_4b": "Qwen/Qwen3-VL-4B-Instruct",
@@ -170,3 +171,34 @@ def test_frames_that_overflow_the_prompt_are_told(tiny_folder, mini):
 def test_an_unknown_model_gets_no_estimate():
     config = composed(**{"actor_rollout_ref.model.path": "somebody/model"})
     assert describe(config, []) == ["no estimate: the shape of somebody/model is not known here; name a checkpoint folder"]
+
+
+def imitating(*choice, **more):
+    return compose_sft([*choice, "data.train_files=a", *(f"{key}={value}" for key, value in more.items())])
+
+
+def test_a_cold_start_needs_what_an_update_of_training_needs():
+    choice = ["model=qwen3vl_8b", "hardware=8x80g"]
+    update = estimate_memory(composed(*choice, "rollout=vllm"), PUBLISHED[NAMES["qwen3vl_8b"]]).update
+    parts = " + ".join(f"{name} {value:.1f}" for name, value in update.items())
+    assert describe_learning(imitating(*choice)) == [f"memory of one device while it learns: {sum(update.values()):.1f} GB = {parts}"]
+
+
+def test_a_cold_start_follows_its_own_settings():
+    base = ["model=qwen3vl_8b", "hardware=8x80g"]
+    (line,) = describe_learning(imitating(*base, **{"data.max_token_len_per_gpu": 16_384}))
+    assert f"logits {6 * 16_384 * 151_936 / 1e9:.1f} " in line
+    (line,) = describe_learning(
+        imitating(*base, **{"data.use_dynamic_bsz": "false", "data.micro_batch_size_per_gpu": 2, "data.max_length": 4_096})
+    )
+    assert f"logits {6 * 2 * 4_096 * 151_936 / 1e9:.1f} " in line
+    _, kept = describe_learning(imitating(*base, **{"engine.param_offload": "true", "engine.optimizer_offload": "true"}))
+    assert kept == f"kept in the memory of each node: {12 * 8_767_123_696 / 1e9:.1f} GB"
+    *_, warning = describe_learning(imitating(*base, **{"seg.gpu_gb": 24}))
+    assert warning.startswith("WARNING: ")
+    assert "do not fit into 24 GB" in warning
+
+
+def test_a_cold_start_of_an_unknown_model_gets_no_estimate():
+    told = describe_learning(imitating("model=tiny", **{"model.path": "somebody/model"}))
+    assert told == ["no estimate: the shape of somebody/model is not known here; name a checkpoint folder"]

@@ -59,6 +59,31 @@ def test_the_counter_gives_the_same_tokens_and_computes_no_pixels_of_what_is_sho
     assert inner.calls == [1]  # a blank picture of that size
 
 
+def test_a_text_is_encoded_once_for_pictures_of_the_same_sizes(processor, monkeypatch):
+    encoded = []
+    inner = type(processor).__call__
+    monkeypatch.setattr(type(processor), "__call__", lambda self, **given: encoded.append(given) or inner(self, **given))
+    counter = token_counter(processor)
+    assert token_counter(processor) is counter
+
+    def count(text, *pictures):
+        return counter(text=text, images=list(pictures) or None, videos=None, return_tensors="pt")["input_ids"]
+
+    first = count(TEXT, picture(1), picture(2))
+    assert torch.equal(count(TEXT, picture(3), picture(4)), first)
+    assert len(encoded) == 1
+    assert count(TEXT, picture(1), picture(2, 96, 32)).shape != first.shape
+    assert count(["see"]).shape != first.shape
+    assert len(encoded) == 3
+
+
+def test_who_is_given_tokens_may_do_with_them_what_he_likes(processor):
+    counter = token_counter(processor)
+    given = counter(text=["see"], images=None, videos=None, return_tensors="pt")
+    given.pop("input_ids")
+    assert "input_ids" in counter(text=["see"], images=None, videos=None, return_tensors="pt")
+
+
 def test_each_picture_is_computed_once_and_only_joined_afterwards(processor):
     inner = processor.image_processor = Counting(processor.image_processor)
     shared = share_pixels(processor)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from seg_research.core.files import write_atomic
 from seg_research.core.video import FramePosition
-from seg_research.datasets.mini.lessons.lesson import FRAME_PX, KEYFRAME_PX
+from seg_research.datasets.mini.grid import FRAME_PX, KEYFRAME_PX
 from seg_research.datasets.mini.lessons.scenes import Seen
 from seg_research.datasets.mini.sprites import Look
 from seg_research.datasets.mini.world import NUM_FRAMES, draw_world

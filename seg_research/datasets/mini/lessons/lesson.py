@@ -21,7 +21,6 @@ from seg_research.protocol.prompts import system_prompt
 Picture = NDArray[np.uint8]
 """A square picture, (H, W, 3)."""
 
-FRAME_PX, KEYFRAME_PX = 64, 96
 ASSISTANT, END = "<|im_start|>assistant\n", "<|im_end|>\n"
 
 

@@ -1,10 +1,10 @@
-"""Whole episodes, as an expert plays them who never strays."""
+"""Whole episodes, as an expert plays them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seg_research.datasets.mini.knowledge import Passage, Person
+from seg_research.datasets.mini.knowledge import Holder, Passage, Person
 from seg_research.datasets.mini.lessons.clips import Clip
 from seg_research.datasets.mini.lessons.lesson import (
     ASSISTANT,
@@ -29,21 +29,26 @@ from seg_research.datasets.mini.lessons.lesson import (
 from seg_research.datasets.mini.lessons.seeing import frame_lines, keyframe_message
 from seg_research.datasets.mini.lessons.ways import Way, plain, relations
 from seg_research.datasets.mini.questions import Ability
+from seg_research.datasets.mini.straying import NEVER, Straying
 
 _ABILITIES = (Ability.ONE_HOP,) * 2 + (Ability.MULTI_HOP,) * 2 + (Ability.RELATIONAL,) * 2 + (Ability.IN_VIDEO,)
 _FORM, _SECOND_FIRST, _OF_THE_CLIP = 0.5, 0.3, 0.7
 
 
-def episode(rng: Draw, clips: Sequence[Clip]) -> Lesson:
-    """Play one episode of any ability."""
+def episode(rng: Draw, clips: Sequence[Clip], straying: Straying = NEVER) -> Lesson:
+    """Play one episode of any ability; wrong searches, whose results take a real engine, are left to the demonstrator."""
     clip, ability, lesson = rng.choice(clips), rng.choice(_ABILITIES), Lesson()
     through = relations(clip)
     if ability is Ability.RELATIONAL and not through:
         ability = Ability.ONE_HOP
     if ability is Ability.IN_VIDEO:
         way = rng.choice(plain(clip))
-        lesson.show(system(with_search=False) + user(frame_lines(lesson, clip) + request(way.words)))
-        _finish(rng, lesson, clip, way, [] if way.clue else [clip.looks[way.target].words])
+        lesson.show(system(with_search=False) + "<|im_start|>user\n" + frame_lines(lesson, clip) + _asking(way.words))
+        look = clip.looks[way.target].words
+        if _happens(rng, straying.extra_search):
+            lesson.say(search(look, look))
+            lesson.show(user(information([_another(rng, clip, any_name(rng)) for _ in range(2)])))
+        _finish(rng, lesson, clip, way, [] if way.clue else [look])
         return lesson
     if ability is Ability.RELATIONAL:
         way = rng.choice(through)
@@ -51,22 +56,40 @@ def episode(rng: Draw, clips: Sequence[Clip]) -> Lesson:
         figure = rng.choice(clip.ever_seen())
         way = Way("", "", figure, figure)
     holder = any_holder(rng, clip.looks[way.anchor])
-    opening = system() + "<|im_start|>user\n" + frame_lines(lesson, clip)
-    if ability is Ability.MULTI_HOP:
-        person = Person(any_name(rng), holder)
-        lesson.show(opening + _asking(f"the {holder.kind.role} of {person.bond}"))
+    person = Person(any_name(rng), holder) if ability is Ability.MULTI_HOP else None
+    if person:
+        words = f"the {holder.kind.role} of {person.bond}"
+    else:
+        words = way.words.format(anchor=holder.emblem) if way.words else emblem_question(rng, holder)
+    lesson.show(system() + "<|im_start|>user\n" + frame_lines(lesson, clip) + _asking(words))
+    known = [] if _happens(rng, straying.no_search) else _find_out(rng, lesson, clip, holder, person, straying)
+    _finish(rng, lesson, clip, way if known else Way("", "", way.target, way.target), known)
+    return lesson
+
+
+def _find_out(rng: Draw, lesson: Lesson, clip: Clip, holder: Holder, person: Person | None, straying: Straying) -> list[str]:
+    """Search; return what is then known of the look: nothing where the expert stopped half way."""
+    thought = holder.emblem
+    if person:
         lesson.say(search(person.bond_step, person.bond_step), _FORM)
         passage = passage_of(rng, person)
         lesson.show(user(information(shuffled(rng, [passage, _another(rng, clip, person.name)], _SECOND_FIRST))))
-        lesson.say(search(told(passage), holder.emblem))
-    else:
-        words = way.words.format(anchor=holder.emblem) if way.words else emblem_question(rng, holder)
-        lesson.show(opening + _asking(words))
-        lesson.say(search(holder.emblem, holder.emblem), _FORM)
+        if _happens(rng, straying.half_search):
+            return []
+        thought = told(passage)
+    lesson.say(search(thought, holder.emblem), 1.0 if person else _FORM)
     hits = [passage_of(rng, holder), _another(rng, clip, holder.name)]
     lesson.show(user(information(shuffled(rng, hits, _SECOND_FIRST))))
-    _finish(rng, lesson, clip, way, ["".join(noted(holder))])
-    return lesson
+    known = "".join(noted(holder))
+    if _happens(rng, straying.extra_search):
+        lesson.say(search(known, holder.emblem))
+        lesson.show(user(information(shuffled(rng, hits, _SECOND_FIRST))))
+    return [known]
+
+
+def _happens(rng: Draw, share: float) -> bool:
+    """Toss a coin; none where nothing hangs on it, so that an expert who never strays plays as if there were no straying."""
+    return share > 0 and rng.random() < share
 
 
 def _asking(words: str) -> str:

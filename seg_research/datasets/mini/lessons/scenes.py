@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from seg_research.core.geometry import ImageSize
 from seg_research.datasets.mini.backgrounds import CLASHES, Backdrop, draw_backdrop
 from seg_research.datasets.mini.figures import Shape
-from seg_research.datasets.mini.lessons.lesson import KEYFRAME_PX, Picture
+from seg_research.datasets.mini.grid import KEYFRAME_PX
+from seg_research.datasets.mini.lessons.lesson import Picture
 from seg_research.datasets.mini.sprites import ASPECT, Colour, Look, Pose, draw_sprite
 
 _CUTOUTS_A_LOOK, _BACKDROPS = 14, 160
