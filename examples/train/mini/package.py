@@ -59,7 +59,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="that it was made with (default 0)")
     options = parser.parse_args()
     count = _write_weights(options.run / "policy")
-    data, out = MiniFolder(options.run / "mini"), options.run / "gates_packaged"
+    data, out = MiniFolder(options.run / "examination"), options.run / "gates_packaged"
     shutil.rmtree(out, ignore_errors=True)
     Examination(TARGET, data, out, threads=1).run()
     report: dict[str, Any] = json.loads((out / "gates.json").read_text(encoding="utf-8"))
