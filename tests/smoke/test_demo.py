@@ -6,7 +6,7 @@ import pytest
 
 from seg_research.cli.main import main
 
-SHORT = ["--steps", "2", "--warmup-steps", "60", "--train-questions", "32", "--test-questions", "16"]
+SHORT = ["--steps", "2", "--train-questions", "32", "--test-questions", "16"]
 
 
 @pytest.mark.slow
