@@ -65,6 +65,8 @@ def raw(tmp_path) -> Path:
             (run / "finished.json").write_text(json.dumps({"minutes": 3.5}))
     (raw / "runs" / "hierarchical" / "seed2" / "train").mkdir(parents=True)
     plan = {"experiments": {name: [] for name in JF}, "figures": {"presets": {"title": "Presets", "show": list(JF)}}}
+    plan["figures"]["modes"] = {"title": "Modes", "show": ["hierarchical", "hierarchical_compat"]}
+    plan["versions"] = {"quick": {"steps": 2, "eval_every": 2}}
     identity = {"plan": plan, "sizes": {"steps": 2, "eval_every": 2}, "model_sha256": "abc"}
     manifest = {"identity": identity, "commit": "c0ffee", "changed_files": [], "versions": {"torch": "2"}}
     (raw / "manifest.json").write_text(json.dumps(manifest))
@@ -84,6 +86,8 @@ def test_page_judges_the_claims(results, raw, tmp_path):
     assert "| hierarchical | 62.0 | 60.0 | 60.0 to 60.0 | 59.0 to 61.0 (2) | 1.50 | 100 % | 1.12 | 0.00 | 1.00 | 2.00 | 1.50 |" in page
     assert "Not finished, and not counted: hierarchical/seed2" in page
     assert all((out / f"{name}.svg").stat().st_size > 5000 for name in ("presets", "abilities"))
+    assert not (out / "modes.svg").exists(), "one of the two was not run"
+    assert "experiments.py --quick" in page
 
 
 def test_the_page_is_made_again_from_the_tables_byte_for_byte(results, raw, tmp_path):
