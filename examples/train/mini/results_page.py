@@ -15,6 +15,7 @@ import pandas as pd
 mpl.use("svg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from seg_research.core.files import atomic_path, write_atomic
 from seg_research.metrics.bootstrap import interval
@@ -116,6 +117,7 @@ def _panels(count: int, columns: int) -> tuple[Figure, list[Axes]]:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", alpha=0.3)
         axis.set_xlabel("RL steps", fontsize=9)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure, axes
 
 
