@@ -125,7 +125,7 @@ class TokenCounter:
         return BatchFeature(dict(made))
 
 
-def token_counter(processor: Any) -> TokenCounter:
+def token_counter(processor: Any) -> Any:  # verl names a class of transformers for whatever is called like one
     """Return the one counter of a processor."""
     shared = share_pixels(processor)
     if shared.counter is None:
