@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.verl]
 # With an eps this large Adam's first step is the gradient times the rate: otherwise the sign of gradients that are next to 0 would decide.
 LINEAR = {
     "+actor_rollout_ref.actor.optim.override_optimizer_config.eps": 100.0,
-    "actor_rollout_ref.actor.optim.lr": 10.0,
+    "actor_rollout_ref.actor.optim.lr": 1000.0,
     "actor_rollout_ref.actor.optim.weight_decay": 0.0,
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 1,
     "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 1,
