@@ -6,7 +6,8 @@ episode for its trainer (pixels of all pictures, positions). Not real: the polic
 what verl would store in its queue is thrown away.
 
 An episode's time falls into waiting for the policy, for the search server, and the rest, which is the loop: what it computes, and what its
-episodes wait for each other on this machine's cores. All episodes run in one process; verl spreads them over `agent.num_workers` of these.
+episodes wait for each other on this machine's cores. All episodes run in one process; verl spreads them over `agent.num_workers` of these:
+with the 8 of `hardware=8x80g`, each carries 64 when 512 are under way.
 
 How slow the policy is decides how many episodes a second the loop must carry: at 512 at once, as many as 512 divided by an episode's
 seconds. The defaults are an assumption, not a measurement: eight GPUs that serve an 8B model to 512 sequences give each 25 tokens a second
@@ -15,6 +16,7 @@ seconds. The defaults are an assumption, not a measurement: eight GPUs that serv
 short that an episode lasts five seconds.
 
     python benchmarks/rollout.py                                  1, 16, 128 and 512 episodes at once; some ten minutes
+    python benchmarks/rollout.py --at-once 64 --episodes 256      one of 8 processes that carry 512 between them; five minutes
     python benchmarks/rollout.py --at-once 512 --episodes 2048    whether memory stays flat
 """
 
