@@ -16,7 +16,7 @@ prepare() { # ROOT SPLIT
   [ -e "$1/$2_4_64_64.parquet" ] ||
     seg-research data okvos --root "$1" --split "$2" --num_frames 4 --max_size 64 --min_size 64 --patch_factor 16 --seed "$SEED"
 }
-seg-research data mini --out "$mini" --seed "$((SEED + 1))" --train "${TRAIN:-960}" --val 8 --test 80
+seg-research data mini --out "$mini" --seed "$((SEED + 1))" --train "${TRAIN:-1440}" --val 8 --test 80
 prepare "$mini" train
 
 seg-research predict --data "$mini/train_4_64_64.parquet" --scripted demonstrator --settings "$OUT/base" --rollouts "${ROLLOUTS:-1}" --seed "$SEED" \

@@ -24,5 +24,5 @@ class Straying:
 
 NEVER = Straying(no_search=0, half_search=0, wrong_search=0, extra_search=0)
 IN_LESSONS = Straying(no_search=0.3, half_search=0.3, wrong_search=0, extra_search=0.25)
-IN_DEMONSTRATIONS = Straying(no_search=0.05, half_search=0.05, wrong_search=0.12, extra_search=0.2)
-"""Imitated last: the model ends between the two, so that its likeliest turn is mostly right and what it samples often is not."""
+IN_DEMONSTRATIONS = Straying(no_search=0.4, half_search=0.35, wrong_search=0.1, extra_search=0.2)
+"""Imitated last: what the model samples then searches less than questions need, while its likeliest turn is mostly right."""
