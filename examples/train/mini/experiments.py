@@ -31,6 +31,7 @@ from seg_research.cli.main import run_command
 from seg_research.core.errors import InfraError, UsageError
 from seg_research.core.files import write_atomic
 from seg_research.datasets.mini.folder import MiniFolder
+from seg_research.training.lora_export import export_lora
 
 ROOT = Path(__file__).parents[3]
 PLAN = Path(__file__).with_name("experiments.yaml")
@@ -138,6 +139,19 @@ class Bench:
             command("evaluate", predictions, "--truth", self.mini.truth("test"), "--json", result, "--workers", 1)
             shutil.rmtree(folder / decoding / "seg")
 
+    def merged(self, checkpoint: Path) -> Path:
+        """Return the folder of a checkpoint that can be loaded; adapters are merged into the cold start first."""
+        actor, merged = checkpoint / "actor", checkpoint / "merged"
+        if not (actor / "lora_train_meta.json").is_file():
+            return actor / "huggingface"
+        if not merged.is_dir():
+            staged = checkpoint / ".merged"
+            shutil.rmtree(staged, ignore_errors=True)
+            shutil.copytree(self.model, staged)
+            export_lora(actor, self.model, staged)
+            staged.rename(merged)
+        return merged
+
     def run_experiment(self, name: str, seed: int, overrides: Sequence[str], url: str) -> None:
         """Train one experiment with one seed and judge each checkpoint."""
         folder = self.out / "runs" / name / f"seed{seed}"
@@ -160,7 +174,7 @@ class Bench:
         command("train", *overrides, *(f"{key}={value}" for key, value in own.items()))
         for step in range(self.sizes["eval_every"], steps + 1, self.sizes["eval_every"]):
             checkpoint = train / "checkpoints" / f"global_step_{step}"
-            self.judge(checkpoint / "actor" / "huggingface", folder / f"step{step}", seed, url)
+            self.judge(self.merged(checkpoint), folder / f"step{step}", seed, url)
             if step < steps:
                 shutil.rmtree(checkpoint, ignore_errors=True)
         write_atomic(finished, json.dumps({"minutes": round((time.monotonic() - began) / 60, 1), "overrides": list(overrides)}) + "\n")
