@@ -1,4 +1,5 @@
-"""Put a cold-started model into the package: weights in bf16, and a model card that says how it was made and what these weights can do.
+"""Put a cold-started model into the package: weights in bf16, what an examination of these weights found (`gates.json`), and
+a model card that says so and how they were made.
 
 python examples/train/mini/package.py outputs/mini_coldstart
 """
@@ -82,6 +83,7 @@ def main() -> int:
         scores="\n".join(f"| {name} | {score:.1f} |" for name, score in report["J&F"].items()),
     )
     (TARGET / "README.md").write_text(card, encoding="utf-8")
+    shutil.copyfile(out / "gates.json", TARGET / "gates.json")
     print(f"{TARGET}: {size_mb:.1f} MB")
     return 0
 

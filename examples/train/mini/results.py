@@ -23,7 +23,8 @@ from seg_research.training.learning_curve import read_trajectories
 sys.path.insert(0, str(Path(__file__).parent))
 from results_page import write_page
 
-PAGE_DIR = Path(__file__).parents[3] / "docs" / "results"
+ROOT = Path(__file__).parents[3]
+PAGE_DIR = ROOT / "docs" / "results"
 OUTCOME_TERMS = ("box_iou", "box_l1", "point", "keyframe")
 Row = dict[str, Any]
 
@@ -73,6 +74,7 @@ def collect(raw: Path, out: Path) -> None:
     write_atomic(out / "training.csv", to_csv(sorted(training, key=lambda row: [row[k] for k in key])))
     write_atomic(out / "questions.csv", to_csv(sorted(questions, key=lambda row: [row[k] for k in (*key, *also)])))
     manifest = json.loads((raw / "manifest.json").read_text(encoding="utf-8"))
+    manifest["examination"] = json.loads((ROOT / manifest["identity"]["plan"]["model"] / "gates.json").read_text(encoding="utf-8"))
     manifest["minutes"] = {f"{run.parent.name}/{run.name}": json.loads((run / "finished.json").read_text())["minutes"] for run in finished}
     manifest["unfinished"] = [f"{run.parent.name}/{run.name}" for run in runs if run not in finished]
     write_atomic(out / "manifest.json", json.dumps(manifest, indent=1) + "\n")

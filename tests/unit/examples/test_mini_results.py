@@ -66,6 +66,10 @@ def raw(tmp_path) -> Path:
     (raw / "runs" / "hierarchical" / "seed2" / "train").mkdir(parents=True)
     plan = {"experiments": {name: [] for name in JF}, "figures": {"presets": {"title": "Presets", "show": list(JF)}}}
     plan["figures"]["modes"] = {"title": "Modes", "show": ["hierarchical", "hierarchical_compat"]}
+    plan["model"] = str(tmp_path / "model")
+    (tmp_path / "model").mkdir()
+    scores = {"with passages": 60.0, "passages withheld": 25.0, "any figure, best frame": 20.0}
+    (tmp_path / "model" / "gates.json").write_text(json.dumps({"questions": 80, "J&F": scores}))
     plan["versions"] = {"quick": {"steps": 2, "eval_every": 2}}
     identity = {"plan": plan, "sizes": {"steps": 2, "eval_every": 2}, "model_sha256": "abc"}
     manifest = {"identity": identity, "commit": "c0ffee", "changed_files": [], "versions": {"torch": "2"}}
@@ -78,6 +82,8 @@ def test_page_judges_the_claims(results, raw, tmp_path):
     assert results.main([str(raw), "--out", str(out)]) == 0
     page = (out / "mini.md").read_text()
     verdicts = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in page.splitlines() if line.count("|") == 4}
+    searching = "interleaved search beats answering without what it finds, by 20 points (cold start, greedy, 80 other questions)"
+    assert verdicts[searching] == "agrees"
     assert verdicts["RL from the cold start gains at least 10 points of J&F (sampled)"] == "agrees"
     assert verdicts["the hierarchical reward beats outcome only (greedy)"] == "agrees"
     assert verdicts["the hierarchical reward beats rigid imitation of steps (sampled)"] == "**does not agree**"  # the seeds overlap
