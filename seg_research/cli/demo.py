@@ -24,6 +24,17 @@ EXAMPLES = """examples:
 
 # What the gradient improves is the policy that samples.
 _AS_TRAINED = ["--temperature", "1.0"]
+# As in examples/train/mini/experiments.yaml: so few episodes a step would blur the attention that reads and points (docs/mini.md).
+_ADAPTERS = {
+    "actor_rollout_ref.model.lora_rank": 8,
+    "actor_rollout_ref.model.lora_alpha": 16,
+    "actor_rollout_ref.model.target_modules": "[gate_proj,up_proj,down_proj]",
+    "actor_rollout_ref.model.exclude_modules": ".*visual.*",
+    "actor_rollout_ref.model.lora.merge": "true",
+    "actor_rollout_ref.actor.checkpoint.save_contents": "[model,optimizer,extra]",
+    "+actor_rollout_ref.actor.checkpoint.save_lora_only": "true",
+    "actor_rollout_ref.actor.optim.lr": 3e-3,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -142,7 +153,8 @@ class _Demo:
             "data.train_batch_size": 8,
             # Three steps are one pass: the first and the last three judge the same questions, so that their means can be compared.
             "data.train_max_samples": 24,
-            "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
+            "actor_rollout_ref.actor.ppo_mini_batch_size": 8,
+            **_ADAPTERS,
             "actor_rollout_ref.rollout.n": 6,
             # The sampler's log-probabilities are the trainer's to 1e-5 here (tests/smoke); computing them again takes a sixth of a step.
             "algorithm.rollout_correction.bypass_mode": "true",

@@ -57,10 +57,15 @@ def raw(tmp_path) -> Path:
             write_log(run / "step2", jf + 2 * seed - 1, SEARCHES[name])
             trajectories = run / "train" / "trajectories"
             trajectories.mkdir(parents=True)
-            record = {"id": "a", "sample_idx": 0, "validation": False, "score": 1.0, "num_search": seed, "stop_reason": "answered"}
-            record |= {"ability": "one-hop", "num_response_tokens": 200}
+            record = {"id": "a", "validation": False, "score": 1.0, "stop_reason": "answered", "num_response_tokens": 200}
             record["rewards"] = {"box_iou": 1.0, "point": None, "format": 1.0}
-            records = [record | {"global_step": step} for step in (1, 2)]
+            # In the first step all search alike; in the second as often as the experiment will.
+            by_ability = {1: dict.fromkeys(ABILITIES, 0.5), 2: dict(zip(ABILITIES, SEARCHES[name], strict=True))}
+            records = [
+                record | {"global_step": step, "ability": ability, "sample_idx": number, "num_search": searches}
+                for step, found in by_ability.items()
+                for number, (ability, searches) in enumerate(found.items())
+            ]
             (trajectories / "worker-0.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
             (run / "finished.json").write_text(json.dumps({"minutes": 3.5}))
     (raw / "runs" / "hierarchical" / "seed2" / "train").mkdir(parents=True)
@@ -87,7 +92,9 @@ def test_page_judges_the_claims(results, raw, tmp_path):
     assert verdicts["RL from the cold start gains at least 10 points of J&F (sampled)"] == "agrees"
     assert verdicts["the hierarchical reward beats outcome only (greedy)"] == "agrees"
     assert verdicts["the hierarchical reward beats rigid imitation of steps (sampled)"] == "**does not agree**"  # the seeds overlap
-    assert verdicts["multi-hop questions are searched more often than one-hop"] == "agrees"
+    assert "| 0.50 against 0.50, then 2.00 against 1.00 | agrees |" in page
+    assert "| in-video questions cease to be searched | 0.50, then 0.00 | agrees |" in page
+    assert "sooner than outcome only | 1.25 (1.25 to 1.25), 0.25 (0.25 to 0.25) searches over all steps | agrees |" in page
     assert verdicts["under the published rewards the policy farms searches"] == "not run"
     assert "| hierarchical | 62.0 | 60.0 | 60.0 to 60.0 | 59.0 to 61.0 (2) | 1.50 | 100 % | 1.12 | 0.00 | 1.00 | 2.00 | 1.50 |" in page
     assert "Not finished, and not counted: hierarchical/seed2" in page
