@@ -22,7 +22,7 @@ help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 	@echo "PYTHON=$(PYTHON) names the interpreter (3.11 or 3.12), CONSTRAINTS=$(CONSTRAINTS) the pinned versions."
 
-demo: $(READY)  ## train with RL, predict, segment, score and report on a small benchmark; 6 to 12 minutes after installation
+demo: $(READY)  ## train with RL, predict, segment, score and report on a small benchmark; about 10 minutes after installation
 	@$(BIN)/seg-research demo
 
 test: $(READY)  ## run the tests, one real training run among them
