@@ -30,10 +30,10 @@ _LARGEST_MB = 20
 _CARD = """# mini_coldstart
 
 A Qwen3-VL of {millions:.2f} million parameters that reads, points and searches on the project's `mini` benchmark, and on nothing else.
-It is where the experiments of `examples/train/mini` start. Trained on one CPU core from a seed; nothing of it comes from another model.
+It is where the experiments of `examples/train/mini` start. Trained on a CPU from a seed; nothing of it comes from another model.
 
 * **Command**: `bash examples/train/mini/coldstart.sh` (seed {seed})
-* **Data**: drawn by this repository; names of the test split occur in no lesson. What the lessons are: `docs/mini.md`
+{made}* **Data**: drawn by this repository; names of the test split occur in no lesson. What the lessons are: `docs/mini.md`
 * **Files**: {size_mb:.1f} MB, bf16; `model.safetensors` has SHA-256 `{digest}`
 * **Made with**: {versions}; commit `{commit}`
 
@@ -57,6 +57,7 @@ def main() -> int:
     """Write the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="FOLDER", help="what coldstart.sh wrote")
+    parser.add_argument("--made", metavar="TEXT", help="a line for the card, where these weights were not made by the command in one piece")
     parser.add_argument("--seed", type=int, default=0, help="that it was made with (default 0)")
     options = parser.parse_args()
     count = _write_weights(options.run / "policy")
@@ -73,6 +74,7 @@ def main() -> int:
     card = _CARD.format(
         millions=count / 1e6,
         seed=options.seed,
+        made=f"* **This copy**: {options.made}\n" if options.made else "",
         data_seed=manifest.seed if manifest else "?",
         size_mb=size_mb,
         digest=hashlib.sha256(weights.read_bytes()).hexdigest(),

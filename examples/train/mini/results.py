@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
 import json
 import sys
@@ -74,10 +75,18 @@ def collect(raw: Path, out: Path) -> None:
     write_atomic(out / "training.csv", to_csv(sorted(training, key=lambda row: [row[k] for k in key])))
     write_atomic(out / "questions.csv", to_csv(sorted(questions, key=lambda row: [row[k] for k in (*key, *also)])))
     manifest = json.loads((raw / "manifest.json").read_text(encoding="utf-8"))
-    manifest["examination"] = json.loads((ROOT / manifest["identity"]["plan"]["model"] / "gates.json").read_text(encoding="utf-8"))
+    manifest["examination"] = examination(ROOT / manifest["identity"]["plan"]["model"], manifest["identity"]["model_sha256"])
     manifest["minutes"] = {f"{run.parent.name}/{run.name}": json.loads((run / "finished.json").read_text())["minutes"] for run in finished}
     manifest["unfinished"] = [f"{run.parent.name}/{run.name}" for run in runs if run not in finished]
     write_atomic(out / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+
+
+def examination(model: Path, sha256: str) -> Row | None:
+    """Return what the cold start's examination found; None if it was never examined, or other weights lie there now."""
+    weights, gates = model / "model.safetensors", model / "gates.json"
+    if not gates.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != sha256:
+        return None
+    return json.loads(gates.read_text(encoding="utf-8"))
 
 
 def training_rows(name: str, seed: int, run_dir: Path) -> list[Row]:

@@ -184,7 +184,7 @@ class Claim:
         return f"| {self.text} | {self.seen} | {verdict} |"
 
 
-def check_claims(questions: pd.DataFrame, training: pd.DataFrame, examination: Mapping[str, Any]) -> str:
+def check_claims(questions: pd.DataFrame, training: pd.DataFrame, examination: Mapping[str, Any] | None) -> str:
     """Return the table of claims, each judged by a stated rule: J&F on the last judged step, searches on training episodes."""
     claims = [
         interleaved(examination),
@@ -217,8 +217,10 @@ def beats(questions: pd.DataFrame, better: str, worse: str, *, text: str, margin
     return claims
 
 
-def interleaved(examination: Mapping[str, Any]) -> Claim:
-    """Judge whether the cold start needs what its searches return."""
+def interleaved(examination: Mapping[str, Any] | None) -> Claim:
+    """Judge whether the cold start needs what its searches return; it may never have been examined."""
+    if examination is None:
+        return Claim("interleaved search beats answering without what it finds, by 20 points", "", None)
     scores = examination["J&F"]
     found, withheld, guess = scores["with passages"], scores["passages withheld"], scores["any figure, best frame"]
     who = f"cold start, greedy, {examination['questions']} other questions"

@@ -1,5 +1,6 @@
 """The results page of the mini experiments says what the CSVs say."""
 
+import hashlib
 import importlib.util
 import json
 import sys
@@ -75,8 +76,9 @@ def raw(tmp_path) -> Path:
     (tmp_path / "model").mkdir()
     scores = {"with passages": 60.0, "passages withheld": 25.0, "any figure, best frame": 20.0}
     (tmp_path / "model" / "gates.json").write_text(json.dumps({"questions": 80, "J&F": scores}))
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
     plan["versions"] = {"quick": {"steps": 2, "eval_every": 2}}
-    identity = {"plan": plan, "sizes": {"steps": 2, "eval_every": 2}, "model_sha256": "abc"}
+    identity = {"plan": plan, "sizes": {"steps": 2, "eval_every": 2}, "model_sha256": hashlib.sha256(b"weights").hexdigest()}
     manifest = {"identity": identity, "commit": "c0ffee", "changed_files": [], "versions": {"torch": "2"}}
     (raw / "manifest.json").write_text(json.dumps(manifest))
     return raw
@@ -101,6 +103,13 @@ def test_page_judges_the_claims(results, raw, tmp_path):
     assert all((out / f"{name}.svg").stat().st_size > 5000 for name in ("presets", "abilities"))
     assert not (out / "modes.svg").exists(), "one of the two was not run"
     assert "experiments.py --quick" in page
+
+
+def test_an_examination_of_other_weights_counts_for_nothing(results, raw, tmp_path):
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"other weights")
+    assert results.main([str(raw), "--out", str(tmp_path / "page")]) == 0
+    page = (tmp_path / "page" / "mini.md").read_text()
+    assert "| interleaved search beats answering without what it finds, by 20 points |  | not run |" in page
 
 
 def test_the_page_is_made_again_from_the_tables_byte_for_byte(results, raw, tmp_path):
