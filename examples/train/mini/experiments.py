@@ -1,7 +1,8 @@
 """Run the experiments of docs/results/mini.md: GRPO and DAPO from the cold start, with each reward, over several seeds.
 
-Each run trains, then judges every kept checkpoint on the test questions (predict, GrabCut, J&F), greedily and as it samples in training.
-What is done is not done again: killed at any moment, the same command goes on. Then `results.py` makes the tables, figures and the page.
+Each run trains, then judges every kept checkpoint (predict, GrabCut, J&F), greedily and as it samples in training, on questions of another
+benchmark than the one that it trains on and that settings are chosen on. What is done is not done again: killed at any moment, the same
+command goes on. Then `results.py` makes the tables, figures and the page.
 
     python examples/train/mini/experiments.py --quick                        all experiments, three seeds, at most 20 minutes a run
     python examples/train/mini/experiments.py --quick --only hierarchical outcome_only --seeds 0
@@ -18,9 +19,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from seg_research.training.lora_export import export_lora
 ROOT = Path(__file__).parents[3]
 PLAN = Path(__file__).with_name("experiments.yaml")
 COLD_START = "cold_start"
+SPLITS = ("train", "val", "test")
 DECODINGS: dict[str, list[str]] = {"greedy": [], "sampled": ["--temperature", "1.0"]}
 PACKAGES = ("torch", "transformers", "verl", "ray", "numpy", "opencv-python-headless")
 
@@ -73,14 +76,15 @@ def run(options: argparse.Namespace) -> None:
         raise UsageError(f"{bench.model}: no model here; make the cold start first (examples/train/mini/coldstart.sh)")
     bench.claim()
     bench.prepare_data()
-    with running_server(bench.mini.text, bench.mini.images, cache=bench.out / "search_cache") as url:
-        for seed in options.seeds:
-            bench.judge(bench.model, bench.out / COLD_START / f"seed{seed}", seed, url)
-        # Seed by seed: whoever stops early has every experiment with some seeds, not some experiments with every seed.
-        for seed in options.seeds:
-            for name, overrides in plan["experiments"].items():
-                if not options.only or name in options.only:
-                    bench.run_experiment(name, seed, [*plan["common"], *overrides], url)
+    for seed in options.seeds:
+        # The greedy answer is the same with every seed.
+        bench.judge(bench.model, bench.out / COLD_START / f"seed{seed}", seed, DECODINGS if seed == options.seeds[0] else ("sampled",))
+    # Seed by seed: whoever stops early has every experiment with some seeds, not some experiments with every seed.
+    for seed in options.seeds:
+        for name, overrides in plan["experiments"].items():
+            if not options.only or name in options.only:
+                bench.train(name, seed, [*plan["common"], *overrides])
+                bench.judge_run(name, seed)
     print(f"done; the page: python examples/train/mini/results.py {bench.out}")
 
 
@@ -99,45 +103,102 @@ class Bench:
 
     @property
     def mini(self) -> MiniFolder:
+        """The benchmark that policies train on."""
         return MiniFolder(self.out / "mini")
 
+    @property
+    def exam(self) -> MiniFolder:
+        """The benchmark that they are judged on."""
+        return MiniFolder(self.out / "exam")
+
     def claim(self) -> None:
-        """Write the manifest; refuse a folder that holds runs of another plan, model or version.
+        """Write the manifest; refuse a folder that holds runs of another setting, model or version.
 
         Raises:
             UsageError: the folder holds other experiments.
         """
-        identity = {"plan": self.plan, "sizes": self.sizes, "model_sha256": digest(self.model / "model.safetensors")}
+        manifest = {"plan": self.plan, "sizes": self.sizes, "model_sha256": digest(self.model / "model.safetensors")}
         path = self.out / "manifest.json"
         if path.is_file():
-            if json.loads(path.read_text(encoding="utf-8"))["identity"] != identity:
-                raise UsageError(f"{self.out}: holds experiments of another plan, version or cold start; choose another --out or delete it")
-            return
+            held = json.loads(path.read_text(encoding="utf-8"))
+            same = all(held["plan"].get(key) == self.plan[key] for key in ("data", "judging", "common"))
+            if not same or any(held[key] != manifest[key] for key in ("sizes", "model_sha256")):
+                raise UsageError(
+                    f"{self.out}: holds experiments of another setting, version or cold start; choose another --out or delete it"
+                )
         self.out.mkdir(parents=True, exist_ok=True)
-        versions = {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}}
-        write_atomic(path, json.dumps({"identity": identity, **commit(), "versions": versions}, indent=1) + "\n")
+        versions = {"python": sys.version.split()[0], **{name: package_version(name) for name in PACKAGES}}
+        write_atomic(path, json.dumps(manifest | {"versions": versions}, indent=1) + "\n")
 
     def prepare_data(self) -> None:
-        """Draw the benchmark and prepare its splits."""
-        data = self.plan["data"]
-        counts = [argument for split in ("train", "val", "test") for argument in (f"--{split}", str(data[split]))]
-        command("data", "mini", "--out", self.mini.root, "--seed", data["seed"], *counts)
-        for split in ("train", "val", "test"):
-            if not self.mini.parquet(split).is_file():
-                command(*self.mini.preparing(split, data["seed"]))
+        """Draw both benchmarks and prepare their splits."""
+        for folder, data in ((self.mini, self.plan["data"]), (self.exam, self.plan["judging"])):
+            counts = [argument for split in SPLITS for argument in (f"--{split}", data[split])]
+            command("data", "mini", "--out", folder.root, "--seed", data["seed"], *counts)
+            for split in SPLITS:
+                if data[split] and not folder.parquet(split).is_file():
+                    command(*folder.preparing(split, data["seed"]))
 
-    def judge(self, policy: Path, folder: Path, seed: int, url: str) -> None:
-        """Predict on the test questions in both ways, segment and score. Every policy is scored with the rewards of the cold start."""
-        for decoding, options in DECODINGS.items():
-            result = folder / decoding / "result.json"
-            if result.is_file():
-                continue
-            predictions = folder / decoding / "predictions.jsonl"
-            data = ["--data", self.mini.parquet("test"), "--search-url", url, "--threads", self.threads]
-            command("predict", *data, "--model", policy, "--settings", self.model, "--out", predictions, *options, "--seed", seed)
-            command("segment", predictions, "--backend", "grabcut")
-            command("evaluate", predictions, "--truth", self.mini.truth("test"), "--json", result, "--workers", 1)
-            shutil.rmtree(folder / decoding / "seg")
+    def server(self, folder: MiniFolder) -> AbstractContextManager[str]:
+        return running_server(folder.text, folder.images, cache=self.out / "search_cache")
+
+    def train(self, name: str, seed: int, overrides: Sequence[str]) -> None:
+        """Train one experiment with one seed.
+
+        Raises:
+            UsageError: it was trained before, with other overrides.
+        """
+        folder = self.out / "runs" / name / f"seed{seed}"
+        record = folder / "trained.json"
+        if record.is_file():
+            if json.loads(record.read_text(encoding="utf-8"))["overrides"] != list(overrides):
+                raise UsageError(f"{folder}: was trained with other overrides than the plan has now; delete it to train it again")
+            return
+        began = time.monotonic()
+        own = {
+            "seg.run_dir": folder / "train",
+            "seg.seed": seed,
+            "seg.threads": self.threads,
+            "actor_rollout_ref.model.path": self.model,
+            "data.train_files": self.mini.parquet("train"),
+            "data.val_files": self.mini.parquet("val"),
+            "trainer.total_training_steps": self.sizes["steps"],
+            "trainer.save_freq": self.sizes["eval_every"],
+            "trainer.max_actor_ckpt_to_keep": "null",
+        }
+        with self.server(self.mini) as url:
+            command("train", *overrides, *(f"{key}={value}" for key, value in own.items()), f"seg.search.url={url}")
+        write_atomic(record, json.dumps({"minutes": minutes_since(began), "overrides": list(overrides), **commit()}) + "\n")
+
+    def judge_run(self, name: str, seed: int) -> None:
+        """Judge each kept checkpoint of a trained run; but for the last, they are deleted then."""
+        folder = self.out / "runs" / name / f"seed{seed}"
+        finished = folder / "finished.json"
+        if finished.is_file():
+            return
+        began, steps = time.monotonic(), self.sizes["steps"]
+        for step in range(self.sizes["eval_every"], steps + 1, self.sizes["eval_every"]):
+            checkpoint = folder / "train" / "checkpoints" / f"global_step_{step}"
+            self.judge(checkpoint, folder / f"step{step}", seed, DECODINGS)
+            if step < steps:
+                shutil.rmtree(checkpoint, ignore_errors=True)
+        write_atomic(finished, json.dumps({"minutes": minutes_since(began), **commit()}) + "\n")
+
+    def judge(self, policy: Path, folder: Path, seed: int, decodings: Iterable[str]) -> None:
+        """Predict, segment and score a model or a checkpoint. Every policy is scored with the rewards of the cold start."""
+        missing = [decoding for decoding in decodings if not (folder / decoding / "result.json").is_file()]
+        if not missing:
+            return
+        model = policy if (policy / "config.json").is_file() else self.merged(policy)
+        with self.server(self.exam) as url:
+            for decoding in missing:
+                predictions = folder / decoding / "predictions.jsonl"
+                data = ["--data", self.exam.parquet("test"), "--search-url", url, "--threads", self.threads, "--seed", seed]
+                command("predict", *data, "--model", model, "--settings", self.model, "--out", predictions, *DECODINGS[decoding])
+                command("segment", predictions, "--backend", "grabcut", "--workers", self.threads)
+                result = folder / decoding / "result.json"
+                command("evaluate", predictions, "--truth", self.exam.truth("test"), "--json", result, "--workers", 1)
+                shutil.rmtree(folder / decoding / "seg")
 
     def merged(self, checkpoint: Path) -> Path:
         """Return the folder of a checkpoint that can be loaded; adapters are merged into the cold start first."""
@@ -152,32 +213,10 @@ class Bench:
             staged.rename(merged)
         return merged
 
-    def run_experiment(self, name: str, seed: int, overrides: Sequence[str], url: str) -> None:
-        """Train one experiment with one seed and judge each checkpoint."""
-        folder = self.out / "runs" / name / f"seed{seed}"
-        finished = folder / "finished.json"
-        if finished.is_file():
-            return
-        began, train, steps = time.monotonic(), folder / "train", self.sizes["steps"]
-        own = {
-            "seg.search.url": url,
-            "seg.run_dir": train,
-            "seg.seed": seed,
-            "seg.threads": self.threads,
-            "actor_rollout_ref.model.path": self.model,
-            "data.train_files": self.mini.parquet("train"),
-            "data.val_files": self.mini.parquet("val"),
-            "trainer.total_training_steps": steps,
-            "trainer.save_freq": self.sizes["eval_every"],
-            "trainer.max_actor_ckpt_to_keep": "null",
-        }
-        command("train", *overrides, *(f"{key}={value}" for key, value in own.items()))
-        for step in range(self.sizes["eval_every"], steps + 1, self.sizes["eval_every"]):
-            checkpoint = train / "checkpoints" / f"global_step_{step}"
-            self.judge(self.merged(checkpoint), folder / f"step{step}", seed, url)
-            if step < steps:
-                shutil.rmtree(checkpoint, ignore_errors=True)
-        write_atomic(finished, json.dumps({"minutes": round((time.monotonic() - began) / 60, 1), "overrides": list(overrides)}) + "\n")
+
+def minutes_since(began: float) -> float:
+    """Return minutes of wall clock."""
+    return round((time.monotonic() - began) / 60, 1)
 
 
 def command(*arguments: object) -> None:

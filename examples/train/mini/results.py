@@ -75,10 +75,17 @@ def collect(raw: Path, out: Path) -> None:
     write_atomic(out / "training.csv", to_csv(sorted(training, key=lambda row: [row[k] for k in key])))
     write_atomic(out / "questions.csv", to_csv(sorted(questions, key=lambda row: [row[k] for k in (*key, *also)])))
     manifest = json.loads((raw / "manifest.json").read_text(encoding="utf-8"))
-    manifest["examination"] = examination(ROOT / manifest["identity"]["plan"]["model"], manifest["identity"]["model_sha256"])
-    manifest["minutes"] = {f"{run.parent.name}/{run.name}": json.loads((run / "finished.json").read_text())["minutes"] for run in finished}
+    manifest["examination"] = examination(ROOT / manifest["plan"]["model"], manifest["model_sha256"])
+    manifest["runs"] = {f"{run.parent.name}/{run.name}": origin(run) for run in finished}
     manifest["unfinished"] = [f"{run.parent.name}/{run.name}" for run in runs if run not in finished]
     write_atomic(out / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+
+
+def origin(run: Path) -> Row:
+    """Return the commits that trained and judged a run, the files that differed from them, and the minutes that it took."""
+    stages = {verb: json.loads((run / f"{verb}.json").read_text(encoding="utf-8")) for verb in ("trained", "finished")}
+    names = {"trained": "training", "finished": "judging"}
+    return {names[verb]: {key: stage[key] for key in ("commit", "changed_files", "minutes")} for verb, stage in stages.items()}
 
 
 def examination(model: Path, sha256: str) -> Row | None:
@@ -108,18 +115,18 @@ def training_rows(name: str, seed: int, run_dir: Path) -> list[Row]:
 
 
 def judged_rows(name: str, seed: int, step: int, folder: Path) -> list[Row]:
-    """Describe each test question of one judged checkpoint, greedy and sampled; J and F are per cent.
+    """Describe each question of one judged checkpoint, greedy (where that was done) and sampled; J and F are per cent.
 
     Raises:
-        UsageError: the folder is not complete.
+        UsageError: sampled episodes were not judged to the end.
     """
     rows: list[Row] = []
-    for decoding in ("greedy", "sampled"):
-        result = folder / decoding / "result.json"
-        if not result.is_file():
-            raise UsageError(f"{folder}: not judged to the end; run experiments.py again, it goes on where it stopped")
+    if not (folder / "sampled" / "result.json").is_file():
+        raise UsageError(f"{folder}: not judged to the end; run experiments.py again, it goes on where it stopped")
+    for result in sorted(folder.glob("*/result.json")):
+        decoding = result.parent.name
         samples = json.loads(result.read_text(encoding="utf-8"))["samples"]
-        for record in read_jsonl(folder / decoding / "predictions.jsonl"):
+        for record in read_jsonl(result.with_name("predictions.jsonl")):
             region, boundary, ability = samples[record["id"]]
             row: Row = {"experiment": name, "seed": seed, "step": step, "decoding": decoding, "id": record["id"], "ability": ability}
             row |= {"J": 100 * region, "F": 100 * boundary, "JF": 50 * (region + boundary), "searches": record["num_search"]}

@@ -38,7 +38,7 @@ def write_page(folder: Path) -> None:
     """Write one figure a comparison, one of the searches by ability, and `mini.md`, from the CSVs and the manifest in `folder`."""
     training, questions = pd.read_csv(folder / "training.csv"), pd.read_csv(folder / "questions.csv")
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    plan = manifest["identity"]["plan"]
+    plan = manifest["plan"]
     sections: list[str] = []
     for name, figure in plan["figures"].items():
         shown = [experiment for experiment in figure["show"] if experiment in set(training.experiment)]
@@ -57,16 +57,17 @@ def write_page(folder: Path) -> None:
 
 def introduction(manifest: Mapping[str, Any], questions: pd.DataFrame) -> str:
     """Say what was run."""
-    sizes = manifest["identity"]["sizes"]
+    sizes, judging = manifest["sizes"], manifest["plan"]["judging"]
     runs = questions[questions.experiment != COLD_START][["experiment", "seed"]].drop_duplicates()
     count = questions[questions.experiment == COLD_START].id.nunique()
     return (
         "# Experiments on mini\n\n"
         "<!-- Written by examples/train/mini/results.py; edits here are lost. -->\n\n"
         "A tiny Qwen3-VL, cold-started on expert episodes, trained further with RL on two CPU cores: "
-        f"{len(runs)} runs of {sizes['steps']} steps. Every {sizes['eval_every']} steps the policy was judged on {count} questions about "
-        "videos and entities that training never showed: as it samples in training (temperature 1), which is the policy that the "
-        "gradient improves, and greedily. Lines are means over seeds; bands reach from the lowest to the highest seed.\n"
+        f"{len(runs)} runs of {sizes['steps']} steps. Every {sizes['eval_every']} steps the policy was judged on {count} questions "
+        f"(benchmark of seed {judging['seed']}) about videos and entities that training never showed and that no setting was chosen on: "
+        "as it samples in training (temperature 1), which is the policy that the gradient improves, and greedily. "
+        "Lines are means over seeds; bands reach from the lowest to the highest seed.\n"
     )
 
 
@@ -274,17 +275,23 @@ def farming(questions: pd.DataFrame) -> Claim:
 def provenance(manifest: Mapping[str, Any]) -> str:
     """Say where the numbers come from."""
     versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
-    changed = manifest["changed_files"]
     lines = [
         "## Where this comes from\n",
-        f"Commit `{manifest['commit']}`{f' with {len(changed)} changed files' if changed else ''}; cold start SHA-256 "
-        f"`{manifest['identity']['model_sha256']}`; {versions}.",
-        "Every run's minutes and the whole plan are in [manifest.json](manifest.json), the numbers behind the figures in "
+        *(f"{stage.capitalize()}: {commits(manifest['runs'], stage)}." for stage in ("training", "judging")),
+        f"Cold start: SHA-256 `{manifest['model_sha256']}`. Versions: {versions}.",
+        "Every run's commit and minutes and the whole plan are in [manifest.json](manifest.json), the numbers behind the figures in "
         "[training.csv](training.csv) and [questions.csv](questions.csv).",
     ]
     if manifest["unfinished"]:
         lines.append(f"Not finished, and not counted: {', '.join(manifest['unfinished'])}.")
-    plan, sizes = manifest["identity"]["plan"], manifest["identity"]["sizes"]
-    quick = " --quick" if sizes == plan["versions"]["quick"] else ""
+    plan = manifest["plan"]
+    quick = " --quick" if manifest["sizes"] == plan["versions"]["quick"] else ""
     commands = [f"python examples/train/mini/experiments.py{quick}", "python examples/train/mini/results.py outputs/mini_experiments"]
     return "\n".join([*lines, "", "```bash", *commands, "```", ""])
+
+
+def commits(runs: Mapping[str, Any], stage: str) -> str:
+    """Name the commits that did a stage of the runs, and the most minutes that it took."""
+    stages = [run[stage] for run in runs.values()]
+    named = sorted({f"`{of['commit'][:12]}`{' with changed files' if of['changed_files'] else ''}" for of in stages})
+    return f"commit {', '.join(named)}, at most {max(of['minutes'] for of in stages):.0f} minutes a run"

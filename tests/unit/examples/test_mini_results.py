@@ -29,10 +29,11 @@ def results():
 GREEDY_GAIN = 2.0
 
 
-def write_log(checkpoint: Path, jf: float, searches: tuple[float, ...]) -> None:
+def write_log(checkpoint: Path, jf: float, searches: tuple[float, ...], *, greedy: bool = True) -> None:
     """Write one judged checkpoint with one question an ability; greedy decoding is a little better than sampling."""
     write_judged(checkpoint / "sampled", jf, searches)
-    write_judged(checkpoint / "greedy", jf + GREEDY_GAIN, searches)
+    if greedy:
+        write_judged(checkpoint / "greedy", jf + GREEDY_GAIN, searches)
 
 
 def write_judged(folder: Path, jf: float, searches: tuple[float, ...]) -> None:
@@ -51,7 +52,7 @@ def raw(tmp_path) -> Path:
     """Raw logs of three experiments with two seeds, and of a run that is not finished."""
     raw = tmp_path / "raw"
     for seed in (0, 1):
-        write_log(raw / "cold_start" / f"seed{seed}", 40.0, (0.5, 0.5, 0.5, 0.5))
+        write_log(raw / "cold_start" / f"seed{seed}", 40.0, (0.5, 0.5, 0.5, 0.5), greedy=seed == 0)
     for name, jf in JF.items():
         for seed in (0, 1):
             run = raw / "runs" / name / f"seed{seed}"
@@ -68,7 +69,9 @@ def raw(tmp_path) -> Path:
                 for number, (ability, searches) in enumerate(found.items())
             ]
             (trajectories / "worker-0.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-            (run / "finished.json").write_text(json.dumps({"minutes": 3.5}))
+            stage = {"commit": "c0ffee" + 10 * "0", "changed_files": [], "minutes": 3.5}
+            (run / "trained.json").write_text(json.dumps(stage | {"overrides": []}))
+            (run / "finished.json").write_text(json.dumps(stage | {"changed_files": ["M x"], "minutes": 1.5 + seed}))
     (raw / "runs" / "hierarchical" / "seed2" / "train").mkdir(parents=True)
     plan = {"experiments": {name: [] for name in JF}, "figures": {"presets": {"title": "Presets", "show": list(JF)}}}
     plan["figures"]["modes"] = {"title": "Modes", "show": ["hierarchical", "hierarchical_compat"]}
@@ -78,8 +81,9 @@ def raw(tmp_path) -> Path:
     (tmp_path / "model" / "gates.json").write_text(json.dumps({"questions": 80, "J&F": scores}))
     (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
     plan["versions"] = {"quick": {"steps": 2, "eval_every": 2}}
-    identity = {"plan": plan, "sizes": {"steps": 2, "eval_every": 2}, "model_sha256": hashlib.sha256(b"weights").hexdigest()}
-    manifest = {"identity": identity, "commit": "c0ffee", "changed_files": [], "versions": {"torch": "2"}}
+    plan["judging"] = {"seed": 3}
+    manifest = {"plan": plan, "sizes": {"steps": 2, "eval_every": 2}, "model_sha256": hashlib.sha256(b"weights").hexdigest()}
+    manifest["versions"] = {"torch": "2"}
     (raw / "manifest.json").write_text(json.dumps(manifest))
     return raw
 
@@ -103,6 +107,8 @@ def test_page_judges_the_claims(results, raw, tmp_path):
     assert all((out / f"{name}.svg").stat().st_size > 5000 for name in ("presets", "abilities"))
     assert not (out / "modes.svg").exists(), "one of the two was not run"
     assert "experiments.py --quick" in page
+    assert "Training: commit `c0ffee000000`, at most 4 minutes a run." in page
+    assert "Judging: commit `c0ffee000000` with changed files, at most 2 minutes a run." in page
 
 
 def test_an_examination_of_other_weights_counts_for_nothing(results, raw, tmp_path):
