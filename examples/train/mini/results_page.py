@@ -58,13 +58,14 @@ def write_page(folder: Path) -> None:
 def introduction(manifest: Mapping[str, Any], questions: pd.DataFrame) -> str:
     """Say what was run."""
     sizes, judging = manifest["sizes"], manifest["plan"]["judging"]
-    runs = questions[questions.experiment != COLD_START][["experiment", "seed"]].drop_duplicates()
+    runs = len(questions[questions.experiment != COLD_START][["experiment", "seed"]].drop_duplicates())
     count = questions[questions.experiment == COLD_START].id.nunique()
     return (
         "# Experiments on mini\n\n"
         "<!-- Written by examples/train/mini/results.py; edits here are lost. -->\n\n"
         "A tiny Qwen3-VL, cold-started on expert episodes, trained further with RL on two CPU cores: "
-        f"{len(runs)} runs of {sizes['steps']} steps. Every {sizes['eval_every']} steps the policy was judged on {count} questions "
+        f"{runs} run{'s' * (runs > 1)} of {sizes['steps']} steps. "
+        f"Every {sizes['eval_every']} steps the policy was judged on {count} questions "
         f"(benchmark of seed {judging['seed']}) about videos and entities that training never showed and that no setting was chosen on: "
         "as it samples in training (temperature 1), which is the policy that the gradient improves, and greedily. "
         "Lines are means over seeds; bands reach from the lowest to the highest seed.\n"
