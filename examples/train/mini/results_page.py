@@ -149,7 +149,7 @@ def final_table(questions: pd.DataFrame, experiments: Sequence[str] | Mapping[st
         greedy, rows = last_step(questions, name, "greedy"), last_step(questions, name)
         if rows.empty:
             continue
-        low, high = question_interval(rows)
+        low, high = interval_over(rows.groupby("id").JF.mean())
         seeds = rows.groupby("seed").JF.mean()
         spread = f"{seeds.min():.1f} to {seeds.max():.1f} ({len(seeds)})" if len(seeds) > 1 else "one"
         by_ability = rows.groupby("ability").searches.mean()
@@ -166,10 +166,10 @@ def last_step(questions: pd.DataFrame, name: str, decoding: str = "sampled") -> 
     return mine[mine.step == mine.step.max()]
 
 
-def question_interval(rows: pd.DataFrame) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean J&F over questions; a question counts with its mean over seeds."""
-    means = rows.groupby("id").JF.mean().to_numpy(dtype=np.float64)[:, None, None]
-    low, high = interval(means, np.ones_like(means), lambda sums, counts: (sums / counts)[:, 0, 0])
+def interval_over(per_question: pd.Series) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the mean over questions, each of which counts once."""
+    values = per_question.to_numpy(dtype=np.float64)[:, None, None]
+    low, high = interval(values, np.ones_like(values), lambda sums, counts: (sums / counts)[:, 0, 0])
     return float(low), float(high)
 
 
@@ -202,6 +202,7 @@ def check_claims(questions: pd.DataFrame, training: pd.DataFrame, examination: M
 
 _RULE = (
     "One experiment beats another if its lowest seed lies above the other's highest; where a margin is named, the means must differ by it. "
+    "Intervals of differences are paired bootstraps over questions, a question counting with its mean over seeds. "
     "Searches by ability are those of training episodes, in the first and the last fifth of the steps; farming is judged on the test.\n"
 )
 
@@ -210,11 +211,15 @@ def beats(questions: pd.DataFrame, better: str, worse: str, *, text: str, margin
     """Compare the J&F of two experiments, seed against seed, for each way of decoding."""
     claims: list[Claim] = []
     for decoding in JUDGED:
-        ours, theirs = (last_step(questions, name, decoding).groupby("seed").JF.mean() for name in (better, worse))
+        ours, theirs = (last_step(questions, name, decoding) for name in (better, worse))
         if ours.empty or theirs.empty:
             claims.append(Claim(f"{text} ({decoding})", "", None))
             continue
+        by_question = ours.groupby("id").JF.mean() - theirs.groupby("id").JF.mean()
+        low, high = interval_over(by_question)
+        ours, theirs = (rows.groupby("seed").JF.mean() for rows in (ours, theirs))
         seen = ", ".join(f"{name} {jf.mean():.1f} ({jf.min():.1f} to {jf.max():.1f})" for name, jf in ((better, ours), (worse, theirs)))
+        seen += f"; difference {by_question.mean():+.1f}, 95 % {low:+.1f} to {high:+.1f}"
         claims.append(Claim(f"{text} ({decoding})", seen, bool(ours.min() > theirs.max() and ours.mean() >= theirs.mean() + margin)))
     return claims
 

@@ -98,6 +98,7 @@ def test_page_judges_the_claims(results, raw, tmp_path):
     assert verdicts["RL from the cold start gains at least 10 points of J&F (sampled)"] == "agrees"
     assert verdicts["the hierarchical reward beats outcome only (greedy)"] == "agrees"
     assert verdicts["the hierarchical reward beats rigid imitation of steps (sampled)"] == "**does not agree**"  # the seeds overlap
+    assert "hierarchical 60.0 (59.0 to 61.0), outcome_only 50.0 (49.0 to 51.0); difference +10.0, 95 % +10.0 to +10.0 | agrees" in page
     assert "| 0.50 against 0.50, then 2.00 against 1.00 | agrees |" in page
     assert "| in-video questions cease to be searched | 0.50, then 0.00 | agrees |" in page
     assert "sooner than outcome only | 1.25 (1.25 to 1.25), 0.25 (0.25 to 0.25) searches over all steps | agrees |" in page
