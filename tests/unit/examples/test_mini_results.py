@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -103,6 +104,7 @@ def test_page_judges_the_claims(results, raw, tmp_path):
     assert "| in-video questions cease to be searched | 0.50, then 0.00 | agrees |" in page
     assert "sooner than outcome only | 1.25 (1.25 to 1.25), 0.25 (0.25 to 0.25) searches over all steps | agrees |" in page
     assert verdicts["under the published rewards the policy farms searches"] == "not run"
+    assert verdicts["under the published rewards training ends with more searches of one-hop questions"] == "not run"
     assert "| hierarchical | 62.0 | 60.0 | 60.0 to 60.0 | 59.0 to 61.0 (2) | 1.50 | 100 % | 1.12 | 0.00 | 1.00 | 2.00 | 1.50 |" in page
     assert "Not finished, and not counted: hierarchical/seed2" in page
     assert all((out / f"{name}.svg").stat().st_size > 5000 for name in ("presets", "abilities"))
@@ -110,6 +112,21 @@ def test_page_judges_the_claims(results, raw, tmp_path):
     assert "experiments.py --quick" in page
     assert "Training: commit `c0ffee000000`, at most 4 minutes a run." in page
     assert "Judging: commit `c0ffee000000` with changed files, at most 2 minutes a run." in page
+
+
+def test_farming_is_seen_where_it_is(results, raw, tmp_path):
+    # The published rewards' run is that of outcome only, and ours that of rigid steps, which searches once more.
+    for name, stands_for in (("outcome_only", "hierarchical"), ("rigid_steps", "hierarchical_compat")):
+        shutil.rmtree(raw / "runs" / stands_for, ignore_errors=True)
+        (raw / "runs" / name).rename(raw / "runs" / stands_for)
+    manifest = json.loads((raw / "manifest.json").read_text())
+    manifest["plan"]["experiments"] = {"hierarchical": [], "hierarchical_compat": []}
+    (raw / "manifest.json").write_text(json.dumps(manifest))
+    assert results.main([str(raw), "--out", str(tmp_path / "page")]) == 0
+    page = (tmp_path / "page" / "mini.md").read_text()
+    assert "| under the published rewards the policy farms searches | 1.00 searches an episode against 0.00 | agrees |" in page
+    assert "more searches of one-hop questions | 1.00 (1.00 to 1.00) against 0.00 (0.00 to 0.00) | agrees |" in page
+    assert (tmp_path / "page" / "modes.svg").is_file()
 
 
 def test_an_examination_of_other_weights_counts_for_nothing(results, raw, tmp_path):
