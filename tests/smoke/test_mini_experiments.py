@@ -20,7 +20,7 @@ def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 def test_experiments_are_run_gone_on_with_and_told(tmp_path):
     plan = yaml.safe_load((MINI / "experiments.yaml").read_text())
     plan["data"] |= {"train": 8, "val": 4, "test": 4}
-    plan["judging"] |= {"test": 4}
+    plan["judging"] |= {"test": 8}
     plan["versions"]["quick"] = {"steps": 2, "eval_every": 1}
     small = ["data.train_batch_size=2", "actor_rollout_ref.actor.ppo_mini_batch_size=2", "actor_rollout_ref.rollout.n=2"]
     small += [f"actor_rollout_ref.{key}_micro_batch_size_per_gpu=4" for key in ("rollout.log_prob", "actor.ppo")]
@@ -34,7 +34,7 @@ def test_experiments_are_run_gone_on_with_and_told(tmp_path):
     folder = out / "runs" / "hierarchical" / "seed0"
     for step in ("step1", "step2"):
         for decoding in ("greedy", "sampled"):
-            assert len(json.loads((folder / step / decoding / "result.json").read_text())["samples"]) == 4
+            assert len(json.loads((folder / step / decoding / "result.json").read_text())["samples"]) == 8, "not the questions to judge on"
     kept = [path.name for path in (folder / "train" / "checkpoints").glob("global_step_*")]
     assert kept == ["global_step_2"], "what was judged is not kept, but for the last"
     assert len(json.loads((folder / "trained.json").read_text())["commit"]) == 40
@@ -65,3 +65,8 @@ def test_experiments_are_run_gone_on_with_and_told(tmp_path):
     refused = run("experiments.py", *command)
     assert refused.returncode == 1
     assert "holds experiments of another setting" in refused.stderr
+    plan["judging"]["seed"] = 3
+    path.write_text(yaml.safe_dump(plan))
+    (out / "manifest.json").write_text("{}")
+    refused = run("experiments.py", *command)
+    assert "holds experiments of another setting" in refused.stderr, "a folder of before the manifest had this form"

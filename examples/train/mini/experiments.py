@@ -4,7 +4,7 @@ Each run trains, then judges every kept checkpoint (predict, GrabCut, J&F), gree
 benchmark than the one that it trains on and that settings are chosen on. What is done is not done again: killed at any moment, the same
 command goes on. Then `results.py` makes the tables, figures and the page.
 
-    python examples/train/mini/experiments.py --quick                        all experiments, three seeds, at most 20 minutes a run
+    python examples/train/mini/experiments.py --quick                        all experiments, three seeds, about 20 minutes a run
     python examples/train/mini/experiments.py --quick --only hierarchical outcome_only --seeds 0
     python examples/train/mini/experiments.py                                the long version, at most 2 hours a run
 """
@@ -122,8 +122,8 @@ class Bench:
         path = self.out / "manifest.json"
         if path.is_file():
             held = json.loads(path.read_text(encoding="utf-8"))
-            same = all(held["plan"].get(key) == self.plan[key] for key in ("data", "judging", "common"))
-            if not same or any(held[key] != manifest[key] for key in ("sizes", "model_sha256")):
+            same = all(held.get("plan", {}).get(key) == self.plan[key] for key in ("data", "judging", "common"))
+            if not same or any(held.get(key) != manifest[key] for key in ("sizes", "model_sha256")):
                 raise UsageError(
                     f"{self.out}: holds experiments of another setting, version or cold start; choose another --out or delete it"
                 )
@@ -141,6 +141,7 @@ class Bench:
                     command(*folder.preparing(split, data["seed"]))
 
     def server(self, folder: MiniFolder) -> AbstractContextManager[str]:
+        """Start a search server for a benchmark; its URL is what the context yields."""
         return running_server(folder.text, folder.images, cache=self.out / "search_cache")
 
     def train(self, name: str, seed: int, overrides: Sequence[str]) -> None:

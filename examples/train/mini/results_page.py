@@ -149,8 +149,8 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def final_table(questions: pd.DataFrame, experiments: Sequence[str] | Mapping[str, Any]) -> str:
-    """Return the Markdown table of the last judged step: J&F with its 95 % interval over questions and range over seeds, and the rest."""
-    columns = ["", "J&F greedy", "J&F sampled", "95 % (questions)", "seeds", "outcome", "well-formed", "as needed", "searches", *ABILITIES]
+    """Return the Markdown table of the last judged step: J&F with its 95 % interval over clips and range over seeds, and the rest."""
+    columns = ["", "J&F greedy", "J&F sampled", "95 % (clips)", "seeds", "outcome", "well-formed", "as needed", "searches", *ABILITIES]
     lines = [
         "## After training\n",
         f"| {' | '.join(columns)} |",
@@ -187,9 +187,10 @@ def last_step(questions: pd.DataFrame, name: str, decoding: str = "sampled") -> 
 
 
 def interval_over(per_question: pd.Series) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean over questions, each of which counts once."""
-    values = per_question.to_numpy(dtype=np.float64)[:, None, None]
-    low, high = interval(values, np.ones_like(values), lambda sums, counts: (sums / counts)[:, 0, 0])
+    """Return the 95 % bootstrap interval of the mean of figures indexed by question id; clips are drawn, each with all its questions."""
+    by_clip = per_question.groupby(per_question.index.str.rsplit("_", n=1).str[0]).agg(["sum", "count"])
+    sums, counts = (by_clip[column].to_numpy(dtype=np.float64)[:, None, None] for column in ("sum", "count"))
+    low, high = interval(sums, counts, lambda drawn_sums, drawn_counts: (drawn_sums / drawn_counts)[:, 0, 0])
     return float(low), float(high)
 
 
@@ -223,7 +224,7 @@ def check_claims(questions: pd.DataFrame, training: pd.DataFrame, examination: M
 
 _RULE = (
     "One experiment beats another if its lowest seed lies above the other's highest; where a margin is named, the means must differ by it. "
-    "Intervals of differences are paired bootstraps over questions, a question counting with its mean over seeds. "
+    "Intervals are bootstraps over clips, whose questions count with their mean over seeds; those of differences are paired. "
     "Searches by ability are those of training episodes, in the first and the last fifth of the steps. "
     "Farming must make a quarter of a search on the test. That episodes search as often as needed was added when most runs had been seen.\n"
 )

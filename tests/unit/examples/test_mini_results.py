@@ -133,6 +133,16 @@ def test_farming_is_seen_where_it_is(results, raw, tmp_path):
     assert (tmp_path / "page" / "modes.svg").is_file()
 
 
+def test_questions_of_one_clip_are_drawn_together(results):
+    page = sys.modules["results_page"]
+    ids = [f"test_{clip:04d}_{number}" for clip in range(40) for number in range(4)]
+    alike = page.interval_over(page.pd.Series([float(name[5:9] < "0020") for name in ids], ids))
+    spread = page.interval_over(page.pd.Series([float(name[-1] < "2") for name in ids], ids))
+    # 40 clips that are all right or all wrong: ±1.96·√(0.25 / 40). Clips that are all half right do not differ.
+    assert alike == pytest.approx((0.345, 0.655), abs=0.03)
+    assert spread == pytest.approx((0.5, 0.5))
+
+
 def test_an_examination_of_other_weights_counts_for_nothing(results, raw, tmp_path):
     (tmp_path / "model" / "model.safetensors").write_bytes(b"other weights")
     assert results.main([str(raw), "--out", str(tmp_path / "page")]) == 0
