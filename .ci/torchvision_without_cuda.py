@@ -1,9 +1,11 @@
 """Lets a torchvision that was built for CUDA be imported beside a torch without.
 
-Its compiled part does not load there, so that its Python code, which refers to two compiled operators, fails. They are declared just before
-torchvision is imported; calling them is an error, and nothing here does.
+Its compiled part does not load there, so that its Python code, which refers to two compiled
+operators, fails. They are declared just before torchvision is imported; calling them is an error,
+and nothing here does.
 
-Loaded in every process of an environment by a .pth file; costs nothing where nobody imports torchvision.
+Loaded in every process of an environment by a .pth file; costs nothing where nobody imports
+torchvision.
 """
 
 import sys
@@ -20,7 +22,9 @@ class _Declaring(MetaPathFinder):
 
     library: Any = None
 
-    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Any = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         found = PathFinder.find_spec(name, path) if name == "torchvision" else None
         if found is None or found.loader is None:
             return None

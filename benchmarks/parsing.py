@@ -1,7 +1,9 @@
-"""Parsing and scoring of hostile text: CPU time for doubling sizes up to 1 MB, as ratios. Linear work doubles (2.0), quadratic quadruples.
+"""Parsing and scoring of hostile text: CPU time for doubling sizes up to 1 MB, as ratios. Linear
+work doubles (2.0), quadratic quadruples.
 
-Each family of text is one model turn of an episode that goes on to an honest miss. `parse` reads the turn as an episode does, `robust` and
-`compat` score the finished transcript with every term. The fastest of several rounds counts.
+Each family of text is one model turn of an episode that goes on to an honest miss. `parse` reads
+the turn as an episode does, `robust` and `compat` score the finished transcript with every term.
+The fastest of several rounds counts.
 
     python benchmarks/parsing.py              a minute
     python benchmarks/parsing.py --top 2e6
@@ -17,11 +19,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from seg_research.core.transcript import Transcript
-from seg_research.datasets.sample import Sample
-from seg_research.protocol.parser import parse_turn
-from seg_research.rewards.presets import build_rubric
-from seg_research.rewards.settings import Mode, RewardSettings
+from seg_research.data.sample import Sample
+from seg_research.episode.transcript import Transcript
+from seg_research.recipes.seg_research.grammar import parse_turn
+from seg_research.recipes.seg_research.reward_settings import Mode, RewardSettings
+from seg_research.recipes.seg_research.rewards import build_rubric
 from seg_research.testing.attacks import honest_miss, target_of
 from seg_research.testing.fakes import WordEncoder, play
 from seg_research.testing.samples import draw_sample
@@ -60,7 +62,11 @@ def in_body(tag: str, text: str) -> str:
 def families(size: int) -> dict[str, str]:
     """Return a text of about this size for every family."""
     masses = {name: unit * (size // len(unit)) for name, unit in UNITS.items()}
-    bodies = {f"{name} in {tag}": in_body(tag, masses[name]) for name in ("digits", "white space", "brackets", "<") for tag in BODIES}
+    bodies = {
+        f"{name} in {tag}": in_body(tag, masses[name])
+        for name in ("digits", "white space", "brackets", "<")
+        for tag in BODIES
+    }
     return {**masses, **bodies}
 
 
@@ -81,28 +87,41 @@ def transcript_with(sample: Sample, text: str) -> Transcript:
 
 def measure(sample: Sample, top: int) -> dict[str, dict[str, list[float]]]:
     """Return seconds by family and kind of work for sizes that double up to `top`."""
-    robust, compat = (build_rubric(RewardSettings(mode=mode), WordEncoder()) for mode in (Mode.ROBUST, Mode.COMPAT))
+    robust, compat = (
+        build_rubric(RewardSettings(mode=mode), WordEncoder())
+        for mode in (Mode.ROBUST, Mode.COMPAT)
+    )
     found: dict[str, dict[str, list[float]]] = {}
     for size in (top >> step for step in reversed(range(SIZES))):
         for name, text in families(size).items():
             played = transcript_with(sample, text)
             times = found.setdefault(name, {"parse": [], "robust": [], "compat": []})
             times["parse"].append(fastest_s(lambda text=text: parse_turn(text)))
-            times["robust"].append(fastest_s(lambda played=played: robust.score(played, sample.truth)))
-            times["compat"].append(fastest_s(lambda played=played: compat.score(played, sample.truth)))
+            times["robust"].append(
+                fastest_s(lambda played=played: robust.score(played, sample.truth))
+            )
+            times["compat"].append(
+                fastest_s(lambda played=played: compat.score(played, sample.truth))
+            )
         print(f"{size:>9,} characters done", file=sys.stderr)
     return found
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--top", type=float, default=1e6, help="characters of the longest texts")
     top = int(parser.parse_args().top)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(draw_sample(Path(folder)), top)
-    print(f"CPU time by size: ms at {top:,} characters, then its growth per doubling over the last {SIZES - 1} doublings (mean)")
-    print(f"{'family':<32}{'parse ms':>10}{'x':>6}{'robust ms':>11}{'x':>6}{'compat ms':>11}{'x':>6}")
+    print(
+        f"CPU time by size: ms at {top:,} characters, then its growth per doubling over the last {SIZES - 1} doublings (mean)"
+    )
+    print(
+        f"{'family':<32}{'parse ms':>10}{'x':>6}{'robust ms':>11}{'x':>6}{'compat ms':>11}{'x':>6}"
+    )
     worst = 0.0
     for name, times in found.items():
         cells = ""

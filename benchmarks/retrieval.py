@@ -1,12 +1,15 @@
-"""The search server under load: requests a second, p50/p95/p99, memory and start-up time, over HTTP on this machine alone.
+"""The search server under load: requests a second, p50/p95/p99, memory and start-up time, over HTTP
+on this machine alone.
 
-Corpora are synthetic; beyond the smallest, their vectors are random and only the queries are embedded for real. "Uncached" queries are all
-different; "cached" ones repeat. "Encoder" is the rate of the encoder alone, measured before in this process with as many threads, and "of
-encoder" how close the server comes to it while it shares the cores with the clients.
+Corpora are synthetic; beyond the smallest, their vectors are random and only the queries are
+embedded for real. "Uncached" queries are all different; "cached" ones repeat. "Encoder" is the rate
+of the encoder alone, measured before in this process with as many threads, and "of encoder" how
+close the server comes to it while it shares the cores with the clients.
 
     python benchmarks/retrieval.py                            186 and 10^5 passages, some minutes
-    python benchmarks/retrieval.py --million                  and 10^6, flat and IVF-PQ; takes 5 GB of disk and a quarter of an hour
-    python benchmarks/retrieval.py --sizes 186 --soak 50000   memory over so many requests
+    python benchmarks/retrieval.py --million                  and 10^6, flat and IVF-PQ; takes 5 GB
+    of disk and a quarter of an hour python benchmarks/retrieval.py --sizes 186 --soak 50000
+    memory over so many requests
 """
 
 from __future__ import annotations
@@ -26,10 +29,10 @@ import httpx
 import numpy as np
 
 from retrieval_server import DEFAULT_ENCODER
-from retrieval_server.collections import load_corpus
+from retrieval_server.capacity import CorpusShape, make_plan
+from retrieval_server.corpus import load_corpus
 from retrieval_server.encoder import Encoder, Role, load_encoder
 from retrieval_server.index import build_folder
-from retrieval_server.plan import CorpusShape, make_plan
 from retrieval_server.ranking import Retriever
 from retrieval_server.schemas import CollectionKind
 from retrieval_server.server import running_server
@@ -49,7 +52,12 @@ class RandomVectors:
         self.name, self._real = real.name, real
         self._draw = np.random.default_rng(0)
 
-    def encode(self, texts: Sequence[str], role: Role = Role.QUERY, progress: Callable[[int], None] | None = None) -> np.ndarray:
+    def encode(
+        self,
+        texts: Sequence[str],
+        role: Role = Role.QUERY,
+        progress: Callable[[int], None] | None = None,
+    ) -> np.ndarray:
         if len(texts) == 1:  # the probe by which the server knows its encoder
             return self._real.encode(texts, role)
         rows_ND = self._draw.standard_normal((len(texts), 384), np.float32)
@@ -94,7 +102,11 @@ async def load(url: str, concurrency: int, seconds: float, asked: Iterator[str])
             sent = time.perf_counter()
             writer.write(head.encode() + body)
             reply = await reader.readuntil(b"\r\n\r\n")
-            length = next(int(line.split(b":")[1]) for line in reply.lower().split(b"\r\n") if line.startswith(b"content-length"))
+            length = next(
+                int(line.split(b":")[1])
+                for line in reply.lower().split(b"\r\n")
+                if line.startswith(b"content-length")
+            )
             await reader.readexactly(length)
             if reply.startswith(b"HTTP/1.1 200"):
                 took_s.append(time.perf_counter() - sent)
@@ -111,7 +123,14 @@ async def load(url: str, concurrency: int, seconds: float, asked: Iterator[str])
 def memory_mb(url: str) -> float:
     """Ask the server for its resident memory."""
     lines = httpx.get(f"{url}/metrics", trust_env=False).text.splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("process_resident_memory_bytes")) / 1e6
+    return (
+        next(
+            float(line.split()[1])
+            for line in lines
+            if line.startswith("process_resident_memory_bytes")
+        )
+        / 1e6
+    )
 
 
 def corpus_of(num: int, folder: Path) -> Path:
@@ -121,7 +140,9 @@ def corpus_of(num: int, folder: Path) -> Path:
         with path.open("w") as handle:
             for i in range(num):
                 text = " ".join(WORDS[(i * 7 + j * (1 + i % 5)) % len(WORDS)] for j in range(60))
-                handle.write(json.dumps({"id": i, "contents": f"{WORDS[i % len(WORDS)]} {i}\n{text}"}) + "\n")
+                handle.write(
+                    json.dumps({"id": i, "contents": f"{WORDS[i % len(WORDS)]} {i}\n{text}"}) + "\n"
+                )
     return path
 
 
@@ -131,7 +152,9 @@ def show(line: str) -> None:
     sys.stdout.flush()
 
 
-def measure(num: int, kind: IndexType, options: argparse.Namespace, encoder: Encoder, folder: Path) -> None:
+def measure(
+    num: int, kind: IndexType, options: argparse.Namespace, encoder: Encoder, folder: Path
+) -> None:
     """Build, plan, start and load one server."""
     corpus = corpus_of(num, folder)
     index = folder / f"index-{num}-{kind}"
@@ -143,18 +166,30 @@ def measure(num: int, kind: IndexType, options: argparse.Namespace, encoder: Enc
     plan = make_plan(shape, Retriever.DENSE, kind, encoder, ["word " * 60] * 8)
     began = time.perf_counter()
     arguments = ["--text-index", str(index), "--max-waiting", "1024"]
-    with running_server(corpus, num_threads=options.threads, options=arguments, start_deadline_s=600) as url:
+    with running_server(
+        corpus, num_threads=options.threads, options=arguments, start_deadline_s=600
+    ) as url:
         started_s = time.perf_counter() - began
-        show(f"\n{num:,} passages, {kind}: built in {built_s:.1f} s, server up in {started_s:.1f} s, {memory_mb(url):.0f} MB at first")
-        show(f"planned: {plan.memory_bytes / 1e6:.0f} MB, {plan.searches_per_s:.0f}/s; encoder alone {plan.embedded_per_s:.0f}/s")
-        show("| queries | clients | requests/s | of encoder | p50 ms | p95 ms | p99 ms | refused |\n|---|---|---|---|---|---|---|---|")
+        show(
+            f"\n{num:,} passages, {kind}: built in {built_s:.1f} s, server up in {started_s:.1f} s, {memory_mb(url):.0f} MB at first"
+        )
+        show(
+            f"planned: {plan.memory_bytes / 1e6:.0f} MB, {plan.searches_per_s:.0f}/s; encoder alone {plan.embedded_per_s:.0f}/s"
+        )
+        show(
+            "| queries | clients | requests/s | of encoder | p50 ms | p95 ms | p99 ms | refused |\n|---|---|---|---|---|---|---|---|"
+        )
         for concurrency in options.concurrency:
-            found = asyncio.run(load(url, concurrency, options.seconds, queries(f"{num}{kind}{concurrency}")))
+            found = asyncio.run(
+                load(url, concurrency, options.seconds, queries(f"{num}{kind}{concurrency}"))
+            )
             show(row("uncached", concurrency, found, f"{found.per_s / plan.embedded_per_s:.0%}"))
         repeated = list(itertools.islice(queries("repeated"), 100))
         asyncio.run(load(url, 16, float("inf"), iter(repeated)))
         for concurrency in options.concurrency:
-            found = asyncio.run(load(url, concurrency, options.seconds / 2, itertools.cycle(repeated)))
+            found = asyncio.run(
+                load(url, concurrency, options.seconds / 2, itertools.cycle(repeated))
+            )
             show(row("cached", concurrency, found, ""))
         show(f"memory: {memory_mb(url):.0f} MB after this")
         if options.soak:
@@ -175,18 +210,28 @@ def soak(url: str, num_requests: int) -> None:
         asyncio.run(load(url, 64, float("inf"), iter(part)))
         left -= len(part)
         shown.append(memory_mb(url))
-    show(f"memory over {num_requests:,} different requests: " + " → ".join(f"{value:.0f}" for value in shown) + " MB")
+    show(
+        f"memory over {num_requests:,} different requests: "
+        + " → ".join(f"{value:.0f}" for value in shown)
+        + " MB"
+    )
 
 
 def main() -> None:
     """Measure every size."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[SMALL, 100_000], help="passages")
     parser.add_argument("--million", action="store_true", help="add 10^6 passages")
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16, 64, 256], help="clients at once")
+    parser.add_argument(
+        "--concurrency", type=int, nargs="+", default=[1, 16, 64, 256], help="clients at once"
+    )
     parser.add_argument("--seconds", type=float, default=8.0, help="of each round")
     parser.add_argument("--threads", type=int, default=1, help="of the server's encoder")
-    parser.add_argument("--soak", type=int, default=0, help="further requests, to see whether memory stays flat")
+    parser.add_argument(
+        "--soak", type=int, default=0, help="further requests, to see whether memory stays flat"
+    )
     parser.add_argument("--folder", type=Path, help="keep corpora and indexes here")
     options = parser.parse_args()
     encoder = load_encoder(DEFAULT_ENCODER, num_threads=options.threads)
@@ -195,7 +240,9 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         kinds = [(num, IndexType.FLAT) for num in options.sizes]
-        kinds += [(1_000_000, IndexType.FLAT), (1_000_000, IndexType.IVFPQ)] if options.million else []
+        kinds += (
+            [(1_000_000, IndexType.FLAT), (1_000_000, IndexType.IVFPQ)] if options.million else []
+        )
         for num, kind in kinds:
             measure(num, kind, options, encoder, folder)
 

@@ -1,8 +1,10 @@
-"""What BM25, MiniLM and both fused find for the queries that real policies wrote, judged by what those policies were shown.
+"""What BM25, MiniLM and both fused find for the queries that real policies wrote, judged by what
+those policies were shown.
 
-Queries and shown titles come from recorded rollouts of the original system, which searched the same corpora with E5 (two passages or one
-picture a query). So this is agreement with another encoder and no human judgement: recall@k is the share of queries whose first shown
-title is among our first k, and "shown" the share of all shown titles among our first three.
+Queries and shown titles come from recorded rollouts of the original system, which searched the same
+corpora with E5 (two passages or one picture a query). So this is agreement with another encoder and
+no human judgement: recall@k is the share of queries whose first shown title is among our first k,
+and "shown" the share of all shown titles among our first three.
 
     python benchmarks/retrieval_quality.py                   needs the recordings: ../shared/data
 """
@@ -17,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retrieval_server import DEFAULT_ENCODER
-from retrieval_server.collections import Collection, load_corpus
+from retrieval_server.corpus import Collection, load_corpus
 from retrieval_server.encoder import QueryMemory, load_encoder
 from retrieval_server.index import build_in_memory
 from retrieval_server.ranking import Retriever
@@ -48,7 +50,11 @@ def _queries(action: str, tool: str) -> Iterator[str]:
             call = json.loads(block)
         except ValueError:
             continue
-        if isinstance(call, dict) and call.get("name") == tool and str(call.get("query", "")).strip():
+        if (
+            isinstance(call, dict)
+            and call.get("name") == tool
+            and str(call.get("query", "")).strip()
+        ):
             yield str(call["query"]).strip()
 
 
@@ -57,9 +63,16 @@ def _title(line: str, titles: set[str]) -> str | None:
     return max((title for title in titles if line.startswith(f"{title})")), key=len, default=None)
 
 
-def judge(collection: Collection, searches: dict[str, list[str]], memory: QueryMemory, retriever: Retriever) -> tuple[float, float, float]:
+def judge(
+    collection: Collection,
+    searches: dict[str, list[str]],
+    memory: QueryMemory,
+    retriever: Retriever,
+) -> tuple[float, float, float]:
     """Return recall@1, recall@3 and the share of shown titles."""
-    ranked = build_in_memory(collection, memory, retriever).ranker(retriever).rank(list(searches), 3)
+    ranked = (
+        build_in_memory(collection, memory, retriever).ranker(retriever).rank(list(searches), 3)
+    )
     found = [[collection[row].title for row, _ in hits] for hits in ranked]
     pairs = list(zip(found, searches.values(), strict=True))
     num_shown = sum(len(shown) for _, shown in pairs)
@@ -72,16 +85,32 @@ def judge(collection: Collection, searches: dict[str, list[str]], memory: QueryM
 
 def main() -> None:
     """Print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=SHARED, help="folder with local_kb/ and rollouts/ (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--shared",
+        type=Path,
+        default=SHARED,
+        help="folder with local_kb/ and rollouts/ (default: %(default)s)",
+    )
     options = parser.parse_args()
     memory = QueryMemory(load_encoder(DEFAULT_ENCODER, num_threads=1))
-    sys.stdout.write("| collection | retriever | queries | recall@1 | recall@3 | shown |\n|---|---|---|---|---|---|\n")
-    for kind, name in ((CollectionKind.TEXT, "text_corpus.jsonl"), (CollectionKind.IMAGE, "image_corpus.jsonl")):
+    sys.stdout.write(
+        "| collection | retriever | queries | recall@1 | recall@3 | shown |\n|---|---|---|---|---|---|\n"
+    )
+    for kind, name in (
+        (CollectionKind.TEXT, "text_corpus.jsonl"),
+        (CollectionKind.IMAGE, "image_corpus.jsonl"),
+    ):
         collection = load_corpus(kind, options.shared / "local_kb" / name)
-        searches = recorded_searches(options.shared / "rollouts", kind, {entry.title for entry in collection})
+        searches = recorded_searches(
+            options.shared / "rollouts", kind, {entry.title for entry in collection}
+        )
         for retriever in (Retriever.BM25, Retriever.DENSE, Retriever.HYBRID):
-            scores = " | ".join(f"{score:.3f}" for score in judge(collection, searches, memory, retriever))
+            scores = " | ".join(
+                f"{score:.3f}" for score in judge(collection, searches, memory, retriever)
+            )
             sys.stdout.write(f"| {kind} | {retriever} | {len(searches)} | {scores} |\n")
 
 

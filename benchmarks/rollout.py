@@ -1,23 +1,29 @@
-"""The agent loop under load: verl's own worker class runs `SegAgentLoop` against a policy of fixed latency and a live search server.
+"""The agent loop under load: verl's own worker class runs `SegAgentLoop` against a policy of fixed
+latency and a live search server.
 
-Real: verl's worker, server client and load balancer (Ray), the processor with Qwen3-VL's picture sizes (six frames of 448 px, key frames of
-864 px, found pictures of 256 px), the search server and the sentence encoder in processes of their own, rewards, and what verl makes of an
-episode for its trainer (pixels of all pictures, positions). Not real: the policy is a Ray actor that waits and says an expert's turns, and
-what verl would store in its queue is thrown away.
+Real: verl's worker, server client and load balancer (Ray), the processor with Qwen3-VL's picture
+sizes (six frames of 448 px, key frames of 864 px, found pictures of 256 px), the search server and
+the sentence encoder in processes of their own, rewards, and what verl makes of an episode for its
+trainer (pixels of all pictures, positions). Not real: the policy is a Ray actor that waits and says
+an expert's turns, and what verl would store in its queue is thrown away.
 
-An episode's time falls into waiting for the policy, for the search server, and the rest, which is the loop: what it computes, and what its
-episodes wait for each other on this machine's cores. All episodes run in one process; verl spreads them over `agent.num_workers` of these:
-with the 8 of `hardware=8x80g`, each carries 64 when 512 are under way.
+An episode's time falls into waiting for the policy, for the search server, and the rest, which is
+the loop: what it computes, and what its episodes wait for each other on this machine's cores. All
+episodes run in one process; verl spreads them over `agent.num_workers` of these: with the 8 of
+`hardware=8x80g`, each carries 64 when 512 are under way.
 
-How slow the policy is decides how many episodes a second the loop must carry: at 512 at once, as many as 512 divided by an episode's
-seconds. The defaults are an assumption, not a measurement: eight GPUs that serve an 8B model to 512 sequences give each 25 tokens a second
-(1,600 a GPU, what is left beside reading openings and pictures), and a turn that thinks has 250 tokens, give or take the half of it.
-`--turn-tokens 0` counts the expert's own, which are some thirty; such a policy would say 512 times 25 tokens a second as well, in turns so
-short that an episode lasts five seconds.
+How slow the policy is decides how many episodes a second the loop must carry: at 512 at once, as
+many as 512 divided by an episode's seconds. The defaults are an assumption, not a measurement:
+eight GPUs that serve an 8B model to 512 sequences give each 25 tokens a second (1,600 a GPU, what
+is left beside reading openings and pictures), and a turn that thinks has 250 tokens, give or take
+the half of it. `--turn-tokens 0` counts the expert's own, which are some thirty; such a policy
+would say 512 times 25 tokens a second as well, in turns so short that an episode lasts five
+seconds.
 
-    python benchmarks/rollout.py                                  1, 16, 128 and 512 episodes at once; some ten minutes
-    python benchmarks/rollout.py --at-once 64 --episodes 256      one of 8 processes that carry 512 between them; five minutes
-    python benchmarks/rollout.py --at-once 512 --episodes 2048    whether memory stays flat
+    python benchmarks/rollout.py                                  1, 16, 128 and 512 episodes at
+    once; some ten minutes python benchmarks/rollout.py --at-once 64 --episodes 256      one of 8
+    processes that carry 512 between them; five minutes python benchmarks/rollout.py --at-once 512
+    --episodes 2048    whether memory stays flat
 """
 
 from __future__ import annotations
@@ -43,9 +49,18 @@ from typing import Any
 
 # Before torch, Ray and verl are imported, and as the launcher sets them.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "VERL_PLATFORM": "cpu"}
-os.environ |= {"VERL_USE_EXTERNAL_MODULES": "seg_research.training.plugin", "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
-os.environ |= {"TOKENIZERS_PARALLELISM": "false", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0"}
-os.environ |= {"THP_MEM_ALLOC_ENABLE": "1", "RAY_raylet_start_wait_time_s": "300"}  # on a loaded machine
+os.environ |= {
+    "VERL_USE_EXTERNAL_MODULES": "seg_research.training.plugin",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_OFFLINE": "1",
+}
+os.environ |= {
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
+}
+# on a loaded machine
+os.environ |= {"THP_MEM_ALLOC_ENABLE": "1", "RAY_raylet_start_wait_time_s": "300"}
 
 import numpy as np
 import psutil
@@ -58,23 +73,23 @@ from verl.workers.rollout.replica import TokenOutput
 from verl.workers.rollout.router import GlobalRequestLoadBalancer
 
 from retrieval_server.server import running_server
-from seg_research.datasets.mini.writer import MiniSizes, write_mini
-from seg_research.datasets.okvos import Preparation, prepare_okvos
-from seg_research.datasets.parquet import read_samples, read_table
-from seg_research.datasets.sample import Sample
-from seg_research.datasets.splits import Split
-from seg_research.models.processor import load_processor
-from seg_research.models.tiny import TinySize, build_model, build_tokenizer, save_tiny
+from seg_research.data.readers.okvos import Preparation, prepare_okvos
+from seg_research.data.rows import read_samples, read_table
+from seg_research.data.sample import Sample
+from seg_research.data.splits import Split
+from seg_research.mini.tiny_model import TinySize, build_model, build_tokenizer, save_tiny
+from seg_research.mini.writer import MiniSizes, write_mini
+from seg_research.policies.processor import load_processor
 from seg_research.policies.scripted import answer_turn, expert_script, search_turn
-from seg_research.protocol.actions import SearchKind
-from seg_research.protocol.prompts import system_prompt, user_prompt
+from seg_research.recipes.seg_research.actions import SearchKind
+from seg_research.recipes.seg_research.prompt import system_prompt, user_prompt
 from seg_research.search.client import SearchClient
 from seg_research.tools.keyframe import KeyframeTool
-from seg_research.training.agent_loop import SegAgentLoop
-from seg_research.training.config import compose_config
-from seg_research.training.conversation import VerlConversation
-from seg_research.training.dataset import FRAMES_KEY
-from seg_research.training.host import VALIDATION_KEY, Host
+from seg_research.training.launch.config import compose_config
+from seg_research.training.rollout.agent_loop import SegAgentLoop
+from seg_research.training.rollout.context import VALIDATION_KEY, Host
+from seg_research.training.rollout.conversation import VerlConversation
+from seg_research.training.rollout.dataset import FRAMES_KEY
 
 GROUP = 8
 """Rollouts of one prompt, as published."""
@@ -82,29 +97,44 @@ Worker: Any = agent_loop_tq.AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
 
 class Expert:
-    """The policy server: an actor without weights, told apart from a real one by nothing but what it says."""
+    """The policy server: an actor without weights, told apart from a real one by nothing but what
+    it says.
+    """
 
     def __init__(self, model: Path, train_file: Path, options: argparse.Namespace) -> None:
         self._tokenizer = load_processor(model).tokenizer
         self._start = self._tokenizer.convert_tokens_to_ids("<|im_start|>")
-        self._samples = {self._shown(user_prompt(s.question, [f.frame_id for f in s.frames])): s for s in read_samples(train_file)}
+        self._samples = {
+            self._shown(user_prompt(s.question, [f.frame_id for f in s.frames])): s
+            for s in read_samples(train_file)
+        }
         self._options, self._number, self._lengths = options, count(), random.Random(0)
 
     @staticmethod
     def _shown(user_text: str) -> str:
         return user_text.replace("<image>", "").strip()
 
-    async def generate(self, request_id: str, prompt_ids: list[int], sampling_params: dict[str, Any], **_: Any) -> TokenOutput:
+    async def generate(
+        self, request_id: str, prompt_ids: list[int], sampling_params: dict[str, Any], **_: Any
+    ) -> TokenOutput:
         starts = [place for place, token in enumerate(prompt_ids) if token == self._start]
-        text = self._tokenizer.decode(prompt_ids[starts[1] : starts[2]], skip_special_tokens=True).removeprefix("user\n").strip()
-        said = self._tokenizer.encode(self._turn(self._samples[text], len(starts) // 2 - 1), add_special_tokens=False)
+        text = (
+            self._tokenizer.decode(prompt_ids[starts[1] : starts[2]], skip_special_tokens=True)
+            .removeprefix("user\n")
+            .strip()
+        )
+        said = self._tokenizer.encode(
+            self._turn(self._samples[text], len(starts) // 2 - 1), add_special_tokens=False
+        )
         ids = [*said, self._tokenizer.eos_token_id][: sampling_params["max_tokens"]]
         mean = self._options.turn_tokens
         counted = self._lengths.uniform(mean / 2, mean * 1.5) if mean else len(ids)
         waited_s = (self._options.first_token_ms + self._options.token_ms * counted) / 1e3
         await asyncio.sleep(waited_s)
         extra = {"global_steps": 0, "s": waited_s}
-        return TokenOutput(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=extra)
+        return TokenOutput(
+            token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=extra
+        )
 
     def _turn(self, sample: Sample, number: int) -> str:
         turns = expert_script(sample, 0)
@@ -113,7 +143,11 @@ class Expert:
             mark = next(self._number)
             share = self._options.new_queries
             new = f" (attempt {mark})" if mark * share % 1 + share >= 1 else ""
-            return search_turn(sample.steps[number] + new, "this is not to be seen in the frames, so it has to be looked up", kind)
+            return search_turn(
+                sample.steps[number] + new,
+                "this is not to be seen in the frames, so it has to be looked up",
+                kind,
+            )
         return turns[number]
 
 
@@ -149,7 +183,9 @@ async def _drop_put(key: str, partition_id: str, tag: dict[str, Any], **_: Any) 
     clock.statuses[tag["status"]] += 1
 
 
-async def _drop_batch(keys: list[str], fields: Any, tags: list[dict[str, Any]], partition_id: str) -> None:
+async def _drop_batch(
+    keys: list[str], fields: Any, tags: list[dict[str, Any]], partition_id: str
+) -> None:
     clock.tokens += sum(tag["seq_len"] for tag in tags)
 
 
@@ -182,23 +218,43 @@ def install_clock() -> None:
 
 
 def prepare(folder: Path, num_questions: int, frame_px: int) -> tuple[Path, Path]:
-    """Write questions, and a model whose tokenizer and processor alone are used, with Qwen3-VL's measures. Return (model, train file)."""
+    """Write questions, and a model whose tokenizer and processor alone are used, with Qwen3-VL's
+    measures. Return (model, train file).
+    """
     root, model = folder / "mini", folder / "model"
     if not root.exists():
         write_mini(root, seed=3, sizes=MiniSizes(train=num_questions, val=4, test=4))
     train_file = root / f"train_6_{frame_px}_{frame_px}.parquet"
     for split in (Split.TRAIN, Split.VAL):
-        prepare_okvos(root, Preparation(split, max_size_px=frame_px, min_size_px=frame_px, patch_factor=32))
+        prepare_okvos(
+            root, Preparation(split, max_size_px=frame_px, min_size_px=frame_px, patch_factor=32)
+        )
     if not model.exists():
         samples = read_samples(train_file)
-        corpus = [system_prompt(with_search=True), *(turn for sample in samples for turn in expert_script(sample, 0))]
+        corpus = [
+            system_prompt(with_search=True),
+            *(turn for sample in samples for turn in expert_script(sample, 0)),
+        ]
         corpus += [user_prompt(s.question, [f.frame_id for f in s.frames]) for s in samples]
-        corpus += [json.loads(line)["contents"] for line in (root / "local_KB" / "text_corpus.jsonl").read_text().splitlines()]
-        tokenizer = build_tokenizer([*corpus, *(answer_turn(t, "") for s in samples for t in _targets(s))], 2_000)
+        corpus += [
+            json.loads(line)["contents"]
+            for line in (root / "local_KB" / "text_corpus.jsonl").read_text().splitlines()
+        ]
+        tokenizer = build_tokenizer(
+            [*corpus, *(answer_turn(t, "") for s in samples for t in _targets(s))], 2_000
+        )
         save_tiny(build_model(tokenizer, TinySize(vocab=2_000), seed=0), tokenizer, model)
         for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
             look = json.loads((model / name).read_text())
-            (model / name).write_text(json.dumps(look | {"patch_size": 16, "size": {"shortest_edge": 1_024, "longest_edge": 16_777_216}}))
+            (model / name).write_text(
+                json.dumps(
+                    look
+                    | {
+                        "patch_size": 16,
+                        "size": {"shortest_edge": 1_024, "longest_edge": 16_777_216},
+                    }
+                )
+            )
     return model, train_file
 
 
@@ -207,7 +263,9 @@ def _targets(sample: Sample) -> Iterator[Any]:
 
 
 @contextmanager
-def worker_of(model: Path, train_file: Path, search_url: str, run_dir: Path, options: argparse.Namespace) -> Iterator[Any]:
+def worker_of(
+    model: Path, train_file: Path, search_url: str, run_dir: Path, options: argparse.Namespace
+) -> Iterator[Any]:
     """Start Ray, the policy and verl's load balancer; give verl's worker, in this process."""
     values = {
         "data.train_files": train_file,
@@ -218,7 +276,8 @@ def worker_of(model: Path, train_file: Path, search_url: str, run_dir: Path, opt
         "actor_rollout_ref.rollout.n": GROUP,
         "seg.run_dir": run_dir,
         "seg.search.url": search_url,
-        # A machine that is busy with something else makes episodes slow here, and does not end them.
+        # A machine that is busy with something else makes episodes slow here, and does not end
+        # them.
         "seg.search.deadline_s": 300,
         "seg.episode.brief_prompt": "false",
         "seg.episode.limits": "{max_tool_calls: 6, max_faults: 2, max_turn_tokens: 4096, reserve_tokens: 256}",
@@ -226,7 +285,9 @@ def worker_of(model: Path, train_file: Path, search_url: str, run_dir: Path, opt
     }
     config = compose_config([f"{key}={value}" for key, value in values.items()])
     config.actor_rollout_ref.rollout.agent.agent_loop_config_path = None
-    _agent_loop_registry["seg_research"] = {"_target_": f"{SegAgentLoop.__module__}.{SegAgentLoop.__qualname__}"}
+    _agent_loop_registry["seg_research"] = {
+        "_target_": f"{SegAgentLoop.__module__}.{SegAgentLoop.__qualname__}"
+    }
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         actor: Any = ray.remote(Expert)
@@ -240,7 +301,9 @@ def worker_of(model: Path, train_file: Path, search_url: str, run_dir: Path, opt
 
 @dataclass(frozen=True)
 class Memory:
-    """Of this process, in MB: its own, and what it shares, which is libraries and all it has ever touched of Ray's object store."""
+    """Of this process, in MB: its own, and what it shares, which is libraries and all it has ever
+    touched of Ray's object store.
+    """
 
     own: float
     shared: float
@@ -266,7 +329,9 @@ class Load:
 
 
 async def load(worker: Any, prompts: Iterator[dict[str, Any]], num: int, at_once: int) -> Load:
-    """Keep so many episodes under way until all have ended; groups of one prompt, but for a single episode at a time."""
+    """Keep so many episodes under way until all have ended; groups of one prompt, but for a single
+    episode at a time.
+    """
     global_clock_reset()
     group = min(GROUP, at_once)
     places, memory, late = asyncio.Semaphore(at_once // group), [Memory.now()], [0.0]
@@ -281,19 +346,38 @@ async def load(worker: Any, prompts: Iterator[dict[str, Any]], num: int, at_once
     async def one(prompt: dict[str, Any], number: int) -> None:
         async with places:
             about = {"step": 0, "sample_index": number, "rollout_n": 0, "validate": False}
-            await worker._run_prompt({**prompt, "__rollout_n__": group}, {"temperature": 1.0, "top_p": 1.0, "top_k": -1}, about)
+            await worker._run_prompt(
+                {**prompt, "__rollout_n__": group},
+                {"temperature": 1.0, "top_p": 1.0, "top_k": -1},
+                about,
+            )
         if (number + 1) % max(1, num_groups // 8) == 0:
             memory.append(Memory.now())
 
     watcher = asyncio.create_task(watch())
     wall, cpu = time.perf_counter(), cpu_seconds()
-    await asyncio.gather(*(one({**next(prompts), "uid": f"{at_once}-{number}"}, number) for number in range(num_groups)))
+    await asyncio.gather(
+        *(
+            one({**next(prompts), "uid": f"{at_once}-{number}"}, number)
+            for number in range(num_groups)
+        )
+    )
     wall_s = time.perf_counter() - wall
     spent = {name: seconds - cpu.get(name, 0.0) for name, seconds in cpu_seconds().items()}
     watcher.cancel()
     if clock.statuses["failure"]:
-        raise SystemExit(f"{clock.statuses['failure']} of {num_groups} groups failed; see the log above")
-    return Load(num_groups * group, at_once, wall_s, spent, tuple(memory), (float(np.mean(late)) * 1e3, max(late) * 1e3), clock)
+        raise SystemExit(
+            f"{clock.statuses['failure']} of {num_groups} groups failed; see the log above"
+        )
+    return Load(
+        num_groups * group,
+        at_once,
+        wall_s,
+        spent,
+        tuple(memory),
+        (float(np.mean(late)) * 1e3, max(late) * 1e3),
+        clock,
+    )
 
 
 def global_clock_reset() -> None:
@@ -304,18 +388,26 @@ def global_clock_reset() -> None:
 
 
 def cpu_seconds() -> dict[str, float]:
-    """Return what each process of this run has computed so far, by name, and the event loop's part of this one."""
+    """Return what each process of this run has computed so far, by name, and the event loop's part
+    of this one.
+    """
     spent: dict[str, float] = defaultdict(float)
     spent["worker"], spent["event loop"] = time.process_time(), time.thread_time()
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             command = " ".join(process.cmdline())
-            spent[next((name for mark, name in OTHERS.items() if mark in command), "Ray")] += times.user + times.system
+            spent[next((name for mark, name in OTHERS.items() if mark in command), "Ray")] += (
+                times.user + times.system
+            )
     return spent
 
 
-OTHERS = {"ray::Expert": "policy's stand-in", "ray::EncoderService": "sentence encoder", "retrieval_server": "search server"}
+OTHERS = {
+    "ray::Expert": "policy's stand-in",
+    "ray::EncoderService": "sentence encoder",
+    "retrieval_server": "search server",
+}
 
 
 PARTS = ("opening", "observation", "key frame", "score", "for verl")
@@ -337,35 +429,86 @@ def report(found: Load) -> None:
     per_s = num / found.wall_s
     rates = f"{per_s:.1f} | {found.clock.tokens / found.wall_s:,.0f} | {episode_s:.2f} s"
     cost = f"{worker_ms:.0f} ({loop_ms:.0f}) ms | {worker_ms / episode_s / 10:.2f} % | {worker_ms / 1e3 * per_s:.2f}"
-    show(f"| {found.at_once} | {num} | {rates} | {policy:.1%} | {search:.1%} | {1 - policy - search:.1%} | {cost} |")
-    named = {"waiting on generate": parts["generate"] - parts["policy"], **{name: parts[name] for name in PARTS}}
+    show(
+        f"| {found.at_once} | {num} | {rates} | {policy:.1%} | {search:.1%} | {1 - policy - search:.1%} | {cost} |"
+    )
+    named = {
+        "waiting on generate": parts["generate"] - parts["policy"],
+        **{name: parts[name] for name in PARTS},
+    }
     shares = ", ".join(f"{name} {seconds / num * 1e3:.0f}" for name, seconds in named.items())
     rest = parts["episode"] - parts["policy"] - parts["search"] - sum(named.values())
     cached = found.clock.cached / max(1, found.clock.searches)
-    show(f"    ms of an episode: {shares}, other {rest / num * 1e3:.0f}; {found.clock.searches / num:.1f} searches, {cached:.0%} cached;")
-    show("    CPU ms of an episode in other processes: " + ", ".join(f"{name} {ms:.0f}" for name, ms in cpu_ms.items()) + ";")
-    own, shared = (" → ".join(f"{getattr(at, name):.0f}" for at in found.memory) for name in ("own", "shared"))
-    show(f"    event loop late by {found.late_ms[0]:.1f} ms, at most {found.late_ms[1]:.0f}; load {os.getloadavg()[0]:.1f};")
+    show(
+        f"    ms of an episode: {shares}, other {rest / num * 1e3:.0f}; {found.clock.searches / num:.1f} searches, {cached:.0%} cached;"
+    )
+    show(
+        "    CPU ms of an episode in other processes: "
+        + ", ".join(f"{name} {ms:.0f}" for name, ms in cpu_ms.items())
+        + ";"
+    )
+    own, shared = (
+        " → ".join(f"{getattr(at, name):.0f}" for at in found.memory) for name in ("own", "shared")
+    )
+    show(
+        f"    event loop late by {found.late_ms[0]:.1f} ms, at most {found.late_ms[1]:.0f}; load {os.getloadavg()[0]:.1f};"
+    )
     show(f"    MB: {own}; shared {shared}")
 
 
 def main() -> None:
     """Measure every number of episodes at once."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--at-once", type=int, nargs="+", default=[1, 16, 128, 512], help="episodes; above 8 a multiple of 8")
-    parser.add_argument("--episodes", type=int, default=2048, help="of each round, at most 4 times and at least as many as at once")
-    parser.add_argument("--first-token-ms", type=float, default=500.0, help="the policy's latency a turn")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--at-once",
+        type=int,
+        nargs="+",
+        default=[1, 16, 128, 512],
+        help="episodes; above 8 a multiple of 8",
+    )
+    parser.add_argument(
+        "--episodes",
+        type=int,
+        default=2048,
+        help="of each round, at most 4 times and at least as many as at once",
+    )
+    parser.add_argument(
+        "--first-token-ms", type=float, default=500.0, help="the policy's latency a turn"
+    )
     parser.add_argument("--token-ms", type=float, default=40.0, help="and a token")
-    parser.add_argument("--turn-tokens", type=float, default=250.0, help="tokens that a turn counts for on average; 0: as many as it has")
-    parser.add_argument("--new-queries", type=float, default=0.5, help="share of queries that nobody asked before")
-    parser.add_argument("--questions", type=int, default=256, help="different ones; a prompt's frames are on one's own if there are enough")
-    parser.add_argument("--frame-px", type=int, default=448, help="side of the frames of the opening; a multiple of 32")
-    parser.add_argument("--keyframe-px", type=int, default=864, help="side of key frames; a multiple of 32")
+    parser.add_argument(
+        "--turn-tokens",
+        type=float,
+        default=250.0,
+        help="tokens that a turn counts for on average; 0: as many as it has",
+    )
+    parser.add_argument(
+        "--new-queries", type=float, default=0.5, help="share of queries that nobody asked before"
+    )
+    parser.add_argument(
+        "--questions",
+        type=int,
+        default=256,
+        help="different ones; a prompt's frames are on one's own if there are enough",
+    )
+    parser.add_argument(
+        "--frame-px",
+        type=int,
+        default=448,
+        help="side of the frames of the opening; a multiple of 32",
+    )
+    parser.add_argument(
+        "--keyframe-px", type=int, default=864, help="side of key frames; a multiple of 32"
+    )
     parser.add_argument("--folder", type=Path, help="keep the questions here")
     options = parser.parse_args()
     install_clock()
     with tempfile.TemporaryDirectory() as temporary:
-        model, train_file = prepare(options.folder or Path(temporary), options.questions, options.frame_px)
+        model, train_file = prepare(
+            options.folder or Path(temporary), options.questions, options.frame_px
+        )
         knowledge = train_file.parent / "local_KB"
         prompts = cycle(
             {
@@ -379,19 +522,27 @@ def main() -> None:
             for row in read_table(train_file)
         )
         with (
-            running_server(knowledge / "text_corpus.jsonl", knowledge / "image_corpus.jsonl") as url,
+            running_server(
+                knowledge / "text_corpus.jsonl", knowledge / "image_corpus.jsonl"
+            ) as url,
             worker_of(model, train_file, url, Path(temporary) / "run", options) as worker,
         ):
             asyncio.run(rounds(worker, prompts, options))
 
 
-async def rounds(worker: Any, prompts: Iterator[dict[str, Any]], options: argparse.Namespace) -> None:
+async def rounds(
+    worker: Any, prompts: Iterator[dict[str, Any]], options: argparse.Namespace
+) -> None:
     """Run one round after the other on one event loop, as verl's worker does."""
     await load(worker, prompts, GROUP, GROUP)  # imports, connections, the sentence encoder
-    show("| at once | episodes | episodes/s | tokens/s | one takes | policy | search | loop | CPU (event loop) | of its time | cores |")
+    show(
+        "| at once | episodes | episodes/s | tokens/s | one takes | policy | search | loop | CPU (event loop) | of its time | cores |"
+    )
     show("|---|---|---|---|---|---|---|---|---|---|---|")
     for at_once in options.at_once:
-        report(await load(worker, prompts, max(at_once, min(4 * at_once, options.episodes)), at_once))
+        report(
+            await load(worker, prompts, max(at_once, min(4 * at_once, options.episodes)), at_once)
+        )
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ PYTHONPATH=examples seg-research train seg.episode.recipe=own_reward:recipe …
 
 from dataclasses import dataclass, replace
 
-from seg_research.core.transcript import Transcript
-from seg_research.datasets.sample import GroundTruth
-from seg_research.recipes import seg_research
+from seg_research.data.sample import GroundTruth
+from seg_research.episode.transcript import Transcript
 from seg_research.recipes.recipe import Recipe
+from seg_research.recipes.seg_research import recipe as seg_research
+from seg_research.recipes.seg_research.reward_settings import RewardSettings
 from seg_research.rewards.rubric import Part, Weighted
-from seg_research.rewards.settings import RewardSettings
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,20 @@ class ShortThoughts:
     name: str = "short_thoughts"
 
     def __call__(self, transcript: Transcript, truth: GroundTruth) -> float:
-        """Score one transcript: model turns only, so nothing that a tool returned can earn anything."""
+        """Score one transcript: model turns only, so nothing that a tool returned can earn
+        anything.
+        """
         thoughts = [(turn.thinking or "").split() for turn in transcript.model_turns]
         mean_words = sum(map(len, thoughts)) / max(1, len(thoughts))
         return min(1.0, self.words / max(1.0, mean_words))
 
 
 def recipe(*, rewards: RewardSettings | None = None, brief_prompt: bool = False) -> Recipe:
-    """Return the published recipe with that term beside the others, paid only to episodes that answer."""
+    """Return the published recipe with that term beside the others, paid only to episodes that
+    answer.
+    """
     base = seg_research.recipe(rewards=rewards, brief_prompt=brief_prompt)
     mine = Weighted(ShortThoughts(), weight=0.2, part=Part.PROCESS, only_answered=True)
-    return replace(base, name="own_reward", rubric=replace(base.rubric, terms=(*base.rubric.terms, mine)))
+    return replace(
+        base, name="own_reward", rubric=replace(base.rubric, terms=(*base.rubric.terms, mine))
+    )

@@ -1,4 +1,5 @@
-"""Train with a tool of your own: `<length></length>` tells how many frames the whole video has, of which the policy sees a few.
+"""Train with a tool of your own: `<length></length>` tells how many frames the whole video has, of
+which the policy sees a few.
 
 PYTHONPATH=examples seg-research train seg.episode.recipe=own_tool:recipe …
 """
@@ -7,15 +8,17 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from seg_research.core.transcript import Action, Observation, Outcome
-from seg_research.datasets.sample import Sample
-from seg_research.protocol.actions import ParsedTurn
-from seg_research.protocol.parser import parse_turn
-from seg_research.recipes import seg_research
+from seg_research.data.sample import Sample
+from seg_research.episode.action import Action, ParsedTurn
+from seg_research.episode.transcript import Observation, Outcome
 from seg_research.recipes.recipe import Recipe
+from seg_research.recipes.seg_research import recipe as seg_research
+from seg_research.recipes.seg_research.grammar import parse_turn
 from seg_research.tools.base import text_observation
 
-TURN = re.compile(r"\s*<thinking>(.*?)</thinking>\s*<length>\s*</length>\s*(?:<\|im_end\|>)?", re.DOTALL)
+TURN = re.compile(
+    r"\s*<thinking>(.*?)</thinking>\s*<length>\s*</length>\s*(?:<\|im_end\|>)?", re.DOTALL
+)
 NOTES = "To learn how many frames the video has: <thinking> what for </thinking> <length></length>"
 
 
@@ -24,7 +27,9 @@ class Length(Action):
 
 
 class LengthTool:
-    """What is done about it (seg_research.tools.base.Tool); an error for the policy's eyes would be a ToolError."""
+    """What is done about it (seg_research.tools.base.Tool); an error for the policy's eyes would be
+    a ToolError.
+    """
 
     name = "length"
 
@@ -34,7 +39,11 @@ class LengthTool:
 
     async def run(self, action: Action, sample: Sample) -> Observation:
         """Count the frames."""
-        return text_observation(f"The video has {len(list(sample.video_path.glob('*.jpg')))} frames.", self.name, Outcome.OK)
+        return text_observation(
+            f"The video has {len(list(sample.video_path.glob('*.jpg')))} frames.",
+            self.name,
+            Outcome.OK,
+        )
 
 
 def parse(text: str) -> ParsedTurn:
@@ -47,4 +56,10 @@ def recipe(**options: Any) -> Recipe:
     """Return the published recipe with that tool beside the others."""
     base = seg_research.recipe(**options)
     stops = (*base.stop_strings, "</length>")
-    return replace(base, parse=parse, stop_strings=stops, notes=NOTES, build_tools=lambda *how: (*base.build_tools(*how), LengthTool()))
+    return replace(
+        base,
+        parse=parse,
+        stop_strings=stops,
+        notes=NOTES,
+        build_tools=lambda *how: (*base.build_tools(*how), LengthTool()),
+    )

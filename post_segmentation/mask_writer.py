@@ -1,7 +1,8 @@
-"""Masks of one prediction on their way to the disk: all of them appear, or none. Axes: N objects, H rows, W columns.
+"""Masks of one prediction on their way to the disk: all of them appear, or none. Axes: N objects, H
+rows, W columns.
 
-They are gathered in a hidden folder beside their place and moved there when the last one is written, so that a video that fails half-way
-leaves nothing an evaluator could take for masks.
+They are gathered in a hidden folder beside their place and moved there when the last one is
+written, so that a video that fails half-way leaves nothing an evaluator could take for masks.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from post_segmentation.prompts import mask_folder
-from seg_research.core.errors import UsageError
-from seg_research.core.files import write_atomic
+from seg_common.errors import UsageError
+from seg_common.files import write_atomic
 from seg_research.core.masks import write_mask
 from seg_research.core.video import FramePosition
 
@@ -34,13 +35,23 @@ class MaskFormat(StrEnum):
     PNG = "png"
     """`<id>/<frame>.png`, 0 and 255, one a frame: the layout of the original."""
     RLE = "rle"
-    """`<id>/masks.jsonl`, a line a frame: `{"frame": stem, "size": [rows, columns], "counts": COCO's compressed run lengths}`."""
+    """`<id>/masks.jsonl`, a line a frame: `{"frame": stem, "size": [rows, columns], "counts":
+    COCO's compressed run lengths}`.
+    """
 
 
 class MaskWriter:
     """Write the masks of one prediction, its objects merged."""
 
-    def __init__(self, out: Path, sample_id: str, names: Sequence[str], mask_format: MaskFormat, *, keep_objects: bool = False) -> None:
+    def __init__(
+        self,
+        out: Path,
+        sample_id: str,
+        names: Sequence[str],
+        mask_format: MaskFormat,
+        *,
+        keep_objects: bool = False,
+    ) -> None:
         """Write nothing yet.
 
         Args:
@@ -66,19 +77,25 @@ class MaskWriter:
         if self._format is MaskFormat.PNG:
             write_mask(self._staging / f"{self._names[position]}.png", merged_HW)
         else:
-            self._lines[position] = json.dumps({"frame": self._names[position], **encode_rle(merged_HW)})
+            self._lines[position] = json.dumps(
+                {"frame": self._names[position], **encode_rle(merged_HW)}
+            )
         if self._keep_objects:
             # Eight objects to a byte, so that any number of overlapping ones fits a grey picture.
             packed = np.packbits(masks_NHW, axis=0)
             self._planes(position).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(packed.reshape(-1, packed.shape[-1])).save(self._planes(position), compress_level=1)
+            Image.fromarray(packed.reshape(-1, packed.shape[-1])).save(
+                self._planes(position), compress_level=1
+            )
 
     def objects(self, position: FramePosition, num_objects: int) -> NDArray[np.bool_]:
         """Return what `add` was given (N, H, W); needs `keep_objects`."""
         with Image.open(self._planes(position)) as image:
             planes = np.asarray(image)
         num_planes = -(-num_objects // 8)
-        return np.unpackbits(planes.reshape(num_planes, -1, planes.shape[-1]), axis=0, count=num_objects).astype(bool)
+        return np.unpackbits(
+            planes.reshape(num_planes, -1, planes.shape[-1]), axis=0, count=num_objects
+        ).astype(bool)
 
     def commit(self) -> None:
         """Put the masks in their place, in the stead of earlier ones.
@@ -87,8 +104,15 @@ class MaskWriter:
             UsageError: the place cannot be written to.
         """
         if self._format is MaskFormat.RLE:
-            write_atomic(self._folder / RLE_NAME, "".join(f"{self._lines[position]}\n" for position in sorted(self._lines)))
-        pictures = {f"{name}.png" for name in self._names} if self._format is MaskFormat.PNG else set[str]()
+            write_atomic(
+                self._folder / RLE_NAME,
+                "".join(f"{self._lines[position]}\n" for position in sorted(self._lines)),
+            )
+        pictures = (
+            {f"{name}.png" for name in self._names}
+            if self._format is MaskFormat.PNG
+            else set[str]()
+        )
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for name in pictures:
@@ -98,7 +122,9 @@ class MaskWriter:
             if pictures:
                 (self._folder / RLE_NAME).unlink(missing_ok=True)
         except OSError as error:
-            raise UsageError(f"{self._folder}: cannot write ({error.strerror}); free its place or choose another folder") from None
+            raise UsageError(
+                f"{self._folder}: cannot write ({error.strerror}); free its place or choose another folder"
+            ) from None
 
     def close(self) -> None:
         """Remove whatever was not put in its place."""

@@ -1,8 +1,9 @@
-"""Predictions in, masks out: grouped by video, in parallel, resumable, one failure never taking the rest with it.
+"""Predictions in, masks out: grouped by video, in parallel, resumable, one failure never taking the
+rest with it.
 
-All questions about a video go through its back-end together. A line in `done.jsonl` says that all masks of one prediction are on the
-disk; it is written after them. Its digest covers everything the masks depend on, so that a changed prediction or back-end is done again
-and an unchanged one is not.
+All questions about a video go through its back-end together. A line in `done.jsonl` says that all
+masks of one prediction are on the disk; it is written after them. Its digest covers everything the
+masks depend on, so that a changed prediction or back-end is done again and an unchanged one is not.
 """
 
 from __future__ import annotations
@@ -21,19 +22,21 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from post_segmentation.fan_out import in_processes
 from post_segmentation.mask_writer import STAGING_NAME, MaskFormat, MaskWriter, is_complete
+from post_segmentation.process_pool import in_processes
 from post_segmentation.prompts import mask_folder, read_prompts
 from post_segmentation.propagator import Engine, MaskPrompt, Propagator, identify, make_propagator
+from seg_common.errors import UsageError
+from seg_common.files import append_jsonl, read_jsonl, repair_jsonl, write_atomic
 from seg_research import __version__
-from seg_research.core.errors import UsageError
-from seg_research.core.files import append_jsonl, read_jsonl, repair_jsonl, write_atomic
 from seg_research.core.video import FramePosition, FrameSource, open_video
-from seg_research.evaluation.predictions import Prediction, read_predictions
+from seg_research.records.reader import Prediction, read_predictions
 
 MANIFEST_NAME = "done.jsonl"
 MAX_GROUP, MAX_SHARING_GROUP = 8, 32
-"""Predictions of one video that one task handles: enough to share the work, few enough to lose little when stopped."""
+"""Predictions of one video that one task handles: enough to share the work, few enough to lose
+little when stopped.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -89,13 +92,16 @@ Group = list[Prediction]
 class FanOut(Protocol):
     """Runs a function on groups somewhere, and gives results as they come."""
 
-    def __call__(self, function: Callable[[Group], list[Outcome]], groups: Sequence[Group]) -> Iterator[list[Outcome]]:
+    def __call__(
+        self, function: Callable[[Group], list[Outcome]], groups: Sequence[Group]
+    ) -> Iterator[list[Outcome]]:
         """Run it."""
         ...
 
 
 def read_rollout(path: Path, sample_idx: int) -> tuple[list[Prediction], list[Outcome]]:
-    """Read the predictions of one rollout number, without the turns that masks do not need; and the failures of lines that are none.
+    """Read the predictions of one rollout number, without the turns that masks do not need; and the
+    failures of lines that are none.
 
     Raises:
         UsageError: a line is not JSON, or the file has no prediction of that number.
@@ -106,9 +112,17 @@ def read_rollout(path: Path, sample_idx: int) -> tuple[list[Prediction], list[Ou
         if row.get("sample_idx", 0) == sample_idx:
             refused.append(Outcome(str(row.get("id")), Status.FAILED, reason=reason))
 
-    found = [replace(p, turns=(), extra={}) for p in read_predictions(path, refuse) if p.sample_idx == sample_idx]
+    found = [
+        replace(p, turns=(), extra={})
+        for p in read_predictions(path, refuse)
+        if p.sample_idx == sample_idx
+    ]
     if not found:
-        raise UsageError(refused[0].reason if refused else f"{path}: holds no prediction with sample_idx {sample_idx}")
+        raise UsageError(
+            refused[0].reason
+            if refused
+            else f"{path}: holds no prediction with sample_idx {sample_idx}"
+        )
     return found, refused
 
 
@@ -133,7 +147,8 @@ def segment(
     manifest = settings.out / MANIFEST_NAME
     engine_id = identify(settings.engine)
     settled = {} if settings.overwrite else _read_manifest(manifest)
-    write_atomic(manifest, manifest.read_bytes() if manifest.exists() else b"")  # Finds out now whether the folder can be written to.
+    # Finds out now whether the folder can be written to.
+    write_atomic(manifest, manifest.read_bytes() if manifest.exists() else b"")
     outcomes: list[Outcome] = []
     digests: dict[str, str] = {}
     waiting: list[Prediction] = []
@@ -144,16 +159,29 @@ def segment(
 
     for prediction in predictions:
         digests[prediction.sample_id] = digest(prediction, engine_id, settings.mask_format)
-        early = _settle_early(prediction, settled.get(prediction.sample_id, {}), digests[prediction.sample_id], settings)
+        early = _settle_early(
+            prediction,
+            settled.get(prediction.sample_id, {}),
+            digests[prediction.sample_id],
+            settings,
+        )
         if early is None:
             waiting.append(prediction)
         else:
             settle(early)
-    run = fan_out or partial(in_processes, num_workers=settings.num_workers, num_gpus=settings.num_gpus)
-    for batch in run(partial(segment_video, settings=settings), _group_by_video(waiting, settings.engine)):
+    run = fan_out or partial(
+        in_processes, num_workers=settings.num_workers, num_gpus=settings.num_gpus
+    )
+    for batch in run(
+        partial(segment_video, settings=settings), _group_by_video(waiting, settings.engine)
+    ):
         for outcome in batch:
             if outcome.status is not Status.FAILED:
-                record = {"id": outcome.sample_id, "digest": digests[outcome.sample_id], "frames": outcome.num_frames}
+                record = {
+                    "id": outcome.sample_id,
+                    "digest": digests[outcome.sample_id],
+                    "frames": outcome.num_frames,
+                }
                 append_jsonl(manifest, record | {"status": outcome.status})
             settle(outcome)
     _remove_if_empty(settings.out / STAGING_NAME)
@@ -161,10 +189,14 @@ def segment(
 
 
 def digest(prediction: Prediction, engine_id: str, mask_format: MaskFormat) -> str:
-    """Return a hash of all that the masks of a prediction depend on, apart from the pixels of the video."""
+    """Return a hash of all that the masks of a prediction depend on, apart from the pixels of the
+    video.
+    """
     record = prediction.to_json()
     relevant = {key: record[key] for key in ("video_path", "keyframe", "objects")}
-    return hashlib.sha256(json.dumps([engine_id, mask_format, __version__, relevant], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps([engine_id, mask_format, __version__, relevant], sort_keys=True).encode()
+    ).hexdigest()[:16]
 
 
 def _read_manifest(path: Path) -> Mapping[str, Mapping[str, Any]]:
@@ -172,8 +204,12 @@ def _read_manifest(path: Path) -> Mapping[str, Mapping[str, Any]]:
     return {str(record.get("id")): record for record in read_jsonl(path)} if path.exists() else {}
 
 
-def _settle_early(prediction: Prediction, record: Mapping[str, Any], wanted: str, settings: SegmentSettings) -> Outcome | None:
-    """Settle what needs no work: an unusable id, a prediction without a video, masks that are there already."""
+def _settle_early(
+    prediction: Prediction, record: Mapping[str, Any], wanted: str, settings: SegmentSettings
+) -> Outcome | None:
+    """Settle what needs no work: an unusable id, a prediction without a video, masks that are there
+    already.
+    """
     sample_id = prediction.sample_id
     try:
         folder = mask_folder(settings.out, sample_id)
@@ -183,7 +219,9 @@ def _settle_early(prediction: Prediction, record: Mapping[str, Any], wanted: str
         return Outcome(sample_id, Status.FAILED, reason=str(error))
     if prediction.video_path is None:
         return Outcome(sample_id, Status.FAILED, reason="the line names no video (video_path)")
-    if record.get("digest") != wanted or not is_complete(settings.out, sample_id, record.get("frames", 1), settings.mask_format):
+    if record.get("digest") != wanted or not is_complete(
+        settings.out, sample_id, record.get("frames", 1), settings.mask_format
+    ):
         return None
     if settings.vis and not _overlay_path(settings.vis, sample_id).exists():
         return None
@@ -195,23 +233,37 @@ def _group_by_video(predictions: Sequence[Prediction], engine: Engine) -> list[G
     for prediction in predictions:
         by_video[prediction.video_path].append(prediction)
     size = MAX_SHARING_GROUP if engine.shares_work else MAX_GROUP
-    return [group[start : start + size] for group in by_video.values() for start in range(0, len(group), size)]
+    return [
+        group[start : start + size]
+        for group in by_video.values()
+        for start in range(0, len(group), size)
+    ]
 
 
 @lru_cache(maxsize=1)
 def _engine_of_process(engine: Engine) -> Propagator:
-    """Make the engine once a process: weights take longer to load than many a video takes to segment."""
+    """Make the engine once a process: weights take longer to load than many a video takes to
+    segment.
+    """
     return make_propagator(engine)
 
 
 class _Question:
     """One prediction on its way: its prompts, its masks, and what went wrong if something did."""
 
-    def __init__(self, prediction: Prediction, number: int, frames: FrameSource, settings: SegmentSettings) -> None:
+    def __init__(
+        self, prediction: Prediction, number: int, frames: FrameSource, settings: SegmentSettings
+    ) -> None:
         self.sample_id, self.failure = prediction.sample_id, ""
         self.prompts: tuple[MaskPrompt, ...] = ()
         self._frames, self._vis = frames, settings.vis
-        self._writer = MaskWriter(settings.out, self.sample_id, frames.names, settings.mask_format, keep_objects=settings.vis is not None)
+        self._writer = MaskWriter(
+            settings.out,
+            self.sample_id,
+            frames.names,
+            settings.mask_format,
+            keep_objects=settings.vis is not None,
+        )
         self._attempt(lambda: self._read(prediction, number))
 
     def add(self, position: FramePosition, masks_NHW: NDArray[np.bool_]) -> None:
@@ -223,7 +275,9 @@ class _Question:
         self._writer.close()
         if self.failure:
             return Outcome(self.sample_id, Status.FAILED, reason=self.failure)
-        return Outcome(self.sample_id, Status.MASKED if self.prompts else Status.EMPTY, len(self._frames))
+        return Outcome(
+            self.sample_id, Status.MASKED if self.prompts else Status.EMPTY, len(self._frames)
+        )
 
     def _attempt(self, step: Callable[[], None]) -> None:
         """Do a step unless one before failed."""
@@ -235,16 +289,21 @@ class _Question:
             self.failure = str(error)
 
     def _read(self, prediction: Prediction, number: int) -> None:
-        self.prompts = tuple(replace(prompt, question=number) for prompt in read_prompts(prediction, self._frames))
+        self.prompts = tuple(
+            replace(prompt, question=number) for prompt in read_prompts(prediction, self._frames)
+        )
 
     def _finish(self) -> None:
         self._writer.commit()
         if self._vis is not None:
-            from post_segmentation.overlay import write_overlay_video  # the encoder is needed for --vis alone
+            # the encoder is needed for --vis alone
+            from post_segmentation.overlay import write_overlay_video
 
             num_objects = max(1, len(self.prompts))
             read_masks = partial(self._writer.objects, num_objects=num_objects)
-            write_overlay_video(_overlay_path(self._vis, self.sample_id), self._frames, read_masks, self.prompts)
+            write_overlay_video(
+                _overlay_path(self._vis, self.sample_id), self._frames, read_masks, self.prompts
+            )
 
 
 def segment_video(predictions: Sequence[Prediction], settings: SegmentSettings) -> list[Outcome]:
@@ -257,7 +316,10 @@ def segment_video(predictions: Sequence[Prediction], settings: SegmentSettings) 
     assert video_path is not None
     try:
         frames = open_video(video_path)
-        questions = [_Question(prediction, number, frames, settings) for number, prediction in enumerate(predictions)]
+        questions = [
+            _Question(prediction, number, frames, settings)
+            for number, prediction in enumerate(predictions)
+        ]
         _fill_empty([question for question in questions if not question.prompts], frames)
     except UsageError as error:
         return lost_group(predictions, str(error))

@@ -1,6 +1,8 @@
-"""From a prediction's words (thousandths of a key frame) to a prompt in pixels, and where its masks go.
+"""From a prediction's words (thousandths of a key frame) to a prompt in pixels, and where its masks
+go.
 
-Ids come from files that others wrote: they become folder names only after `mask_folder` has looked at them.
+Ids come from files that others wrote: they become folder names only after `mask_folder` has looked
+at them.
 """
 
 from __future__ import annotations
@@ -8,23 +10,29 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from post_segmentation.propagator import MaskPrompt
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 from seg_research.core.geometry import box_to_pixels, point_to_pixels
 from seg_research.core.video import FrameId, FramePosition, FrameSource, position_of
-from seg_research.evaluation.predictions import Prediction
+from seg_research.records.reader import Prediction
 
 MAX_NAME_BYTES = 200
 
 
 def mask_folder(root: Path, sample_id: str) -> Path:
-    """Return the folder of a sample's masks; `/` in an id makes subfolders, as ReasonVOS ids have them.
+    """Return the folder of a sample's masks; `/` in an id makes subfolders, as ReasonVOS ids have
+    them.
 
     Raises:
         UsageError: the id is absolute, hidden, climbs out of the folder, or cannot be a file name.
     """
     parts = sample_id.split("/")
-    usable = all(part and not part.startswith(".") and part.isprintable() and "\\" not in part for part in parts)
-    if not usable or any(len(part.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for part in parts):
+    usable = all(
+        part and not part.startswith(".") and part.isprintable() and "\\" not in part
+        for part in parts
+    )
+    if not usable or any(
+        len(part.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for part in parts
+    ):
         raise UsageError(
             f"id {sample_id[:80]!r} cannot name a folder of masks; expected printable names joined by '/', none starting with '.'"
         )
@@ -45,14 +53,17 @@ def read_prompts(prediction: Prediction, frames: FrameSource) -> tuple[MaskPromp
             position=position,
             box=None if region.box is None else box_to_pixels(region.box, frames.size),
             points=tuple(point_to_pixels(point, frames.size) for point in region.points),
-            negative_points=tuple(point_to_pixels(point, frames.size) for point in region.negative_points),
+            negative_points=tuple(
+                point_to_pixels(point, frames.size) for point in region.negative_points
+            ),
         )
         for region in prediction.objects
     )
 
 
 def find_keyframe(frame_id: FrameId, frames: FrameSource) -> FramePosition:
-    """Return the position of a frame by the number in its name, never by counting: real videos number with gaps.
+    """Return the position of a frame by the number in its name, never by counting: real videos
+    number with gaps.
 
     Raises:
         UsageError: the video has no such frame.

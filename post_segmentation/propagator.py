@@ -1,4 +1,6 @@
-"""What every mask back-end can do: take a video, take prompts, give masks of every frame. Axes: N objects, H rows, W columns."""
+"""What every mask back-end can do: take a video, take prompts, give masks of every frame. Axes: N
+objects, H rows, W columns.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from post_segmentation.weights import DEFAULT_SAM2, DEFAULT_SEC, find_checkpoint, find_model_folder, fingerprint
-from seg_research.core.errors import UsageError
+from post_segmentation.weights import (
+    DEFAULT_SAM2,
+    DEFAULT_SEC,
+    find_checkpoint,
+    find_model_folder,
+    fingerprint,
+)
+from seg_common.errors import UsageError
 from seg_research.core.geometry import PixelBox, PixelPoint
 from seg_research.core.video import FramePosition, FrameSource
 
@@ -32,7 +40,8 @@ class Engine:
     """A back-end with all it takes to make one, in this process or another.
 
     Attributes:
-        weights: folder or hub id (`sam2`, `sam2+xmem`, `sec`) or checkpoint file (`sam2-native`); None is the back-end's own default.
+        weights: folder or hub id (`sam2`, `sam2+xmem`, `sec`) or checkpoint file (`sam2-native`);
+            None is the back-end's own default.
         xmem_weights: checkpoint file, for `sam2+xmem`.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N; for back-ends with weights.
         window: frames whose features may wait in main memory for the second sweep, for `sam2`.
@@ -62,7 +71,8 @@ class MaskPrompt:
     Attributes:
         position: of that frame in the video.
         box: in pixels of the video; None where only points are known.
-        question: which prediction the object belongs to; objects of one may compete for pixels, those of different ones never meet.
+        question: which prediction the object belongs to; objects of one may compete for pixels,
+            those of different ones never meet.
     """
 
     position: FramePosition
@@ -83,20 +93,25 @@ class FrameMasks(NamedTuple):
 
 
 class Propagator(Protocol):
-    """Turn prompts on one video into masks. One video at a time; several rounds of prompts and propagation on it."""
+    """Turn prompts on one video into masks. One video at a time; several rounds of prompts and
+    propagation on it.
+    """
 
     def open(self, frames: FrameSource) -> None:
         """Take a video; nothing of an earlier one is kept."""
         ...
 
     def prompt(self, prompt: MaskPrompt) -> None:
-        """Add one object for the next `propagate`; box and all points of an object go in this one call."""
+        """Add one object for the next `propagate`; box and all points of an object go in this one
+        call.
+        """
         ...
 
     def propagate(self) -> Iterator[FrameMasks]:
         """Follow the prompted objects in both directions and forget the prompts.
 
-        Every object is told of every frame exactly once, in any order; objects of one key frame always come together.
+        Every object is told of every frame exactly once, in any order; objects of one key frame
+        always come together.
         """
         ...
 
@@ -106,14 +121,17 @@ class Propagator(Protocol):
 
 
 def identify(engine: Engine) -> str:
-    """Return what tells this engine's masks from another's: the back-end and its weights, downloaded if need be.
+    """Return what tells this engine's masks from another's: the back-end and its weights,
+    downloaded if need be.
 
     Raises:
         UsageError: weights are missing, or given to a back-end that takes none.
     """
     backend = engine.backend
     if not engine.is_network and (engine.weights or engine.xmem_weights):
-        raise UsageError(f"back-end {backend} takes no weights; leave --weights out or choose --backend sam2")
+        raise UsageError(
+            f"back-end {backend} takes no weights; leave --weights out or choose --backend sam2"
+        )
     if engine.xmem_weights and backend is not Backend.SAM2_XMEM:
         raise UsageError(f"back-end {backend} takes no --xmem-weights; choose --backend sam2+xmem")
     parts: list[str] = [backend]
@@ -122,9 +140,15 @@ def identify(engine: Engine) -> str:
     elif backend is Backend.SEC:
         parts.append(fingerprint(find_model_folder(engine.weights or DEFAULT_SEC)))
     elif backend is Backend.SAM2_NATIVE:
-        parts.append(fingerprint(find_checkpoint(_required(engine.weights, "--weights sam2.1_hiera_large.pt"))))
+        parts.append(
+            fingerprint(
+                find_checkpoint(_required(engine.weights, "--weights sam2.1_hiera_large.pt"))
+            )
+        )
     if backend is Backend.SAM2_XMEM:
-        parts.append(fingerprint(find_checkpoint(_required(engine.xmem_weights, "--xmem-weights XMem.pth"))))
+        parts.append(
+            fingerprint(find_checkpoint(_required(engine.xmem_weights, "--xmem-weights XMem.pth")))
+        )
     return " ".join(parts)
 
 
@@ -136,11 +160,11 @@ def make_propagator(engine: Engine) -> Propagator:
     """
     match engine.backend:
         case Backend.BOX:
-            from post_segmentation.box import BoxFill
+            from post_segmentation.backends.box import BoxFill
 
             return BoxFill()
         case Backend.GRABCUT:
-            from post_segmentation.grabcut import GrabCutFlow
+            from post_segmentation.backends.grabcut import GrabCutFlow
 
             return GrabCutFlow()
         case _:
@@ -151,24 +175,31 @@ def _make_network(engine: Engine) -> Propagator:
     try:
         match engine.backend:
             case Backend.SAM2_XMEM:
-                from post_segmentation.sam2_xmem import load_sam2_xmem
+                from post_segmentation.backends.sam2_xmem import load_sam2_xmem
 
                 xmem_weights = _required(engine.xmem_weights, "--xmem-weights XMem.pth")
                 return load_sam2_xmem(engine.weights or DEFAULT_SAM2, xmem_weights, engine.device)
             case Backend.SAM2_NATIVE:
-                from post_segmentation.sam2_native import load_sam2_native
+                from post_segmentation.backends.sam2_native import load_sam2_native
 
-                return load_sam2_native(_required(engine.weights, "--weights sam2.1_hiera_large.pt"), engine.device)
+                return load_sam2_native(
+                    _required(engine.weights, "--weights sam2.1_hiera_large.pt"), engine.device
+                )
             case Backend.SEC:
-                from post_segmentation.sec import load_sec
+                from post_segmentation.backends.sec import load_sec
 
                 return load_sec(engine.weights or DEFAULT_SEC, engine.device)
             case _:
-                from post_segmentation.sam2 import load_sam2
+                from post_segmentation.backends.sam2 import load_sam2
 
                 return load_sam2(engine.weights or DEFAULT_SAM2, engine.device, engine.window)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("torch", "transformers", "safetensors", "huggingface_hub"):
+        if (error.name or "").partition(".")[0] not in (
+            "torch",
+            "transformers",
+            "safetensors",
+            "huggingface_hub",
+        ):
             raise
         raise UsageError(
             f"back-end {engine.backend} needs {error.name}: pip install 'seg-research[sam2]', or use --backend grabcut"

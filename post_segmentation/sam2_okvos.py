@@ -1,4 +1,6 @@
-"""The original's command: `python post_segmentation/sam2_okvos.py PREDICTIONS [--vis]`, the same as `seg-research segment PREDICTIONS`."""
+"""The original's command: `python post_segmentation/sam2_okvos.py PREDICTIONS [--vis]`, the same as
+`seg-research segment PREDICTIONS`.
+"""
 
 import sys
 

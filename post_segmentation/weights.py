@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 
 DEFAULT_SAM2 = "facebook/sam2.1-hiera-large"
 """What the authors of Seg-ReSearch propagate with."""
@@ -18,7 +18,8 @@ _SAMPLE_BYTES = 1 << 20
 
 
 def find_model_folder(weights: str) -> Path:
-    """Return the folder of a transformers model: a local folder as it is, a hub id from the local cache or downloaded into it.
+    """Return the folder of a transformers model: a local folder as it is, a hub id from the local
+    cache or downloaded into it.
 
     Raises:
         UsageError: there is no such folder and no such model, or the hub cannot be reached.
@@ -26,10 +27,16 @@ def find_model_folder(weights: str) -> Path:
     folder = Path(weights).expanduser()
     if folder.exists() or weights.startswith((".", "/", "~")):
         if not (folder / "config.json").is_file():
-            raise UsageError(f"{weights}: not a folder of a transformers model (no config.json in it)")
+            raise UsageError(
+                f"{weights}: not a folder of a transformers model (no config.json in it)"
+            )
         return folder
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(weights, allow_patterns=list(_PATTERNS)))
@@ -74,7 +81,9 @@ def fingerprint(path: Path) -> str:
     Raises:
         UsageError: the files cannot be read.
     """
-    files = sorted(f for pattern in _PATTERNS for f in path.glob(pattern)) if path.is_dir() else [path]
+    files = (
+        sorted(f for pattern in _PATTERNS for f in path.glob(pattern)) if path.is_dir() else [path]
+    )
     parts: list[list[str | int]] = []
     try:
         for file in files:
@@ -83,7 +92,9 @@ def fingerprint(path: Path) -> str:
                 sample = handle.read(_SAMPLE_BYTES)
                 handle.seek(max(0, size - _SAMPLE_BYTES))
                 sample += handle.read()
-            parts.append([file.name if path.is_dir() else "", size, hashlib.sha256(sample).hexdigest()])
+            parts.append(
+                [file.name if path.is_dir() else "", size, hashlib.sha256(sample).hexdigest()]
+            )
     except OSError as error:
         raise UsageError(f"{path}: cannot read these weights ({error.strerror})") from None
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -1,4 +1,6 @@
-"""The HTTP face of the search server. Replies never hold a path of this machine, an echo of the request, or a traceback."""
+"""The HTTP face of the search server. Replies never hold a path of this machine, an echo of the
+request, or a traceback.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from retrieval_server.gate import Gate
-from retrieval_server.local import LocalSource
+from retrieval_server.corpus_source import LocalSource
 from retrieval_server.metrics import CONTENT_TYPE, Metrics
+from retrieval_server.middleware import Gate
 from retrieval_server.schemas import (
     MAX_QUERY_CHARS,
     CollectionKind,
@@ -39,16 +41,32 @@ from retrieval_server.service import Service
 from retrieval_server.sources import DeadlineError, SourceError
 from seg_research import __version__
 
-_PROBLEMS: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (400, 401, 404, 413, 422, 424, 429, 500, 503, 504)}
-_PLAIN_WORDS = {"string_too_short": "must not be empty", "string_too_long": f"must have at most {MAX_QUERY_CHARS} characters"}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem} for code in (400, 401, 404, 413, 422, 424, 429, 500, 503, 504)
+}
+_PLAIN_WORDS = {
+    "string_too_short": "must not be empty",
+    "string_too_long": f"must have at most {MAX_QUERY_CHARS} characters",
+}
 _DEADLINE_HEADER = "X-Deadline-S"
 _DEADLINE: TypeAdapter[float] = TypeAdapter(Deadline)
 _DEADLINE_WORDS = "answer within so many seconds or not at all"
-_DeadlineHeader = Annotated[Deadline | None, Header(alias=_DEADLINE_HEADER, description=_DEADLINE_WORDS)]
+_DeadlineHeader = Annotated[
+    Deadline | None, Header(alias=_DEADLINE_HEADER, description=_DEADLINE_WORDS)
+]
 _SEARCH_INTERFACE: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/SearchRequest"}}}},
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/SearchRequest"}}},
+    },
     "parameters": [
-        {"name": _DEADLINE_HEADER, "in": "header", "required": False, "description": _DEADLINE_WORDS, "schema": _DEADLINE.json_schema()}
+        {
+            "name": _DEADLINE_HEADER,
+            "in": "header",
+            "required": False,
+            "description": _DEADLINE_WORDS,
+            "schema": _DEADLINE.json_schema(),
+        }
     ],
 }
 _logger = logging.getLogger(__name__)
@@ -86,35 +104,55 @@ def create_app(
                 await local.stop()
 
     description = "Text and image search: local corpora and the web behind one interface."
-    app = FastAPI(title="seg_research search", version=__version__, description=description, lifespan=lifespan)
+    app = FastAPI(
+        title="seg_research search", version=__version__, description=description, lifespan=lifespan
+    )
     _add_search_routes(app, service, local, default_top_k)
     _add_probes(app, local, metrics)
     _answer_problems(app)
     known_paths = {path for route in app.routes if (path := route.__dict__.get("path"))}
     app.add_middleware(Gate, metrics=metrics, token=token, known_paths=known_paths)
-    metrics.watch([lambda: service.counts, *counters], lambda: {"waiting": local.batcher.num_waiting} if local else {})
+    metrics.watch(
+        [lambda: service.counts, *counters],
+        lambda: {"waiting": local.batcher.num_waiting} if local else {},
+    )
     return app
 
 
-def _add_search_routes(app: FastAPI, service: Service, local: LocalSource | None, default_top_k: int) -> None:
+def _add_search_routes(
+    app: FastAPI, service: Service, local: LocalSource | None, default_top_k: int
+) -> None:
     def check(kind: CollectionKind) -> None:
         if kind not in service.kinds:
-            raise HTTPException(422, f"this server has no {kind} collection; it has: {', '.join(sorted(service.kinds))}")
+            raise HTTPException(
+                422,
+                f"this server has no {kind} collection; it has: {', '.join(sorted(service.kinds))}",
+            )
 
-    @app.post("/search", responses=_PROBLEMS, response_model=SearchResponse, openapi_extra=_SEARCH_INTERFACE)
+    @app.post(
+        "/search",
+        responses=_PROBLEMS,
+        response_model=SearchResponse,
+        openapi_extra=_SEARCH_INTERFACE,
+    )
     async def search(raw: Request) -> Response:
         """Look one query up."""
-        # Read here and not by FastAPI, which takes longer over it than a remembered answer takes altogether.
+        # Read here and not by FastAPI, which takes longer over it than a remembered answer takes
+        # altogether.
         request, deadline_s = await _read_search(raw)
         check(request.kind)
         return _json(await service.search(_hastened(request, deadline_s)))
 
     @app.post("/search/batch", responses=_PROBLEMS, response_model=SearchBatchResponse)
-    async def search_batch(batch: SearchBatchRequest, deadline_s: _DeadlineHeader = None) -> Response:
+    async def search_batch(
+        batch: SearchBatchRequest, deadline_s: _DeadlineHeader = None
+    ) -> Response:
         """Look several queries up; each is answered or refused on its own."""
         for request in batch.searches:
             check(request.kind)
-        items = await asyncio.gather(*(_item(service, _hastened(request, deadline_s)) for request in batch.searches))
+        items = await asyncio.gather(
+            *(_item(service, _hastened(request, deadline_s)) for request in batch.searches)
+        )
         return _json(SearchBatchResponse(results=items))
 
     @app.post("/retrieve", responses=_PROBLEMS, response_model=RetrieveResponse)
@@ -123,7 +161,9 @@ def _add_search_routes(app: FastAPI, service: Service, local: LocalSource | None
         check(CollectionKind.TEXT)
         try:
             async with asyncio.timeout(deadline_s):
-                scored = await _retrieved(service, local, request.queries, request.topk or default_top_k)
+                scored = await _retrieved(
+                    service, local, request.queries, request.topk or default_top_k
+                )
         except TimeoutError:
             raise DeadlineError(f"no answer within the deadline of {deadline_s:g} s") from None
         plain = [[hit.document for hit in hits] for hits in scored]
@@ -138,7 +178,12 @@ def _add_probes(app: FastAPI, local: LocalSource | None, metrics: Metrics) -> No
             text=local.size(CollectionKind.TEXT) if local else 0,
             images=local.size(CollectionKind.IMAGE) if local else 0,
         )
-        return Health(status="ok", collections=sizes, encoder=local.encoder_name if local else "none", version=__version__)
+        return Health(
+            status="ok",
+            collections=sizes,
+            encoder=local.encoder_name if local else "none",
+            version=__version__,
+        )
 
     @app.get("/readyz", responses={503: {"model": Readiness}})
     async def readyz(response: Response) -> Readiness:
@@ -164,13 +209,23 @@ async def _read_search(raw: Request) -> tuple[SearchRequest, float | None]:
         content_type = raw.headers.get("content-type", "")
         # Anything else a web page could send here without asking the browser's user.
         if content_type.partition(";")[0].strip().lower() != "application/json":
-            raise RequestValidationError([{"type": "content_type", "loc": (where,), "msg": "Content-Type must be application/json"}])
+            raise RequestValidationError(
+                [
+                    {
+                        "type": "content_type",
+                        "loc": (where,),
+                        "msg": "Content-Type must be application/json",
+                    }
+                ]
+            )
         request = SearchRequest.model_validate_json(await raw.body())
         where, stated = _DEADLINE_HEADER, raw.headers.get(_DEADLINE_HEADER)
         return request, None if stated is None else _DEADLINE.validate_python(stated)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        raise RequestValidationError([{**each, "loc": (where, *each["loc"])} for each in found]) from None
+        raise RequestValidationError(
+            [{**each, "loc": (where, *each["loc"])} for each in found]
+        ) from None
 
 
 def _hastened(request: SearchRequest, deadline_s: float | None) -> SearchRequest:
@@ -187,13 +242,29 @@ async def _item(service: Service, request: SearchRequest) -> SearchBatchItem:
         return SearchBatchItem(status=error.status, detail=str(error))
 
 
-async def _retrieved(service: Service, local: LocalSource | None, queries: list[str], top_k: int) -> list[list[ScoredDocument]]:
+async def _retrieved(
+    service: Service, local: LocalSource | None, queries: list[str], top_k: int
+) -> list[list[ScoredDocument]]:
     if local is not None and CollectionKind.TEXT in local.kinds:
         found = await local.passages(queries, top_k)
-        return [[ScoredDocument(document=Document(id=e.id, contents=e.contents), score=score) for e, score in hits] for hits in found]
-    replies = await asyncio.gather(*(service.search(SearchRequest(query=query, top_k=top_k)) for query in queries))
+        return [
+            [
+                ScoredDocument(document=Document(id=e.id, contents=e.contents), score=score)
+                for e, score in hits
+            ]
+            for hits in found
+        ]
+    replies = await asyncio.gather(
+        *(service.search(SearchRequest(query=query, top_k=top_k)) for query in queries)
+    )
     return [
-        [ScoredDocument(document=Document(id=hit.source, contents=f"{hit.title}\n{hit.text}"), score=hit.score) for hit in reply.hits]
+        [
+            ScoredDocument(
+                document=Document(id=hit.source, contents=f"{hit.title}\n{hit.text}"),
+                score=hit.score,
+            )
+            for hit in reply.hits
+        ]
         for reply in replies
     ]
 
@@ -207,12 +278,23 @@ def _answer_problems(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part not in ("body", "header") or len(first["loc"]) == 1) or "body"
-        return JSONResponse({"detail": f"{where}: {_PLAIN_WORDS.get(first['type'], first['msg'])}"}, 422)
+        where = (
+            ".".join(
+                str(part)
+                for part in first["loc"]
+                if part not in ("body", "header") or len(first["loc"]) == 1
+            )
+            or "body"
+        )
+        return JSONResponse(
+            {"detail": f"{where}: {_PLAIN_WORDS.get(first['type'], first['msg'])}"}, 422
+        )
 
     @app.exception_handler(SourceError)
     async def on_no_answer(_: Request, error: SourceError) -> JSONResponse:
-        headers = {"Retry-After": str(math.ceil(error.retry_after_s))} if error.retry_after_s else None
+        headers = (
+            {"Retry-After": str(math.ceil(error.retry_after_s))} if error.retry_after_s else None
+        )
         return JSONResponse({"detail": str(error)}, error.status, headers=headers)
 
     @app.exception_handler(Exception)
@@ -220,6 +302,12 @@ def _answer_problems(app: FastAPI) -> None:
         # Boundary: the client learns that it was not its fault; what it was stands in our log.
         request_id = request.state.request_id
         fields = {"request_id": request_id}
-        _logger.error("%s %s failed", request.method, request.url.path, exc_info=error, extra={"fields": fields})
+        _logger.error(
+            "%s %s failed",
+            request.method,
+            request.url.path,
+            exc_info=error,
+            extra={"fields": fields},
+        )
         detail = "internal error of the search server; its log says more"
         return JSONResponse({"detail": detail}, 500, headers={"X-Request-Id": request_id})

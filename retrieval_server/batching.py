@@ -1,7 +1,8 @@
 """Look-ups of concurrent requests, answered together.
 
-There is no waiting window: whatever arrived while one batch was being answered is the next one. A lone request waits for nobody, and
-batches grow with the load. A look-up whose client left or whose deadline passed while it waited is dropped before it costs anything.
+There is no waiting window: whatever arrived while one batch was being answered is the next one. A
+lone request waits for nobody, and batches grow with the load. A look-up whose client left or whose
+deadline passed while it waited is dropped before it costs anything.
 """
 
 from __future__ import annotations
@@ -36,17 +37,29 @@ class OverloadedError(UnavailableError):
     status = 429
 
     def __init__(self) -> None:
-        super().__init__("too many searches wait already; try again in a moment", retry_after_s=_RETRY_AFTER_S)
+        super().__init__(
+            "too many searches wait already; try again in a moment", retry_after_s=_RETRY_AFTER_S
+        )
 
 
 class Batcher:
-    """Hands look-ups to a blocking function on a worker thread, one batch at a time, with a bounded queue before it."""
+    """Hands look-ups to a blocking function on a worker thread, one batch at a time, with a bounded
+    queue before it.
+    """
 
-    def __init__(self, answer: Callable[[Sequence[Lookup]], list[Matches]], *, max_waiting: int = 512, max_batch_queries: int = 64) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Sequence[Lookup]], list[Matches]],
+        *,
+        max_waiting: int = 512,
+        max_batch_queries: int = 64,
+    ) -> None:
         """Wrap `answer`, which returns one result per look-up, in order."""
         self._answer = answer
         self._max_batch_queries = max_batch_queries
-        self._waiting: asyncio.Queue[tuple[Lookup, asyncio.Future[Matches]]] = asyncio.Queue(max_waiting)
+        self._waiting: asyncio.Queue[tuple[Lookup, asyncio.Future[Matches]]] = asyncio.Queue(
+            max_waiting
+        )
         self.on_batch: Callable[[int, float], None] = lambda num_queries, seconds: None
         """Told after each batch how many queries it had and how long it took."""
 
@@ -80,7 +93,9 @@ class Batcher:
             started = time.perf_counter()
             answering = asyncio.to_thread(self._answer, [lookup for lookup, _ in batch])
             (work,), _ = await asyncio.wait([asyncio.create_task(answering)])
-            self.on_batch(sum(len(lookup.queries) for lookup, _ in batch), time.perf_counter() - started)
+            self.on_batch(
+                sum(len(lookup.queries) for lookup, _ in batch), time.perf_counter() - started
+            )
             problem = work.exception()
             results = work.result() if problem is None else []
             for index, (_, answered) in enumerate(batch):

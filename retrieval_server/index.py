@@ -1,8 +1,9 @@
 """Index folders: what makes a corpus searchable, made once and opened in a moment.
 
-A folder holds `offsets.npy`, `vectors.npy`, `index.faiss` (approximate types), `bm25/` and, written last, `manifest.json`. The manifest
-names the corpus by its hash and the encoder by what it does to a probe, so that an index of other contents or of another model is refused.
-A build that was killed goes on where it was: vectors are kept in parts until all are there.
+A folder holds `offsets.npy`, `vectors.npy`, `index.faiss` (approximate types), `bm25/` and, written
+last, `manifest.json`. The manifest names the corpus by its hash and the encoder by what it does to
+a probe, so that an index of other contents or of another model is refused. A build that was killed
+goes on where it was: vectors are kept in parts until all are there.
 
 Arrays: N entries, D dimensions.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval_server.bm25 import Bm25Ranker, build_bm25, open_bm25, save_bm25
-from retrieval_server.collections import Collection, sha256_of
+from retrieval_server.corpus import Collection, sha256_of
 from retrieval_server.encoder import Encoder, QueryMemory, Role
 from retrieval_server.ranking import DenseRanker, HybridRanker, Ranker, Retriever
 from retrieval_server.schemas import CollectionKind
@@ -36,8 +37,8 @@ from retrieval_server.vectors import (
     flat_from_faiss,
     open_faiss,
 )
-from seg_research.core.errors import UsageError
-from seg_research.core.files import atomic_path, write_atomic
+from seg_common.errors import UsageError
+from seg_common.files import atomic_path, write_atomic
 
 FORMAT_VERSION = 1
 _PROBE = "which model made these vectors?"
@@ -97,23 +98,39 @@ class LocalIndex:
         return one
 
 
-def build_in_memory(collection: Collection, memory: QueryMemory | None, retriever: Retriever, tell: Progress = _untold) -> LocalIndex:
+def build_in_memory(
+    collection: Collection,
+    memory: QueryMemory | None,
+    retriever: Retriever,
+    tell: Progress = _untold,
+) -> LocalIndex:
     """Index a corpus for this process alone, exactly."""
     name, texts = collection.path.name, (entry.contents for entry in collection)
     dense = words = None
     if retriever.uses_vectors:
         assert memory is not None
-        vectors_ND = memory.encoder.encode([*texts], Role.PASSAGE, tell(f"embedding {name}", len(collection)))
-        dense, texts = DenseRanker(memory, FlatIndex(vectors_ND)), (entry.contents for entry in collection)
+        vectors_ND = memory.encoder.encode(
+            [*texts], Role.PASSAGE, tell(f"embedding {name}", len(collection))
+        )
+        dense, texts = (
+            DenseRanker(memory, FlatIndex(vectors_ND)),
+            (entry.contents for entry in collection),
+        )
     if retriever.uses_words:
         words = build_bm25(texts, tell(f"indexing words of {name}", len(collection)))
     return LocalIndex(collection, dense, words)
 
 
 def build_folder(
-    folder: Path, collection: Collection, encoder: Encoder | None, retriever: Retriever, kind: IndexType, tell: Progress = _untold
+    folder: Path,
+    collection: Collection,
+    encoder: Encoder | None,
+    retriever: Retriever,
+    kind: IndexType,
+    tell: Progress = _untold,
 ) -> Manifest:
-    """Build an index folder, or go on with one whose build was interrupted; one that is up to date is left as it is.
+    """Build an index folder, or go on with one whose build was interrupted; one that is up to date
+    is left as it is.
 
     Raises:
         UsageError: the folder cannot be written, or the type does not fit the corpus.
@@ -121,7 +138,11 @@ def build_folder(
     manifest = _manifest_of(collection, encoder, retriever, kind)
     with _only_builder(folder):
         before = _read_manifest(folder)
-        if before and replace(before, probe_D=manifest.probe_D) == manifest and _same_model(before.probe_D, manifest.probe_D):
+        if (
+            before
+            and replace(before, probe_D=manifest.probe_D) == manifest
+            and _same_model(before.probe_D, manifest.probe_D)
+        ):
             return before
         (folder / "manifest.json").unlink(missing_ok=True)
         if encoder is not None:
@@ -129,18 +150,32 @@ def build_folder(
             if kind is not IndexType.FLAT:
                 vectors_ND = np.load(folder / "vectors.npy", mmap_mode="r")
                 with atomic_path(folder / "index.faiss") as temporary:
-                    build_faiss(kind, vectors_ND, temporary, tell(f"building {kind}", len(collection)))
+                    build_faiss(
+                        kind, vectors_ND, temporary, tell(f"building {kind}", len(collection))
+                    )
         if retriever.uses_words:
             texts = (entry.contents for entry in collection)
-            save_bm25(build_bm25(texts, tell(f"indexing words of {collection.path.name}", len(collection))), folder / "bm25")
+            save_bm25(
+                build_bm25(
+                    texts, tell(f"indexing words of {collection.path.name}", len(collection))
+                ),
+                folder / "bm25",
+            )
         with atomic_path(folder / "offsets.npy") as temporary:
             np.save(temporary, collection.offsets_N)
         write_atomic(folder / "manifest.json", json.dumps(asdict(manifest), indent=1) + "\n")
     return manifest
 
 
-def open_folder(folder: Path, kind: CollectionKind, corpus: Path, memory: QueryMemory | None, retriever: Retriever) -> LocalIndex:
-    """Open an index folder for the corpus that it was made of, without reading that corpus line by line.
+def open_folder(
+    folder: Path,
+    kind: CollectionKind,
+    corpus: Path,
+    memory: QueryMemory | None,
+    retriever: Retriever,
+) -> LocalIndex:
+    """Open an index folder for the corpus that it was made of, without reading that corpus line by
+    line.
 
     What the retriever does not use is left aside; where it uses vectors, `memory` has the encoder.
 
@@ -170,11 +205,14 @@ def open_folder(folder: Path, kind: CollectionKind, corpus: Path, memory: QueryM
                 f"{folder}: stale: made with encoder {manifest.encoder}, which is not what {memory.encoder.name} is now; {again}"
             )
         dense = DenseRanker(memory, _open_vectors(folder, IndexType(manifest.type)))
-    return LocalIndex(collection, dense, open_bm25(folder / "bm25") if retriever.uses_words else None)
+    return LocalIndex(
+        collection, dense, open_bm25(folder / "bm25") if retriever.uses_words else None
+    )
 
 
 def open_alien(path: Path, collection: Collection, memory: QueryMemory) -> LocalIndex:
-    """Open a flat FAISS index that another program made of the same corpus; as nothing says with which encoder, some entries are looked up.
+    """Open a flat FAISS index that another program made of the same corpus; as nothing says with
+    which encoder, some entries are looked up.
 
     Raises:
         UsageError: the number of entries, the dimensions or the encoder do not fit.
@@ -201,10 +239,21 @@ def open_alien(path: Path, collection: Collection, memory: QueryMemory) -> Local
     return LocalIndex(collection, DenseRanker(memory, index))
 
 
-def _manifest_of(collection: Collection, encoder: Encoder | None, retriever: Retriever, kind: IndexType) -> Manifest:
+def _manifest_of(
+    collection: Collection, encoder: Encoder | None, retriever: Retriever, kind: IndexType
+) -> Manifest:
     probe_D = () if encoder is None else _probe(encoder)
     name = "" if encoder is None else encoder.name
-    return Manifest(collection.kind, collection.path.name, collection.sha256, len(collection), retriever, kind, name, probe_D)
+    return Manifest(
+        collection.kind,
+        collection.path.name,
+        collection.sha256,
+        len(collection),
+        retriever,
+        kind,
+        name,
+        probe_D,
+    )
 
 
 def _probe(encoder: Encoder) -> tuple[float, ...]:
@@ -216,7 +265,9 @@ def _same_model(one_D: tuple[float, ...], other_D: tuple[float, ...]) -> bool:
     """Compare probes; other processors round differently, other weights differ much more."""
     if len(one_D) != len(other_D):
         return False
-    return one_D == other_D or np.dot(one_D, other_D) > _SAME_MODEL_COSINE * np.linalg.norm(one_D) * np.linalg.norm(other_D)
+    return one_D == other_D or np.dot(one_D, other_D) > _SAME_MODEL_COSINE * np.linalg.norm(
+        one_D
+    ) * np.linalg.norm(other_D)
 
 
 def _read_manifest(folder: Path) -> Manifest | None:
@@ -237,17 +288,31 @@ def _open_vectors(folder: Path, kind: IndexType) -> VectorIndex:
     try:
         vectors_ND = np.load(folder / "vectors.npy", mmap_mode="r")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder / 'vectors.npy'}: cannot be read ({error}); delete the folder and build it again") from None
+        raise UsageError(
+            f"{folder / 'vectors.npy'}: cannot be read ({error}); delete the folder and build it again"
+        ) from None
     if kind is IndexType.FLAT:
         return FlatIndex(vectors_ND)
     index = open_faiss(folder / "index.faiss")
-    return HnswIndex(index) if kind is IndexType.HNSW else IvfPqIndex(index, RowsOnDisk(folder / "vectors.npy"))
+    return (
+        HnswIndex(index)
+        if kind is IndexType.HNSW
+        else IvfPqIndex(index, RowsOnDisk(folder / "vectors.npy"))
+    )
 
 
-def _build_vectors(folder: Path, collection: Collection, encoder: Encoder, manifest: Manifest, tell: Progress) -> None:
+def _build_vectors(
+    folder: Path, collection: Collection, encoder: Encoder, manifest: Manifest, tell: Progress
+) -> None:
     """Embed a corpus in parts, each of which is whole or absent, and join them."""
     target, parts, stated = folder / "vectors.npy", folder / "parts", folder / "vectors.json"
-    identity = json.dumps({"corpus_sha256": manifest.corpus_sha256, "encoder": manifest.encoder, "probe_D": manifest.probe_D})
+    identity = json.dumps(
+        {
+            "corpus_sha256": manifest.corpus_sha256,
+            "encoder": manifest.encoder,
+            "probe_D": manifest.probe_D,
+        }
+    )
     if not stated.is_file() or stated.read_text() != identity:
         shutil.rmtree(parts, ignore_errors=True)
         target.unlink(missing_ok=True)
@@ -262,12 +327,16 @@ def _build_vectors(folder: Path, collection: Collection, encoder: Encoder, manif
         if part.is_file():
             advance(end - start)
             continue
-        vectors_ND = encoder.encode([collection[row].contents for row in range(start, end)], Role.PASSAGE, advance)
+        vectors_ND = encoder.encode(
+            [collection[row].contents for row in range(start, end)], Role.PASSAGE, advance
+        )
         with atomic_path(part) as temporary:
             np.save(temporary, vectors_ND.astype(np.float32, copy=False))
     with atomic_path(target) as temporary, temporary.open("wb") as joined:
         shape = (len(collection), len(manifest.probe_D))
-        np.lib.format.write_array_header_1_0(joined, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(
+            joined, {"descr": "<f4", "fortran_order": False, "shape": shape}
+        )
         for start in starts:
             joined.write(np.load(parts / f"{start:012d}.npy").tobytes())
     shutil.rmtree(parts)
@@ -280,7 +349,9 @@ def _only_builder(folder: Path) -> Generator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     except OSError as error:
-        raise UsageError(f"{folder}: cannot write ({error.strerror}); choose another folder") from None
+        raise UsageError(
+            f"{folder}: cannot write ({error.strerror}); choose another folder"
+        ) from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,10 +1,18 @@
-"""What `/metrics` tells: requests, batches, the queue, what the service counted, and the process itself."""
+"""What `/metrics` tells: requests, batches, the queue, what the service counted, and the process
+itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
@@ -15,16 +23,36 @@ _QUERIES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """The numbers of one server. Labels come from fixed sets, so that no request can make them grow."""
+    """The numbers of one server. Labels come from fixed sets, so that no request can make them
+    grow.
+    """
 
     def __init__(self) -> None:
         """Start at zero, in a registry of its own."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._requests = Counter("search_requests", "Replies sent", ["path", "status"], registry=self.registry)
-        self._seconds = Histogram("search_request_seconds", "From request to reply", ["path"], buckets=_SECONDS, registry=self.registry)
-        self._batch_queries = Histogram("search_batch_queries", "Queries ranked together", buckets=_QUERIES, registry=self.registry)
-        self._batch_seconds = Histogram("search_batch_seconds", "Embedding and ranking a batch", buckets=_SECONDS, registry=self.registry)
+        self._requests = Counter(
+            "search_requests", "Replies sent", ["path", "status"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "search_request_seconds",
+            "From request to reply",
+            ["path"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._batch_queries = Histogram(
+            "search_batch_queries",
+            "Queries ranked together",
+            buckets=_QUERIES,
+            registry=self.registry,
+        )
+        self._batch_seconds = Histogram(
+            "search_batch_seconds",
+            "Embedding and ranking a batch",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
 
     def request(self, path: str, status: int, seconds: float) -> None:
         """Count a reply."""
@@ -36,8 +64,14 @@ class Metrics:
         self._batch_queries.observe(num_queries)
         self._batch_seconds.observe(seconds)
 
-    def watch(self, counters: Sequence[Callable[[], Mapping[str, int]]], gauges: Callable[[], Mapping[str, float]]) -> None:
-        """Show at each request for the metrics what others count: events that only grow, and levels."""
+    def watch(
+        self,
+        counters: Sequence[Callable[[], Mapping[str, int]]],
+        gauges: Callable[[], Mapping[str, float]],
+    ) -> None:
+        """Show at each request for the metrics what others count: events that only grow, and
+        levels.
+        """
         self.registry.register(_Watched(counters, gauges))
 
     def text(self) -> bytes:
@@ -46,7 +80,11 @@ class Metrics:
 
 
 class _Watched(Collector):
-    def __init__(self, counters: Sequence[Callable[[], Mapping[str, int]]], gauges: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(
+        self,
+        counters: Sequence[Callable[[], Mapping[str, int]]],
+        gauges: Callable[[], Mapping[str, float]],
+    ) -> None:
         self._counters, self._gauges = counters, gauges
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:

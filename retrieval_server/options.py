@@ -1,4 +1,6 @@
-"""What to serve and where: the options of the search server and their checks. Nothing heavy is imported with this module."""
+"""What to serve and where: the options of the search server and their checks. Nothing heavy is
+imported with this module.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from retrieval_server import DEFAULT_ENCODER
 from retrieval_server.web import options as web_options
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 
 DEFAULT_PORT = 8100
 RETRIEVERS = ("dense", "bm25", "hybrid")
@@ -23,7 +25,8 @@ class ServerSettings:
     """What to serve and where.
 
     Attributes:
-        text_index, images_index: folders that `seg-research index build` made, or flat FAISS files of other programs.
+        text_index, images_index: folders that `seg-research index build` made, or flat FAISS files
+            of other programs.
         port: 0 picks a free one.
         encoder: folder or name of a sentence-transformers model.
         top_k: number of hits where a request names none.
@@ -61,8 +64,16 @@ class ServerSettings:
             return None
         token = os.environ.get(self.token_env, "")
         if len(token) < _MIN_TOKEN_CHARS:
-            state = f"has {len(token)} characters, expected at least {_MIN_TOKEN_CHARS}" if token else "is not set"
-            make = "export " + self.token_env + '=$(python -c "import secrets; print(secrets.token_urlsafe())")'
+            state = (
+                f"has {len(token)} characters, expected at least {_MIN_TOKEN_CHARS}"
+                if token
+                else "is not set"
+            )
+            make = (
+                "export "
+                + self.token_env
+                + '=$(python -c "import secrets; print(secrets.token_urlsafe())")'
+            )
             raise UsageError(f"--token-env: {self.token_env} {state}; make a token: {make}")
         return token
 
@@ -71,20 +82,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one option per field of `ServerSettings`."""
     default = ServerSettings()
     local = parser.add_argument_group("local corpora").add_argument
-    local("--text", type=Path, metavar="CORPUS.jsonl", help='passages: {"id", "contents": "title\\ntext"} a line')
-    local("--images", type=Path, metavar="CORPUS.jsonl", help='pictures: {"id", "name", "filename", "image_path"?} a line')
-    local("--text-index", type=Path, metavar="PATH", help="index of --text: a folder of `seg-research index build`, or a flat FAISS file")
+    local(
+        "--text",
+        type=Path,
+        metavar="CORPUS.jsonl",
+        help='passages: {"id", "contents": "title\\ntext"} a line',
+    )
+    local(
+        "--images",
+        type=Path,
+        metavar="CORPUS.jsonl",
+        help='pictures: {"id", "name", "filename", "image_path"?} a line',
+    )
+    local(
+        "--text-index",
+        type=Path,
+        metavar="PATH",
+        help="index of --text: a folder of `seg-research index build`, or a flat FAISS file",
+    )
     local("--images-index", type=Path, metavar="PATH", help="index of --images, likewise")
-    local("--index-cache", type=Path, metavar="DIR", help="keep indexes made at start here, for the next start")
-    local("--retriever", choices=RETRIEVERS, default=default.retriever, help="by meaning, by words, or both (default: %(default)s)")
-    local("--encoder", default=default.encoder, metavar="PATH_OR_NAME", help="sentence-transformers model (default: %(default)s)")
-    local("--threads", type=int, default=default.num_threads, metavar="N", help="CPU threads for embedding (default: %(default)s)")
+    local(
+        "--index-cache",
+        type=Path,
+        metavar="DIR",
+        help="keep indexes made at start here, for the next start",
+    )
+    local(
+        "--retriever",
+        choices=RETRIEVERS,
+        default=default.retriever,
+        help="by meaning, by words, or both (default: %(default)s)",
+    )
+    local(
+        "--encoder",
+        default=default.encoder,
+        metavar="PATH_OR_NAME",
+        help="sentence-transformers model (default: %(default)s)",
+    )
+    local(
+        "--threads",
+        type=int,
+        default=default.num_threads,
+        metavar="N",
+        help="CPU threads for embedding (default: %(default)s)",
+    )
     serving = parser.add_argument_group("serving").add_argument
     serving("--host", default=default.host, help="address to listen on (default: %(default)s)")
-    serving("--port", type=int, default=default.port, help="0 picks a free one (default: %(default)s)")
-    serving("--top-k", type=int, default=default.top_k, metavar="K", help="hits where a request names no number (default: %(default)s)")
-    serving("--max-waiting", type=int, default=default.max_waiting, metavar="N", help="searches that may wait (default: %(default)s)")
-    serving("--token-env", metavar="NAME", help="clients must show the bearer token that this environment variable holds")
+    serving(
+        "--port", type=int, default=default.port, help="0 picks a free one (default: %(default)s)"
+    )
+    serving(
+        "--top-k",
+        type=int,
+        default=default.top_k,
+        metavar="K",
+        help="hits where a request names no number (default: %(default)s)",
+    )
+    serving(
+        "--max-waiting",
+        type=int,
+        default=default.max_waiting,
+        metavar="N",
+        help="searches that may wait (default: %(default)s)",
+    )
+    serving(
+        "--token-env",
+        metavar="NAME",
+        help="clients must show the bearer token that this environment variable holds",
+    )
     serving("--log", choices=LOG_FORMATS, help="write a line for each request to stderr")
     web_options.add_arguments(parser)
 
@@ -93,7 +158,8 @@ def settings_from(options: argparse.Namespace) -> ServerSettings:
     """Build settings from parsed options.
 
     Raises:
-        UsageError: a number is out of range, an index has no corpus, or the address is a public one and there is no token.
+        UsageError: a number is out of range, an index has no corpus, or the address is a public one
+            and there is no token.
     """
     from retrieval_server.schemas import MAX_TOP_K
 
@@ -106,7 +172,9 @@ def settings_from(options: argparse.Namespace) -> ServerSettings:
             raise UsageError(f"{name} {value}: expected at least 1")
     for kind in ("text", "images"):
         if getattr(options, f"{kind}_index") and not getattr(options, kind):
-            raise UsageError(f"--{kind}-index: the index holds no texts; name its corpus with --{kind}")
+            raise UsageError(
+                f"--{kind}-index: the index holds no texts; name its corpus with --{kind}"
+            )
     if not options.token_env and not is_loopback(options.host):
         raise UsageError(
             f"--host {options.host}: other machines could reach this address and nothing would keep them out; "

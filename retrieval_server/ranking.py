@@ -1,4 +1,6 @@
-"""How a corpus is searched: by meaning (dense), by words (BM25), or by both with their ranks fused (hybrid)."""
+"""How a corpus is searched: by meaning (dense), by words (BM25), or by both with their ranks fused
+(hybrid).
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Retriever(StrEnum):
 
 
 class Ranker(Protocol):
-    """Ranks the rows of a corpus for queries. What a query gets does not depend on what is asked with it."""
+    """Ranks the rows of a corpus for queries. What a query gets does not depend on what is asked
+    with it.
+    """
 
     def rank(self, queries: Sequence[str], top_k: int) -> list[list[Ranked]]:
         """Return for each query its best rows, best first."""
@@ -73,4 +77,7 @@ def fused(rankings: Sequence[Sequence[Ranked]]) -> list[Ranked]:
     for ranking in rankings:
         for rank, (row, _) in enumerate(ranking, 1):
             scores[row] = scores.get(row, 0.0) + 1 / (_FUSION_OFFSET + rank)
-    return sorted((Ranked(row, round(score, SCORE_DECIMALS)) for row, score in scores.items()), key=lambda hit: (-hit.score, hit.row))
+    return sorted(
+        (Ranked(row, round(score, SCORE_DECIMALS)) for row, score in scores.items()),
+        key=lambda hit: (-hit.score, hit.row),
+    )

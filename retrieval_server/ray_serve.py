@@ -1,9 +1,10 @@
 """The search server on a Ray cluster: replicas of one app behind Ray Serve's proxy.
 
-    serve run retrieval_server.ray_serve:app text=/data/corpus.jsonl text_index=/data/index replicas=4
+    serve run retrieval_server.ray_serve:app text=/data/corpus.jsonl text_index=/data/index
+    replicas=4
 
-Every option of `seg-research serve` is a `name=value`; address and port are those of Ray Serve. Files must lie at the same place on all
-nodes, and the token's variable must be set on them.
+Every option of `seg-research serve` is a `name=value`; address and port are those of Ray Serve.
+Files must lie at the same place on all nodes, and the token's variable must be set on them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ray import serve
 from ray.serve import Application
 
 from retrieval_server.options import ServerSettings, add_arguments, settings_from
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 
 _MAX_ONGOING = 256
 """Requests that a replica is handed at once; its own queue batches them."""
@@ -35,7 +36,7 @@ def deploy(settings: ServerSettings, replicas: Replicas) -> Application:
     """Describe the deployment; `ray.serve.run` starts it."""
 
     def make_app() -> FastAPI:  # runs in each replica
-        from retrieval_server.compose import compose
+        from retrieval_server.factory import compose
 
         return compose(settings, lambda _, __: lambda ___: None).app
 
@@ -61,7 +62,9 @@ def app(arguments: dict[str, str]) -> Application:
     parser.add_argument("--num-cpus", type=float, default=Replicas().num_cpus)
     options = parser.parse_args(_as_options(arguments))
     if options.replicas < 1 or options.num_cpus < 0:
-        raise UsageError(f"replicas={options.replicas} num_cpus={options.num_cpus}: expected at least 1 replica and no negative CPUs")
+        raise UsageError(
+            f"replicas={options.replicas} num_cpus={options.num_cpus}: expected at least 1 replica and no negative CPUs"
+        )
     return deploy(settings_from(options), Replicas(options.replicas, options.num_cpus))
 
 

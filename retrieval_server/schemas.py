@@ -1,4 +1,6 @@
-"""What goes over the wire, in both directions. pydantic alone, so that a client can validate replies without the server's dependencies."""
+"""What goes over the wire, in both directions. pydantic alone, so that a client can validate
+replies without the server's dependencies.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ MAX_QUERIES = 256
 """Queries in one `/retrieve` request."""
 MAX_BATCH_SEARCHES = 64
 MAX_BATCH_HITS = 512
-"""Over all searches of one `/search/batch` request; pictures among them make replies of megabytes."""
+"""Over all searches of one `/search/batch` request; pictures among them make replies of megabytes.
+"""
 MAX_DEADLINE_S = 600.0
 
 
@@ -24,7 +27,9 @@ class CollectionKind(StrEnum):
     IMAGE = "image"
 
 
-Query = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_QUERY_CHARS)]
+Query = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_QUERY_CHARS)
+]
 TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K, strict=True)]
 Score = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -58,7 +63,8 @@ class Hit(_Reply):
     """One result, best first.
 
     Attributes:
-        score: higher is better, on the scale of its source: the cosine of query and entry for dense retrieval.
+        score: higher is better, on the scale of its source: the cosine of query and entry for dense
+            retrieval.
         image: JPEG as a data URL; None for text and for a picture that cannot be read.
         source: web address, or corpus file name and entry id.
     """
@@ -100,7 +106,9 @@ class SearchBatchRequest(_Body):
 
 
 class SearchBatchItem(_Reply):
-    """What became of one search of a batch: `status` as `POST /search` would have replied, and either a response or the reason for none."""
+    """What became of one search of a batch: `status` as `POST /search` would have replied, and
+    either a response or the reason for none.
+    """
 
     status: int
     response: SearchResponse | None = None
@@ -114,7 +122,9 @@ class SearchBatchResponse(_Reply):
 
 
 class RetrieveRequest(BaseModel):
-    """Body of `POST /retrieve`, as Search-R1 clients send it; fields that they add beyond these are ignored."""
+    """Body of `POST /retrieve`, as Search-R1 clients send it; fields that they add beyond these are
+    ignored.
+    """
 
     queries: Annotated[list[Query], Field(min_length=1, max_length=MAX_QUERIES)]
     topk: TopK | None = None

@@ -1,7 +1,7 @@
 """One search from request to reply: memory, single flight, cache file, source, page browsing.
 
-A question that many clients ask at once is asked of its source once. What the source said is kept; that it failed is told to all of them
-and forgotten.
+A question that many clients ask at once is asked of its source once. What the source said is kept;
+that it failed is told to all of them and forgotten.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from typing import Protocol
 
 from retrieval_server.cache import Answer, AnswerCache, Key
 from retrieval_server.schemas import CollectionKind, Hit, SearchRequest, SearchResponse
-from retrieval_server.sources import BudgetExhaustedError, DeadlineError, Found, NotRecordedError, Source, SourceError, UnavailableError
+from retrieval_server.sources import (
+    BudgetExhaustedError,
+    DeadlineError,
+    Found,
+    NotRecordedError,
+    Source,
+    SourceError,
+    UnavailableError,
+)
 
 _SHOWN_QUERY_CHARS = 120
 _DATA_URL = "data:image/jpeg;base64,"
@@ -32,7 +40,9 @@ class Browser(Protocol):
         ...
 
     async def read(self, query: str, hits: tuple[Found, ...]) -> Reading:
-        """Replace snippets by what the pages say about the query; never fails, for there are the snippets."""
+        """Replace snippets by what the pages say about the query; never fails, for there are the
+        snippets.
+        """
         ...
 
 
@@ -54,7 +64,8 @@ class Route:
         replay: neither the source nor the browser is asked for what the cache does not hold.
         options: whatever in the source's settings changes its answers, for the cache.
         browser: None where pages cannot be read, as for local corpora.
-        finishes_alone: a search goes on when nobody waits for it any more, since its call is paid for and its answer will be kept.
+        finishes_alone: a search goes on when nobody waits for it any more, since its call is paid
+            for and its answer will be kept.
     """
 
     source: Source
@@ -83,7 +94,9 @@ class Reply:
 
 
 class Service:
-    """Answers searches of any kind. Belongs to the event loop that first asks it, which must `stop` it."""
+    """Answers searches of any kind. Belongs to the event loop that first asks it, which must `stop`
+    it.
+    """
 
     def __init__(
         self,
@@ -98,7 +111,9 @@ class Service:
         self._on_stop = on_stop
         self._flights: dict[Key, _Flight] = {}
         self.counts: Counter[str] = Counter()
-        """Of searches since the start: searches, cache_hits, joined, source_calls, failures, budget_exhausted, past_deadline."""
+        """Of searches since the start: searches, cache_hits, joined, source_calls, failures,
+        budget_exhausted, past_deadline.
+        """
 
     @property
     def kinds(self) -> frozenset[CollectionKind]:
@@ -122,7 +137,9 @@ class Service:
         """
         started = time.perf_counter()
         top_k = request.top_k or self._default_top_k
-        reply = await self.find(request.query, request.kind, top_k, browse=request.browse, deadline_s=request.deadline_s)
+        reply = await self.find(
+            request.query, request.kind, top_k, browse=request.browse, deadline_s=request.deadline_s
+        )
         return SearchResponse(
             hits=[_hit(found) for found in reply.answer.hits],
             took_ms=(time.perf_counter() - started) * 1e3,
@@ -131,7 +148,15 @@ class Service:
             note=reply.answer.note,
         )
 
-    async def find(self, query: str, kind: CollectionKind, top_k: int, *, browse: bool = False, deadline_s: float | None = None) -> Reply:
+    async def find(
+        self,
+        query: str,
+        kind: CollectionKind,
+        top_k: int,
+        *,
+        browse: bool = False,
+        deadline_s: float | None = None,
+    ) -> Reply:
         """Answer one question; an exhausted budget is an answer without hits.
 
         Raises:
@@ -158,11 +183,17 @@ class Service:
             self.counts["failures"] += 1
             raise
 
-    async def _joined(self, route: Route, key: Key, *, browse: bool, deadline_s: float | None = None) -> Reply:
-        """Wait for the answer together with everybody who asks the same; a client that leaves does not end it for the others."""
+    async def _joined(
+        self, route: Route, key: Key, *, browse: bool, deadline_s: float | None = None
+    ) -> Reply:
+        """Wait for the answer together with everybody who asks the same; a client that leaves does
+        not end it for the others.
+        """
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = _Flight(asyncio.create_task(self._answer(route, key, browse=browse)))
+            flight = self._flights[key] = _Flight(
+                asyncio.create_task(self._answer(route, key, browse=browse))
+            )
             flight.task.add_done_callback(lambda task: self._landed(key, task))
         else:
             self.counts["joined"] += 1
@@ -172,7 +203,8 @@ class Service:
         finally:
             flight.num_waiting -= 1
             if not flight.num_waiting and not flight.task.done() and not route.finishes_alone:
-                self._flights.pop(key, None)  # Whoever asks from now on must not join what is being given up.
+                # Whoever asks from now on must not join what is being given up.
+                self._flights.pop(key, None)
                 flight.task.cancel()
         if not done:
             raise DeadlineError(f"no answer within the deadline of {deadline_s:g} s")
@@ -200,7 +232,9 @@ class Service:
     async def _asked(self, route: Route, key: Key) -> tuple[Answer, bool]:
         """Ask the source; also tell whether the answer is worth keeping."""
         if route.replay:
-            raise NotRecordedError(f"this server replays a recording, which holds no {key.kind} search for '{_shortened(key.query)}'")
+            raise NotRecordedError(
+                f"this server replays a recording, which holds no {key.kind} search for '{_shortened(key.query)}'"
+            )
         self.counts["source_calls"] += 1
         hits = tuple(await route.source.find(key.query, key.kind, key.top_k))
         if key.kind is CollectionKind.IMAGE and hits and all(hit.image is None for hit in hits):
@@ -208,19 +242,29 @@ class Service:
         return Answer(hits), True
 
     async def _browsed(self, route: Route, key: Key) -> tuple[Answer, bool]:
-        """Read the pages of the plain search, which is kept on its own; also tell whether the answer is worth keeping."""
+        """Read the pages of the plain search, which is kept on its own; also tell whether the
+        answer is worth keeping.
+        """
         assert route.browser is not None
-        plain = (await self._joined(route, dataclasses.replace(key, options=route.options), browse=False)).answer
+        plain = (
+            await self._joined(route, dataclasses.replace(key, options=route.options), browse=False)
+        ).answer
         if not plain.hits:
             return plain, False
         if route.replay:
-            return dataclasses.replace(plain, note="the pages of this search were not recorded; these are its snippets"), False
+            return dataclasses.replace(
+                plain, note="the pages of this search were not recorded; these are its snippets"
+            ), False
         reading = await route.browser.read(key.query, plain.hits)
         return Answer(reading.hits, reading.note), reading.num_read > 0
 
 
 def _key(route: Route, query: str, kind: CollectionKind, top_k: int, *, browse: bool) -> Key:
-    options = f"{route.options} {route.browser.fingerprint}".strip() if browse and route.browser is not None else route.options
+    options = (
+        f"{route.options} {route.browser.fingerprint}".strip()
+        if browse and route.browser is not None
+        else route.options
+    )
     return Key.of(route.source.name, kind, query, top_k, options)
 
 
@@ -229,5 +273,14 @@ def _shortened(query: str) -> str:
 
 
 def _hit(found: Found) -> Hit:
-    image = None if found.image is None else _DATA_URL + base64.b64encode(found.image).decode("ascii")
-    return Hit(id=found.id, title=found.title, text=found.text, score=found.score, image=image, source=found.source)
+    image = (
+        None if found.image is None else _DATA_URL + base64.b64encode(found.image).decode("ascii")
+    )
+    return Hit(
+        id=found.id,
+        title=found.title,
+        text=found.text,
+        score=found.score,
+        image=image,
+        source=found.source,
+    )

@@ -1,4 +1,6 @@
-"""What can be searched: a local corpus or the web, behind one protocol, and the ways in which a search can fail."""
+"""What can be searched: a local corpus or the web, behind one protocol, and the ways in which a
+search can fail.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ class Found:
         id: names the entry within its source.
         source: web address, or `<corpus file>#<id>`.
         score: higher is better; its scale is the source's own.
-        image: JPEG, its longer side at most `pictures.MAX_SIDE_PX`; None for text and for a picture that could not be had.
+        image: JPEG, its longer side at most `pictures.MAX_SIDE_PX`; None for text and for a picture
+            that could not be had.
     """
 
     id: str
@@ -28,7 +31,8 @@ class Found:
 
 
 class SourceError(Exception):
-    """A source gave no answer. The text may be shown to clients: it holds no key, path or traceback.
+    """A source gave no answer. The text may be shown to clients: it holds no key, path or
+    traceback.
 
     Attributes:
         status: HTTP status of the reply.
@@ -54,7 +58,9 @@ class RefusedError(SourceError):
 
 
 class BudgetExhaustedError(SourceError):
-    """No more calls may be paid for. An answer rather than a failure: the service turns it into no hits and a note."""
+    """No more calls may be paid for. An answer rather than a failure: the service turns it into no
+    hits and a note.
+    """
 
     status = 200
 

@@ -1,4 +1,6 @@
-"""What several tests share and what takes seconds to make: tiny models, a small mini benchmark, a search server on it."""
+"""What several tests share and what takes seconds to make: tiny models, a small mini benchmark, a
+search server on it.
+"""
 
 import asyncio
 import os
@@ -7,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-# Threads that wait for each other by spinning slow a loaded machine down tenfold; read when torch is first imported.
+# Threads that wait for each other by spinning slow a loaded machine down tenfold; read when torch
+# is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -31,7 +34,7 @@ TALK = (
 def tiny_folder(tmp_path_factory) -> Path:
     """A tiny Qwen3-VL as it was initialised."""
     pytest.importorskip("transformers", reason="models need the train extra")
-    from seg_research.models.tiny import TinySize, build_model, build_tokenizer, save_tiny
+    from seg_research.mini.tiny_model import TinySize, build_model, build_tokenizer, save_tiny
     from seg_research.recipes.settings import tiny_settings
 
     folder = tmp_path_factory.mktemp("tiny") / "model"
@@ -43,7 +46,7 @@ def tiny_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_processor(tiny_folder):
-    from seg_research.models.processor import load_processor
+    from seg_research.policies.processor import load_processor
 
     return load_processor(tiny_folder)
 
@@ -69,9 +72,9 @@ class MiniFiles:
 @pytest.fixture(scope="session")
 def mini(tmp_path_factory) -> MiniFiles:
     """Twelve training, four validation and twelve test questions."""
-    from seg_research.datasets.mini.writer import MiniSizes, write_mini
-    from seg_research.datasets.okvos import Preparation, prepare_okvos
-    from seg_research.datasets.splits import Split
+    from seg_research.data.readers.okvos import Preparation, prepare_okvos
+    from seg_research.data.splits import Split
+    from seg_research.mini.writer import MiniSizes, write_mini
 
     root = tmp_path_factory.mktemp("shared") / "mini"
     write_mini(root, seed=3, sizes=MiniSizes(train=12, val=4, test=12))
@@ -83,7 +86,9 @@ def mini(tmp_path_factory) -> MiniFiles:
 @pytest.fixture(scope="session")
 def search_url(mini):
     """Address of a search server on that benchmark's knowledge base."""
-    pytest.importorskip("sentence_transformers", reason="the search server needs the retrieval extra")
+    pytest.importorskip(
+        "sentence_transformers", reason="the search server needs the retrieval extra"
+    )
     from retrieval_server.server import running_server
 
     with running_server(mini.text, mini.images) as url:
@@ -92,8 +97,10 @@ def search_url(mini):
 
 @pytest.fixture(scope="session")
 def one_video(mini, tmp_path_factory) -> Path:
-    """The training questions about one video, so that frames of the same numbers are offered with each."""
-    from seg_research.datasets.parquet import read_table, write_rows
+    """The training questions about one video, so that frames of the same numbers are offered with
+    each.
+    """
+    from seg_research.data.rows import read_table, write_rows
 
     rows = read_table(mini.parquet("train"))
     path = tmp_path_factory.mktemp("one_video") / "train.parquet"
@@ -103,14 +110,16 @@ def one_video(mini, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def talkative_model(one_video, search_url, tmp_path_factory) -> Path:
-    """A model that mostly says the turns of `TALK`, but is not yet sure: its rollouts search and choose key frames."""
+    """A model that mostly says the turns of `TALK`, but is not yet sure: its rollouts search and
+    choose key frames.
+    """
     import torch
 
-    from seg_research.datasets.parquet import read_samples
-    from seg_research.env.runner import run_episode
-    from seg_research.models.processor import load_processor
-    from seg_research.models.tiny import TinySize, build_model, build_tokenizer, save_tiny
-    from seg_research.protocol.prompts import build_messages
+    from seg_research.data.rows import read_samples
+    from seg_research.episode.run import run_episode
+    from seg_research.mini.tiny_model import TinySize, build_model, build_tokenizer, save_tiny
+    from seg_research.policies.processor import load_processor
+    from seg_research.recipes.seg_research.prompt import build_messages
     from seg_research.recipes.settings import tiny_settings
     from seg_research.search.client import SearchClient
     from seg_research.testing.teacher import TeacherConversation, teach
@@ -120,7 +129,10 @@ def talkative_model(one_video, search_url, tmp_path_factory) -> Path:
     samples, settings = read_samples(one_video), tiny_settings()
     (frame, *_) = set.intersection(*({f.frame_id for f in s.frames} for s in samples))
     turns = [turn.replace("FRAME", str(frame)) for turn in TALK]
-    prompts = [build_messages(s.question, s.ability, [f.frame_id for f in s.frames], brief=True) for s in samples]
+    prompts = [
+        build_messages(s.question, s.ability, [f.frame_id for f in s.frames], brief=True)
+        for s in samples
+    ]
     texts = [message["content"] for messages in prompts for message in messages]
     tokenizer = build_tokenizer([*texts, *TEXTS, *turns * 4], TinySize().vocab)
     model = build_model(tokenizer, TinySize(), seed=0)

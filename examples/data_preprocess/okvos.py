@@ -1,6 +1,7 @@
 """Prepare a split of OK-VOS (or of the mini benchmark): the same as `seg-research data okvos`.
 
-python examples/data_preprocess/okvos.py --split train --num_frames 6 --max_size 448 --min_size 448 --model_type Qwen3VL
+python examples/data_preprocess/okvos.py --split train --num_frames 6 --max_size 448 --min_size 448
+--model_type Qwen3VL
 """
 
 import sys

@@ -1,1 +1,3 @@
-"""XMem: video object segmentation with a sensory, a working and a long-term memory (Cheng & Schwing, ECCV 2022)."""
+"""XMem: video object segmentation with a sensory, a working and a long-term memory (Cheng &
+Schwing, ECCV 2022).
+"""

@@ -1,10 +1,12 @@
 """The memory of XMem: cells of past frames that a new frame asks what it looks at.
 
-A *cell* is one position of a remembered frame's stride-16 grid. Working memory holds whole recent frames; when it is full, all but the
-first and the newest frames shrink to a few prototypes in long-term memory, whose least used prototypes give way when that is full.
+A *cell* is one position of a remembered frame's stride-16 grid. Working memory holds whole recent
+frames; when it is full, all but the first and the newest frames shrink to a few prototypes in
+long-term memory, whose least used prototypes give way when that is full.
 
-Axes: Q asking cells, N remembered cells, O objects, C channels. All of memory is float32, whatever precision the network runs in: the
-similarity is a difference of large sums, which 8 bits of mantissa would drown.
+Axes: Q asking cells, N remembered cells, O objects, C channels. All of memory is float32, whatever
+precision the network runs in: the similarity is a difference of large sums, which 8 bits of
+mantissa would drown.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import torch
 from torch import Tensor
 
 MAX_SIMILARITIES = 2**26
-"""Entries of the similarity matrix that are held at once (256 MiB); more asking cells are answered in turns."""
+"""Entries of the similarity matrix that are held at once (256 MiB); more asking cells are answered
+in turns.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,12 @@ class Cells:
 
     def joined(self, other: Cells) -> Cells:
         """Return these cells and then the others."""
-        return Cells(*(torch.cat([getattr(self, field.name), getattr(other, field.name)]) for field in fields(self)))
+        return Cells(
+            *(
+                torch.cat([getattr(self, field.name), getattr(other, field.name)])
+                for field in fields(self)
+            )
+        )
 
     def usage_rate_N(self) -> Tensor:
         """Usage per chance to be used."""
@@ -97,7 +106,9 @@ class Memory:
         """Remember a frame; every frame has the same number of cells."""
         unused = torch.zeros_like(shrinkage_Q1)
         # Nearly zero age: a cell that was never asked has usage 0, not 0/0.
-        new = Cells(query.key_QC, shrinkage_Q1, query.selection_QC, value_QOC, unused, unused + 1e-7)
+        new = Cells(
+            query.key_QC, shrinkage_Q1, query.selection_QC, value_QOC, unused, unused + 1e-7
+        )
         self.working = new if self.working is None else self.working.joined(new)
         if len(self.working) >= self.settings.max_frames * len(new):
             self._consolidate(self.working, len(new))
@@ -114,16 +125,25 @@ class Memory:
         usage_N1, turns = torch.zeros_like(cells.usage_N1), []
         num_rows = max(MAX_SIMILARITIES // len(cells), 1)
         for start in range(0, len(query.key_QC), num_rows):
-            part = Query(query.key_QC[start : start + num_rows], query.selection_QC[start : start + num_rows])
-            weight_QK, index_QK = nearest(similarity(part, cells.key_NC, cells.shrinkage_N1), self.settings.top_k)
+            part = Query(
+                query.key_QC[start : start + num_rows], query.selection_QC[start : start + num_rows]
+            )
+            weight_QK, index_QK = nearest(
+                similarity(part, cells.key_NC, cells.shrinkage_N1), self.settings.top_k
+            )
             turns.append(_gather(cells.value_NOC, weight_QK, index_QK))
-            shares_QN = weight_QK.new_zeros(len(weight_QK), len(cells)).scatter_(1, index_QK, weight_QK)
+            shares_QN = weight_QK.new_zeros(len(weight_QK), len(cells)).scatter_(
+                1, index_QK, weight_QK
+            )
             usage_N1 += shares_QN.sum(0).unsqueeze(1)
         self._count(usage_N1, num_long)
         return torch.cat(turns)
 
     def _count(self, usage_N1: Tensor, num_long: int) -> None:
-        for cells, usage in ((self.long_term, usage_N1[:num_long]), (self.working, usage_N1[num_long:])):
+        for cells, usage in (
+            (self.long_term, usage_N1[:num_long]),
+            (self.working, usage_N1[num_long:]),
+        ):
             if cells is not None:
                 cells.usage_N1.add_(usage)
                 cells.age_N1.add_(1)
@@ -131,18 +151,24 @@ class Memory:
     def _consolidate(self, working: Cells, cells_per_frame: int) -> None:
         """Turn all frames but the first and the newest into prototypes in long-term memory."""
         newest = len(working) - (self.settings.min_frames - 1) * cells_per_frame
-        prototypes = potentiate(working.at(slice(cells_per_frame, newest)), self.settings.num_prototypes)
+        prototypes = potentiate(
+            working.at(slice(cells_per_frame, newest)), self.settings.num_prototypes
+        )
         if self.long_term is not None:
-            prototypes = evict(self.long_term, self.settings.max_long_term - len(prototypes)).joined(prototypes)
+            prototypes = evict(
+                self.long_term, self.settings.max_long_term - len(prototypes)
+            ).joined(prototypes)
         self.long_term = prototypes
         self.working = working.at(slice(cells_per_frame)).joined(working.at(slice(newest, None)))
 
 
 def similarity(query: Query, key_NC: Tensor, shrinkage_N1: Tensor) -> Tensor:
-    """Return how like (Q, N) each asking cell is to each remembered one: 0 at most, from the same key.
+    """Return how like (Q, N) each asking cell is to each remembered one: 0 at most, from the same
+    key.
 
-    Minus the squared distance of the keys over the channels that the asking cell selects, times the shrinkage of the remembered cell, over
-    the square root of the number of channels; the square is multiplied out, so that no (Q, N, C) is ever held.
+    Minus the squared distance of the keys over the channels that the asking cell selects, times the
+    shrinkage of the remembered cell, over the square root of the number of channels; the square is
+    multiplied out, so that no (Q, N, C) is ever held.
     """
     key_QC, selection_QC = query
     cross_QN = (2 * selection_QC * key_QC) @ key_NC.T
@@ -152,25 +178,42 @@ def similarity(query: Query, key_NC: Tensor, shrinkage_N1: Tensor) -> Tensor:
 
 
 def nearest(similarity_QN: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """Return weights (Q, K), their softmax, and indices (Q, K) of the most similar cells; K is all of them where they are fewer."""
+    """Return weights (Q, K), their softmax, and indices (Q, K) of the most similar cells; K is all
+    of them where they are fewer.
+    """
     best_QK, index_QK = similarity_QN.topk(min(top_k, similarity_QN.shape[1]), dim=1)
     return best_QK.softmax(1), index_QK
 
 
 def _gather(value_NOC: Tensor, weight_QK: Tensor, index_QK: Tensor) -> Tensor:
     """Sum the indexed values by weight: (Q, O, C)."""
-    bag = torch.nn.functional.embedding_bag(index_QK, value_NOC.flatten(1), per_sample_weights=weight_QK, mode="sum")
+    bag = torch.nn.functional.embedding_bag(
+        index_QK, value_NOC.flatten(1), per_sample_weights=weight_QK, mode="sum"
+    )
     return bag.unflatten(1, value_NOC.shape[1:])
 
 
 def potentiate(candidates: Cells, num_prototypes: int) -> Cells:
-    """Make prototypes of the most used cells: each keeps its key, and gathers its value from all candidates that are like it."""
+    """Make prototypes of the most used cells: each keeps its key, and gathers its value from all
+    candidates that are like it.
+    """
     chosen = candidates.usage_rate_N().topk(min(num_prototypes, len(candidates))).indices
     keys, selections = candidates.key_NC[chosen], candidates.selection_NC[chosen]
-    affinity_PN = similarity(Query(keys, selections), candidates.key_NC, candidates.shrinkage_N1).softmax(1)
-    values = (affinity_PN @ candidates.value_NOC.flatten(1)).unflatten(1, candidates.value_NOC.shape[1:])
+    affinity_PN = similarity(
+        Query(keys, selections), candidates.key_NC, candidates.shrinkage_N1
+    ).softmax(1)
+    values = (affinity_PN @ candidates.value_NOC.flatten(1)).unflatten(
+        1, candidates.value_NOC.shape[1:]
+    )
     shrinkages = affinity_PN @ candidates.shrinkage_N1
-    return Cells(keys, shrinkages, selections, values, torch.zeros_like(shrinkages), torch.full_like(shrinkages, 1e-7))
+    return Cells(
+        keys,
+        shrinkages,
+        selections,
+        values,
+        torch.zeros_like(shrinkages),
+        torch.full_like(shrinkages, 1e-7),
+    )
 
 
 def evict(cells: Cells, max_size: int) -> Cells:

@@ -1,8 +1,10 @@
-"""The network of XMem: what an image looks like (key), what a mask on it means (value), and from both back to a mask.
+"""The network of XMem: what an image looks like (key), what a mask on it means (value), and from
+both back to a mask.
 
-Axes: O objects, C channels, H rows, W columns. A feature map is named after its stride, the input pixels that one of its cells stands for:
-`stride16_1CHW`. Objects are the batch axis, since no layer mixes them; what they know of each other is the mask of all others that the
-value encoder is shown. Every layer is as published; parameter names are ours (`weights.py` has the table).
+Axes: O objects, C channels, H rows, W columns. A feature map is named after its stride, the input
+pixels that one of its cells stands for: `stride16_1CHW`. Objects are the batch axis, since no layer
+mixes them; what they know of each other is the mask of all others that the value encoder is shown.
+Every layer is as published; parameter names are ours (`weights.py` has the table).
 """
 
 from __future__ import annotations
@@ -67,11 +69,17 @@ class XMem(nn.Module):
         skip4, skip8 = self.decoder.up4.skip(stride4), self.decoder.up8.skip(stride8)
         return ImageCode(image_13HW, skip4, skip8, stride16, *self.key_head(stride16))
 
-    def encode_masks(self, code: ImageCode, probs_OHW: Tensor, sensory_OCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the values (O, C, H/16, W/16) to be remembered and the sensory memory after its deep update."""
+    def encode_masks(
+        self, code: ImageCode, probs_OHW: Tensor, sensory_OCHW: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the values (O, C, H/16, W/16) to be remembered and the sensory memory after its
+        deep update.
+        """
         return self.value_encoder(code, probs_OHW, sensory_OCHW)
 
-    def decode(self, code: ImageCode, readout_OCHW: Tensor, sensory_OCHW: Tensor, *, update: bool) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, code: ImageCode, readout_OCHW: Tensor, sensory_OCHW: Tensor, *, update: bool
+    ) -> tuple[Tensor, Tensor]:
         """Return the mask logits (O, H, W) and the sensory memory, updated if asked for."""
         return self.decoder(code, readout_OCHW, sensory_OCHW, update)
 
@@ -83,8 +91,14 @@ class Residual(nn.Module):
 
     def __init__(self, num_in: int, num_mid: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(num_in, num_mid, 3, stride, 1, bias=False), nn.BatchNorm2d(num_mid)
-        self.conv2, self.norm2 = nn.Conv2d(num_mid, num_mid, 3, 1, 1, bias=False), nn.BatchNorm2d(num_mid)
+        self.conv1, self.norm1 = (
+            nn.Conv2d(num_in, num_mid, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(num_mid),
+        )
+        self.conv2, self.norm2 = (
+            nn.Conv2d(num_mid, num_mid, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(num_mid),
+        )
         self.shortcut = _shortcut(num_in, num_mid, stride)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -93,7 +107,9 @@ class Residual(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 (which strides) and 1×1 convolution with batch norm and a shortcut: the block of ResNet-50."""
+    """1×1, 3×3 (which strides) and 1×1 convolution with batch norm and a shortcut: the block of
+    ResNet-50.
+    """
 
     expansion = 4
 
@@ -101,7 +117,10 @@ class Bottleneck(nn.Module):
         super().__init__()
         num_out = num_mid * self.expansion
         self.conv1, self.norm1 = nn.Conv2d(num_in, num_mid, 1, bias=False), nn.BatchNorm2d(num_mid)
-        self.conv2, self.norm2 = nn.Conv2d(num_mid, num_mid, 3, stride, 1, bias=False), nn.BatchNorm2d(num_mid)
+        self.conv2, self.norm2 = (
+            nn.Conv2d(num_mid, num_mid, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(num_mid),
+        )
         self.conv3, self.norm3 = nn.Conv2d(num_mid, num_out, 1, bias=False), nn.BatchNorm2d(num_out)
         self.shortcut = _shortcut(num_in, num_out, stride)
 
@@ -120,9 +139,18 @@ def _shortcut(num_in: int, num_out: int, stride: int) -> nn.Module:
 class Trunk(nn.Module):
     """A ResNet as far as stride 16."""
 
-    def __init__(self, block: type[Residual | Bottleneck], depths: tuple[int, int, int], num_in: int, stem: int) -> None:
+    def __init__(
+        self,
+        block: type[Residual | Bottleneck],
+        depths: tuple[int, int, int],
+        num_in: int,
+        stem: int,
+    ) -> None:
         super().__init__()
-        self.stem_conv, self.stem_norm = nn.Conv2d(num_in, stem, 7, 2, 3, bias=False), nn.BatchNorm2d(stem)
+        self.stem_conv, self.stem_norm = (
+            nn.Conv2d(num_in, stem, 7, 2, 3, bias=False),
+            nn.BatchNorm2d(stem),
+        )
         wide = stem * block.expansion
         self.stage4 = _stage(block, depths[0], stem, stem, stride=1)
         self.stage8 = _stage(block, depths[1], wide, 2 * stem, stride=2)
@@ -136,7 +164,9 @@ class Trunk(nn.Module):
         return stride4, stride8, self.stage16(stride8)
 
 
-def _stage(block: type[Residual | Bottleneck], depth: int, num_in: int, num_mid: int, stride: int) -> nn.Sequential:
+def _stage(
+    block: type[Residual | Bottleneck], depth: int, num_in: int, num_mid: int, stride: int
+) -> nn.Sequential:
     rest = [block(num_mid * block.expansion, num_mid, 1) for _ in range(depth - 1)]
     return nn.Sequential(block(num_in, num_mid, stride), *rest)
 
@@ -155,7 +185,9 @@ class KeyHead(nn.Module):
 
 
 class ValueEncoder(nn.Module):
-    """ResNet-18 over image, own mask and the sum of all other masks; then fused with the image's features."""
+    """ResNet-18 over image, own mask and the sum of all other masks; then fused with the image's
+    features.
+    """
 
     def __init__(self, widths: Widths) -> None:
         super().__init__()
@@ -163,12 +195,16 @@ class ValueEncoder(nn.Module):
         self.fuse = Fusion(16 * widths.stem + 4 * widths.stem, widths.value)
         self.gate = Gate(widths.value, widths.sensory) if widths.sensory else None
 
-    def forward(self, code: ImageCode, probs_OHW: Tensor, sensory_OCHW: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, code: ImageCode, probs_OHW: Tensor, sensory_OCHW: Tensor
+    ) -> tuple[Tensor, Tensor]:
         others_OHW = probs_OHW.sum(0, keepdim=True) - probs_OHW
         masks_O2HW = torch.stack([probs_OHW, others_OHW], 1)
         _, _, stride16 = self.trunk(_beside(code.image_13HW, masks_O2HW))
         value_OCHW = self.fuse(_beside(code.stride16_1CHW, stride16))
-        return value_OCHW, sensory_OCHW if self.gate is None else self.gate(value_OCHW, sensory_OCHW)
+        return value_OCHW, sensory_OCHW if self.gate is None else self.gate(
+            value_OCHW, sensory_OCHW
+        )
 
 
 def _beside(image_1CHW: Tensor, objects_OCHW: Tensor) -> Tensor:
@@ -177,11 +213,15 @@ def _beside(image_1CHW: Tensor, objects_OCHW: Tensor) -> Tensor:
 
 
 class PreActivation(nn.Module):
-    """Two 3×3 convolutions, each after its ReLU, and a shortcut (a third 3×3 convolution where the width changes)."""
+    """Two 3×3 convolutions, each after its ReLU, and a shortcut (a third 3×3 convolution where the
+    width changes).
+    """
 
     def __init__(self, num_in: int, num_out: int) -> None:
         super().__init__()
-        self.shortcut = nn.Identity() if num_in == num_out else nn.Conv2d(num_in, num_out, 3, padding=1)
+        self.shortcut = (
+            nn.Identity() if num_in == num_out else nn.Conv2d(num_in, num_out, 3, padding=1)
+        )
         self.conv1 = nn.Conv2d(num_in, num_out, 3, padding=1)
         self.conv2 = nn.Conv2d(num_out, num_out, 3, padding=1)
 
@@ -190,7 +230,9 @@ class PreActivation(nn.Module):
 
 
 class Attention(nn.Module):
-    """CBAM: scale the channels by what all cells say, then the cells by what all channels say (Woo et al., ECCV 2018)."""
+    """CBAM: scale the channels by what all cells say, then the cells by what all channels say (Woo
+    et al., ECCV 2018).
+    """
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
@@ -200,7 +242,9 @@ class Attention(nn.Module):
 
     def forward(self, x_OCHW: Tensor) -> Tensor:
         mean_OC, peak_OC = x_OCHW.mean((2, 3)), x_OCHW.amax((2, 3))
-        score_OC = self.expand(F.relu(self.squeeze(mean_OC))) + self.expand(F.relu(self.squeeze(peak_OC)))
+        score_OC = self.expand(F.relu(self.squeeze(mean_OC))) + self.expand(
+            F.relu(self.squeeze(peak_OC))
+        )
         x_OCHW = x_OCHW * score_OC.sigmoid()[:, :, None, None]
         summary_O2HW = torch.cat([x_OCHW.amax(1, keepdim=True), x_OCHW.mean(1, keepdim=True)], 1)
         return x_OCHW * self.place(summary_O2HW).sigmoid()
@@ -221,7 +265,9 @@ class Fusion(nn.Module):
 
 
 class Gate(nn.Module):
-    """Renew the sensory memory: a GRU whose candidate sees the old state unforgotten, as the published one does."""
+    """Renew the sensory memory: a GRU whose candidate sees the old state unforgotten, as the
+    published one does.
+    """
 
     def __init__(self, num_in: int, num_sensory: int) -> None:
         super().__init__()
@@ -243,13 +289,21 @@ class SensoryUpdate(nn.Module):
         self.from4 = nn.Conv2d(num_mid + 1, num_mid, 1)
         self.gate = Gate(num_mid, num_sensory)
 
-    def forward(self, stride16: Tensor, stride8: Tensor, stride4: Tensor, sensory_OCHW: Tensor) -> Tensor:
-        mixed = self.from16(stride16) + self.from8(F.avg_pool2d(stride8, 2)) + self.from4(F.avg_pool2d(stride4, 4))
+    def forward(
+        self, stride16: Tensor, stride8: Tensor, stride4: Tensor, sensory_OCHW: Tensor
+    ) -> Tensor:
+        mixed = (
+            self.from16(stride16)
+            + self.from8(F.avg_pool2d(stride8, 2))
+            + self.from4(F.avg_pool2d(stride4, 4))
+        )
         return self.gate(mixed, sensory_OCHW)
 
 
 class Upsample(nn.Module):
-    """Double the resolution and add the image's features of the finer stride, which `skip` has made fit."""
+    """Double the resolution and add the image's features of the finer stride, which `skip` has made
+    fit.
+    """
 
     def __init__(self, num_skip: int, num_in: int, num_out: int) -> None:
         super().__init__()
@@ -276,20 +330,28 @@ class Decoder(nn.Module):
         self.up4 = Upsample(4 * stem, 4 * stem, 4 * stem)
         self.predict = nn.Conv2d(4 * stem, 1, 3, padding=1)
 
-    def forward(self, code: ImageCode, readout_OCHW: Tensor, sensory_OCHW: Tensor, update: bool) -> tuple[Tensor, Tensor]:
-        stride16 = self.fuse(_beside(code.stride16_1CHW, torch.cat([readout_OCHW, sensory_OCHW], 1)))
+    def forward(
+        self, code: ImageCode, readout_OCHW: Tensor, sensory_OCHW: Tensor, update: bool
+    ) -> tuple[Tensor, Tensor]:
+        stride16 = self.fuse(
+            _beside(code.stride16_1CHW, torch.cat([readout_OCHW, sensory_OCHW], 1))
+        )
         stride8 = self.up8(code.skip8_1CHW, stride16)
         stride4 = self.up4(code.skip4_1CHW, stride8)
         logits_O1HW = self.predict(F.relu(stride4))
         if update and self.update is not None:
-            sensory_OCHW = self.update(stride16, stride8, torch.cat([stride4, logits_O1HW], 1), sensory_OCHW)
+            sensory_OCHW = self.update(
+                stride16, stride8, torch.cat([stride4, logits_O1HW], 1), sensory_OCHW
+            )
         return _enlarge(logits_O1HW, 4)[:, 0], sensory_OCHW
 
 
 def aggregate(probs_OHW: Tensor) -> Tensor:
-    """Let objects and background compete: return probabilities (1 + O, H, W), background first, that sum to 1 at every pixel.
+    """Let objects and background compete: return probabilities (1 + O, H, W), background first,
+    that sum to 1 at every pixel.
 
-    The background's probability is that no object is there; then every probability becomes its odds, normalised.
+    The background's probability is that no object is there; then every probability becomes its
+    odds, normalised.
     """
     background_1HW = (1 - probs_OHW).prod(0, keepdim=True)
     all_HW = torch.cat([background_1HW, probs_OHW]).clamp(1e-7, 1 - 1e-7)

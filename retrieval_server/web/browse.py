@@ -1,4 +1,6 @@
-"""Read the pages behind results: fetch, take out the text, keep what answers the question. A page that cannot be read keeps its snippet."""
+"""Read the pages behind results: fetch, take out the text, keep what answers the question. A page
+that cannot be read keeps its snippet.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,13 @@ from typing import Any
 from retrieval_server.encoder import Encoder
 from retrieval_server.service import Reading
 from retrieval_server.sources import Found
-from retrieval_server.web.addresses import FetchRefusedError
 from retrieval_server.web.extract import Extractor
 from retrieval_server.web.fetch import PAGE_TYPES, Fetcher, FetchFailedError
 from retrieval_server.web.passages import choose, split
 from retrieval_server.web.provider import CallError
 from retrieval_server.web.robots import Robots
 from retrieval_server.web.summary import Summariser
+from retrieval_server.web.url_policy import FetchRefusedError
 
 _PAGE_KEPT_S = 3_600.0
 _KEPT_CHARS = 20_000_000
@@ -43,7 +45,9 @@ class BrowseSettings:
 
 
 class PageBrowser:
-    """Reads pages for all clients; texts of pages are remembered for an hour. Belongs to one event loop; `close` it."""
+    """Reads pages for all clients; texts of pages are remembered for an hour. Belongs to one event
+    loop; `close` it.
+    """
 
     def __init__(
         self,
@@ -56,17 +60,32 @@ class PageBrowser:
         summariser: Summariser | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Read through a fetcher, which is not closed with this; `fingerprint` names whatever changes what is read, for the cache."""
+        """Read through a fetcher, which is not closed with this; `fingerprint` names whatever
+        changes what is read, for the cache.
+        """
         self.fingerprint = fingerprint
-        self._fetcher, self._encoder, self._extractor, self._settings, self._summariser = fetcher, encoder, extractor, settings, summariser
+        self._fetcher, self._encoder, self._extractor, self._settings, self._summariser = (
+            fetcher,
+            encoder,
+            extractor,
+            settings,
+            summariser,
+        )
         self._robots = Robots(fetcher)
         self._pages = _PageMemory(clock)
         self.counts: Counter[str] = Counter()
-        """Of pages since the start: pages_read, pages_refused, pages_failed, summaries, summaries_failed."""
+        """Of pages since the start: pages_read, pages_refused, pages_failed, summaries,
+        summaries_failed.
+        """
 
     async def read(self, query: str, hits: tuple[Found, ...]) -> Reading:
-        """Replace snippets by what the pages say about the query; never fails, for there are the snippets."""
-        pages = [asyncio.create_task(self._answer_of(query, hit.source)) for hit in hits[: self._settings.max_pages]]
+        """Replace snippets by what the pages say about the query; never fails, for there are the
+        snippets.
+        """
+        pages = [
+            asyncio.create_task(self._answer_of(query, hit.source))
+            for hit in hits[: self._settings.max_pages]
+        ]
         _, late = await asyncio.wait(pages, timeout=self._settings.timeout_s)
         for task in late:
             task.cancel()
@@ -74,9 +93,16 @@ class PageBrowser:
         for text in texts:
             if isinstance(text, Exception):
                 raise text  # A bug: what may go wrong with a page has become None.
-        read = [hit if not isinstance(text, str) else dataclasses.replace(hit, text=text) for hit, text in zip(hits, texts, strict=False)]
+        read = [
+            hit if not isinstance(text, str) else dataclasses.replace(hit, text=text)
+            for hit, text in zip(hits, texts, strict=False)
+        ]
         num_read = sum(isinstance(text, str) for text in texts)
-        note = None if num_read == len(pages) else f"{num_read} of {len(pages)} pages could be read; the others show their snippets"
+        note = (
+            None
+            if num_read == len(pages)
+            else f"{num_read} of {len(pages)} pages could be read; the others show their snippets"
+        )
         return Reading((*read, *hits[len(read) :]), num_read, note)
 
     async def close(self) -> None:
@@ -97,11 +123,17 @@ class PageBrowser:
             _logger.info("%.200r: could not be read (%s)", address, error)
             return None
         self.counts["pages_read"] += 1
-        chosen = await asyncio.to_thread(lambda: choose(query, split(text), self._encoder, self._settings.page_chars))
-        return (await self._summary_of(query, text) or chosen) if self._summariser else chosen or None
+        chosen = await asyncio.to_thread(
+            lambda: choose(query, split(text), self._encoder, self._settings.page_chars)
+        )
+        return (
+            (await self._summary_of(query, text) or chosen) if self._summariser else chosen or None
+        )
 
     async def _text_of(self, address: str) -> str:
-        page = await self._fetcher.fetch(address, accept=PAGE_TYPES, cut=True, allow=self._robots.allow)
+        page = await self._fetcher.fetch(
+            address, accept=PAGE_TYPES, cut=True, allow=self._robots.allow
+        )
         text = await self._extractor.text_of(page)
         if not text.strip():
             raise FetchRefusedError("no text on it")
@@ -120,7 +152,9 @@ class PageBrowser:
 
 
 class _PageMemory:
-    """Texts of pages by address, the latest used ones. Many who want one page at once wait for one download."""
+    """Texts of pages by address, the latest used ones. Many who want one page at once wait for one
+    download.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

@@ -1,7 +1,8 @@
-"""DuckDuckGo through the maintained client `ddgs`, which knows how its pages are asked and read. No key; it blocks whoever asks too fast.
+"""DuckDuckGo through the maintained client `ddgs`, which knows how its pages are asked and read. No
+key; it blocks whoever asks too fast.
 
-The engines of ddgs are used one level below its front door, which says "no results" both when nothing was found and when it was refused:
-the one is an answer to keep, the other is not.
+The engines of ddgs are used one level below its front door, which says "no results" both when
+nothing was found and when it was refused: the one is an answer to keep, the other is not.
 """
 
 from __future__ import annotations
@@ -67,31 +68,59 @@ class DuckDuckGo:
         """Make one call; see `Provider`."""
         try:
             async with asyncio.timeout(2 * self._timeout_s):
-                hits = await asyncio.to_thread(self._images if kind is CollectionKind.IMAGE else self._texts, query)
+                hits = await asyncio.to_thread(
+                    self._images if kind is CollectionKind.IMAGE else self._texts, query
+                )
         except _StatusError as error:
             busy = error.status in _BUSY
-            problem = UnavailableError(f"duckduckgo: HTTP {error.status}", retry_after_s=_BLOCKED_PAUSE_S if busy else 0.0)
+            problem = UnavailableError(
+                f"duckduckgo: HTTP {error.status}", retry_after_s=_BLOCKED_PAUSE_S if busy else 0.0
+            )
             raise CallError(problem, retryable=busy or error.status >= 500) from None
         except (TimeoutException, TimeoutError):
-            raise CallError(UnavailableError(f"duckduckgo: no answer within {self._timeout_s:g} s"), retryable=True) from None
+            raise CallError(
+                UnavailableError(f"duckduckgo: no answer within {self._timeout_s:g} s"),
+                retryable=True,
+            ) from None
         except DDGSException as error:
-            raise CallError(UnavailableError(f"duckduckgo: {one_line(str(error), 150)}"), retryable=True) from None
-        except (LxmlError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CallError(UnavailableError(f"duckduckgo: unreadable reply ({type(error).__name__})")) from None
+            raise CallError(
+                UnavailableError(f"duckduckgo: {one_line(str(error), 150)}"), retryable=True
+            ) from None
+        except (
+            LxmlError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            raise CallError(
+                UnavailableError(f"duckduckgo: unreadable reply ({type(error).__name__})")
+            ) from None
         return hits[:num]
 
     def _texts(self, query: str) -> list[WebHit]:
         engine = _TextEngine(timeout=round(self._timeout_s))
         results = engine.search(query)
         if not results and _NOTHING_FOUND not in engine.page:
-            raise CallError(UnavailableError("duckduckgo: sent a page without results, and without saying that there are none"))
-        return [text_hit(found.title, found.body, found.href, 1 / rank) for rank, found in enumerate(results or [], 1)]
+            raise CallError(
+                UnavailableError(
+                    "duckduckgo: sent a page without results, and without saying that there are none"
+                )
+            )
+        return [
+            text_hit(found.title, found.body, found.href, 1 / rank)
+            for rank, found in enumerate(results or [], 1)
+        ]
 
     def _images(self, query: str) -> list[WebHit]:
         results = _ImageEngine(timeout=round(self._timeout_s)).search(query)
         if results is None:
             raise CallError(UnavailableError("duckduckgo: sent an empty reply"))
-        return [picture_hit(found.title, found.url, 1 / rank, found.image, found.thumbnail) for rank, found in enumerate(results, 1)]
+        return [
+            picture_hit(found.title, found.url, 1 / rank, found.image, found.thumbnail)
+            for rank, found in enumerate(results, 1)
+        ]
 
     async def check(self) -> None:
         """There is no key."""

@@ -1,7 +1,8 @@
 """The main text of a page, taken out in a process of its own.
 
-A page can be written so that its reading takes minutes (measured: 25 s for 900 KB of attributes), and the libraries that read it are partly
-C. The process gets no secrets, little memory and a few seconds; one that needs more is killed and replaced.
+A page can be written so that its reading takes minutes (measured: 25 s for 900 KB of attributes),
+and the libraries that read it are partly C. The process gets no secrets, little memory and a few
+seconds; one that needs more is killed and replaced.
 
 Over its pipes go frames of a length in four bytes and as many bytes: a page in, its text out.
 """
@@ -24,7 +25,9 @@ _KEPT_VARIABLES = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TMPDI
 
 
 class Extractor:
-    """Hands pages to worker processes, started when first needed. Belongs to one event loop; `close` it."""
+    """Hands pages to worker processes, started when first needed. Belongs to one event loop;
+    `close` it.
+    """
 
     def __init__(self, *, num_workers: int = 1, timeout_s: float = 5.0) -> None:
         """Prepare; `timeout_s` is for one page."""
@@ -34,7 +37,8 @@ class Extractor:
             self._idle.put_nowait(_Worker())
 
     async def text_of(self, page: Fetched) -> str:
-        """Return the main text of a page, paragraphs on lines of their own; empty where there is none.
+        """Return the main text of a page, paragraphs on lines of their own; empty where there is
+        none.
 
         Raises:
             FetchFailedError: it could not be read in time.
@@ -43,7 +47,9 @@ class Extractor:
             return _decoded(page)[:MAX_TEXT_CHARS]
         worker = await self._idle.get()
         try:
-            return await worker.read(_decoded(page).encode("utf-8") if page.charset else page.content, self._timeout_s)
+            return await worker.read(
+                _decoded(page).encode("utf-8") if page.charset else page.content, self._timeout_s
+            )
         finally:
             self._idle.put_nowait(worker)
 
@@ -71,7 +77,9 @@ class _Worker:
                 return (await process.stdout.readexactly(length)).decode("utf-8")
         except (TimeoutError, OSError, asyncio.IncompleteReadError, UnicodeDecodeError) as error:
             await self.stop()
-            raise FetchFailedError(f"its text could not be taken out ({type(error).__name__})") from None
+            raise FetchFailedError(
+                f"its text could not be taken out ({type(error).__name__})"
+            ) from None
         except asyncio.CancelledError:
             # It is in the middle of a frame: of no use to the next page.
             await self.stop()
@@ -98,7 +106,8 @@ class _Worker:
         )
         assert process.stdout is not None
         async with asyncio.timeout(_START_S):
-            await process.stdout.readexactly(_LENGTH.size)  # An empty frame once everything is imported.
+            # An empty frame once everything is imported.
+            await process.stdout.readexactly(_LENGTH.size)
         return process
 
 
@@ -122,7 +131,14 @@ def main() -> None:
     _send(sink, b"")
     while header := source.read(_LENGTH.size):
         page = source.read(_LENGTH.unpack(header)[0])
-        text = extract(page, include_comments=False, include_tables=True, include_links=False, include_images=False, fast=True)
+        text = extract(
+            page,
+            include_comments=False,
+            include_tables=True,
+            include_links=False,
+            include_images=False,
+            fast=True,
+        )
         _send(sink, (text or "")[:MAX_TEXT_CHARS].encode("utf-8", "replace"))
 
 

@@ -1,7 +1,9 @@
-"""Download pages and pictures from anywhere on the public Internet and from nowhere else, within limits of size, time and redirects.
+"""Download pages and pictures from anywhere on the public Internet and from nowhere else, within
+limits of size, time and redirects.
 
-The connection is made to the very network address that was judged, so that a name which changes its address between look-up and connection
-gains nothing; TLS and the Host header keep the name. Every redirect starts over.
+The connection is made to the very network address that was judged, so that a name which changes its
+address between look-up and connection gains nothing; TLS and the Host header keep the name. Every
+redirect starts over.
 """
 
 from __future__ import annotations
@@ -21,7 +23,13 @@ from typing import Any
 import httpcore
 import httpx
 
-from retrieval_server.web.addresses import PUBLIC_WEB, FetchRefusedError, UrlRules, as_address, is_public
+from retrieval_server.web.url_policy import (
+    PUBLIC_WEB,
+    FetchRefusedError,
+    UrlRules,
+    as_address,
+    is_public,
+)
 from seg_research import __version__
 
 USER_AGENT = f"seg-research/{__version__}"
@@ -76,7 +84,9 @@ async def resolve(host: str, port: int) -> list[str]:
 
 
 class CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to a name's address only if all addresses of the name are permitted, and to exactly what was judged."""
+    """Connects to a name's address only if all addresses of the name are permitted, and to exactly
+    what was judged.
+    """
 
     def __init__(self, resolver: Resolver, permits: Judge) -> None:
         self._resolver, self._permits = resolver, permits
@@ -102,12 +112,16 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError(f"cannot look the host up ({error})") from None
         addresses = [as_address(text) for text in texts]
         # All of them: a name with one inner address among public ones is an attack, not a site.
-        if not addresses or not all(address is not None and self._permits(address) for address in addresses):
+        if not addresses or not all(
+            address is not None and self._permits(address) for address in addresses
+        ):
             raise FetchRefusedError("the host is not on the public Internet")
         failure: Exception | None = None
         for text in texts:
             try:
-                return await self._network.connect_tcp(text, port, timeout, local_address, socket_options)
+                return await self._network.connect_tcp(
+                    text, port, timeout, local_address, socket_options
+                )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure or httpcore.ConnectError("no address")
@@ -135,7 +149,9 @@ class Fetcher:
         permits: Judge = is_public,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Prepare downloads; `rules`, `resolver`, `permits` and `tls` are there for tests with a server of their own."""
+        """Prepare downloads; `rules`, `resolver`, `permits` and `tls` are there for tests with a
+        server of their own.
+        """
         self._limits, self._rules = limits, rules
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=tls or httpx.create_ssl_context(trust_env=False),
@@ -151,7 +167,13 @@ class Fetcher:
         await self._pool.aclose()
 
     async def fetch(
-        self, text: str, *, accept: frozenset[str], max_bytes: int | None = None, cut: bool = False, allow: Allow | None = None
+        self,
+        text: str,
+        *,
+        accept: frozenset[str],
+        max_bytes: int | None = None,
+        cut: bool = False,
+        allow: Allow | None = None,
     ) -> Fetched:
         """Download one address, its redirects followed.
 
@@ -163,7 +185,8 @@ class Fetcher:
             allow: the site's own wishes; None asks for what must always be there to be asked.
 
         Raises:
-            FetchRefusedError: an address on the way may not be fetched, or what came may not be used.
+            FetchRefusedError: an address on the way may not be fetched, or what came may not be
+                used.
             FetchFailedError: it could not be had.
         """
         limits = self._limits
@@ -180,14 +203,22 @@ class Fetcher:
                 raise FetchRefusedError(f"more than {limits.max_redirects} redirects")
         except TimeoutError:
             raise FetchFailedError(f"not complete within {limits.timeout_s:g} s") from None
-        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
+        except (
+            httpcore.NetworkError,
+            httpcore.TimeoutException,
+            httpcore.ProtocolError,
+            httpcore.UnsupportedProtocol,
+            OSError,
+        ) as error:
             raise FetchFailedError(f"{type(error).__name__}: {str(error)[:120]}") from None
 
     def slow_down(self, host: str, pause_s: float) -> None:
         """Leave more time between requests to a host that asked for it."""
         self._turns(host).pause_s = max(self._limits.host_pause_s, pause_s)
 
-    async def _one(self, url: httpx.URL, accept: frozenset[str], max_bytes: int, *, cut: bool) -> Fetched | httpx.URL:
+    async def _one(
+        self, url: httpx.URL, accept: frozenset[str], max_bytes: int, *, cut: bool
+    ) -> Fetched | httpx.URL:
         """Make one request; return the content, or where it redirects to."""
         headers = [
             ("Host", url.netloc.decode("ascii")),
@@ -197,14 +228,23 @@ class Fetcher:
         ]
         async with self._turns(url.host).turn():
             timeouts = dict.fromkeys(("connect", "read", "write", "pool"), self._limits.timeout_s)
-            # Its parts as they were judged: httpcore would read a string anew, with a parser of its own.
-            target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-            async with self._pool.stream("GET", target, headers=headers, extensions={"timeout": timeouts}) as response:
+            # Its parts as they were judged: httpcore would read a string anew, with a parser of its
+            # own.
+            target = httpcore.URL(
+                scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+            )
+            async with self._pool.stream(
+                "GET", target, headers=headers, extensions={"timeout": timeouts}
+            ) as response:
                 fields = _Fields(response.headers)
                 if response.status in _REDIRECTS and fields.text("location"):
                     return self._rules.read(str(_joined(url, fields.text("location"))))
                 if response.status != 200:
-                    problem = FetchFailedError if response.status == 429 or response.status >= 500 else FetchRefusedError
+                    problem = (
+                        FetchFailedError
+                        if response.status == 429 or response.status >= 500
+                        else FetchRefusedError
+                    )
                     raise problem(f"HTTP {response.status}")
                 media_type, charset = fields.content_type()
                 if media_type not in accept:
@@ -253,7 +293,9 @@ class _Fields:
         # email's own reading of the type takes whatever it does not understand for plain text.
         message = Message()
         message["content-type"] = self.text("content-type")
-        return self.text("content-type").partition(";")[0].strip().lower(), message.get_content_charset()
+        return self.text("content-type").partition(";")[
+            0
+        ].strip().lower(), message.get_content_charset()
 
 
 def _joined(url: httpx.URL, location: str) -> httpx.URL:
@@ -263,7 +305,9 @@ def _joined(url: httpx.URL, location: str) -> httpx.URL:
         raise FetchRefusedError("redirects to something that is no address") from None
 
 
-async def _read(response: httpcore.Response, fields: _Fields, max_bytes: int, *, cut: bool) -> bytes:
+async def _read(
+    response: httpcore.Response, fields: _Fields, max_bytes: int, *, cut: bool
+) -> bytes:
     """Read and unpack a body; nothing is unpacked beyond the limit, whatever it claims to be."""
     unpack = _unpacker(fields.text("content-encoding"))
     content = bytearray()
@@ -282,7 +326,8 @@ def _unpacker(encoding: str) -> Callable[[bytes, int], bytes]:
         case "" | "identity":
             return lambda chunk, _: chunk
         case "gzip" | "x-gzip" | "deflate":
-            decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib, as its first bytes say
+            # gzip or zlib, as its first bytes say
+            decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)
         case _:
             raise FetchRefusedError(f"content encoding {encoding[:40]!r}")
 

@@ -1,4 +1,6 @@
-"""Pictures of strangers: downloaded within limits, decoded by few decoders, and made anew as small JPEGs."""
+"""Pictures of strangers: downloaded within limits, decoded by few decoders, and made anew as small
+JPEGs.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,9 @@ import asyncio
 import io
 import logging
 
-from retrieval_server.pictures import jpeg_of
-from retrieval_server.web.addresses import FetchRefusedError
+from retrieval_server.jpeg import jpeg_of
 from retrieval_server.web.fetch import PICTURE_TYPES, Fetcher, FetchFailedError
+from retrieval_server.web.url_policy import FetchRefusedError
 
 MAX_PICTURE_BYTES = 8 << 20
 MAX_PICTURE_PIXELS = 24_000_000
@@ -29,9 +31,16 @@ class PictureLoader:
     async def load(self, address: str) -> bytes | None:
         """Return a small JPEG; None where the picture may not be had, cannot be had, or is none."""
         try:
-            fetched = await self._fetcher.fetch(address, accept=PICTURE_TYPES, max_bytes=MAX_PICTURE_BYTES)
+            fetched = await self._fetcher.fetch(
+                address, accept=PICTURE_TYPES, max_bytes=MAX_PICTURE_BYTES
+            )
             async with self._decoding:
-                return await asyncio.to_thread(jpeg_of, io.BytesIO(fetched.content), formats=_FORMATS, max_pixels=MAX_PICTURE_PIXELS)
+                return await asyncio.to_thread(
+                    jpeg_of,
+                    io.BytesIO(fetched.content),
+                    formats=_FORMATS,
+                    max_pixels=MAX_PICTURE_PIXELS,
+                )
         except (FetchRefusedError, FetchFailedError, ValueError) as error:
             _logger.info("picture %.200r: not had (%s)", address, error)
             return None

@@ -14,13 +14,17 @@ PASSAGE_CHARS = 600
 _PARAGRAPH_CHARS = 150
 """Shorter ones, such as headings and list items, join the next."""
 _SHORTLIST = 8
-"""Passages of a page that are embedded: at 20 ms each (MiniLM, one core), a long page would take seconds."""
+"""Passages of a page that are embedded: at 20 ms each (MiniLM, one core), a long page would take
+seconds.
+"""
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+")
 _WORD = re.compile(r"\w+")
 
 
 def split(text: str) -> list[str]:
-    """Cut a text into passages of whole sentences where that is possible, at most `PASSAGE_CHARS` long; short paragraphs go together."""
+    """Cut a text into passages of whole sentences where that is possible, at most `PASSAGE_CHARS`
+    long; short paragraphs go together.
+    """
     passages: list[str] = []
     current = ""
     for paragraph in text.splitlines():
@@ -38,7 +42,9 @@ def split(text: str) -> list[str]:
 
 
 def choose(query: str, passages: Sequence[str], encoder: Encoder, max_chars: int) -> str:
-    """Join the passages nearest to a query, in the order of the text, up to a length; the best one is always there, cut if need be."""
+    """Join the passages nearest to a query, in the order of the text, up to a length; the best one
+    is always there, cut if need be.
+    """
     candidates = _shortlist(query, passages)
     if not candidates:
         return ""

@@ -1,4 +1,6 @@
-"""What every provider has in common: its protocol, its failures, and one careful way of asking a JSON interface."""
+"""What every provider has in common: its protocol, its failures, and one careful way of asking a
+JSON interface.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ from typing import Any, Protocol
 import httpx
 
 from retrieval_server.schemas import CollectionKind
-from retrieval_server.sources import BudgetExhaustedError, QueryError, RefusedError, SourceError, UnavailableError
+from retrieval_server.sources import (
+    BudgetExhaustedError,
+    QueryError,
+    RefusedError,
+    SourceError,
+    UnavailableError,
+)
 
 MAX_REPLY_BYTES = 4 << 20
 _MAX_TITLE_CHARS, _MAX_TEXT_CHARS, _MAX_URL_CHARS, _MAX_REASON_CHARS = 300, 2_000, 2_000, 200
@@ -23,7 +31,9 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class WebHit:
-    """One result of a provider; `pictures` are addresses of the picture, the best first, and empty for text."""
+    """One result of a provider; `pictures` are addresses of the picture, the best first, and empty
+    for text.
+    """
 
     title: str
     text: str
@@ -41,7 +51,9 @@ class CallError(Exception):
         billed: the provider may have charged for this one.
     """
 
-    def __init__(self, error: SourceError, *, retryable: bool = False, billed: bool = False) -> None:
+    def __init__(
+        self, error: SourceError, *, retryable: bool = False, billed: bool = False
+    ) -> None:
         super().__init__(str(error))
         self.error, self.retryable, self.billed = error, retryable, billed
 
@@ -90,7 +102,9 @@ class Provider(Protocol):
 
 
 class JsonApi:
-    """Calls a JSON interface over HTTP. Redirects are not followed: the key goes to the configured address and nowhere else."""
+    """Calls a JSON interface over HTTP. Redirects are not followed: the key goes to the configured
+    address and nowhere else.
+    """
 
     def __init__(
         self,
@@ -127,7 +141,12 @@ class JsonApi:
         await self._http.aclose()
 
     async def call(
-        self, method: str, path: str, *, params: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Make one call and return the JSON object of the reply.
 
@@ -135,15 +154,23 @@ class JsonApi:
             CallError: there is none; says what the status means.
         """
         try:
-            async with asyncio.timeout(self._timeout_s), self._http.stream(method, path, params=params, json=body) as response:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._http.stream(method, path, params=params, json=body) as response,
+            ):
                 content = await self._read(response)
         except (TimeoutError, httpx.TimeoutException):
             problem = UnavailableError(f"{self._name}: no answer within {self._timeout_s:g} s")
             raise CallError(problem, retryable=True, billed=True) from None
         except httpx.ConnectError as error:
-            raise CallError(UnavailableError(f"{self._name}: cannot be reached ({self._clean(str(error))})"), retryable=True) from None
+            raise CallError(
+                UnavailableError(f"{self._name}: cannot be reached ({self._clean(str(error))})"),
+                retryable=True,
+            ) from None
         except httpx.HTTPError as error:
-            problem = UnavailableError(f"{self._name}: the connection broke ({type(error).__name__})")
+            problem = UnavailableError(
+                f"{self._name}: the connection broke ({type(error).__name__})"
+            )
             raise CallError(problem, retryable=True, billed=True) from None
         if response.status_code != 200:
             raise self._failure(response, content)
@@ -153,26 +180,42 @@ class JsonApi:
             reply = None
         if not isinstance(reply, dict):
             what = response.headers.get("Content-Type", "no content type")
-            raise CallError(UnavailableError(f"{self._name}: the reply is no JSON object ({self._clean(what)})"), billed=True)
+            raise CallError(
+                UnavailableError(
+                    f"{self._name}: the reply is no JSON object ({self._clean(what)})"
+                ),
+                billed=True,
+            )
         return reply
 
     async def _read(self, response: httpx.Response) -> bytes:
         content = bytearray()
-        # Raw: a compressed reply was not asked for, and unpacking one could take any amount of memory.
+        # Raw: a compressed reply was not asked for, and unpacking one could take any amount of
+        # memory.
         async for chunk in response.aiter_raw():
             content += chunk
             if len(content) > MAX_REPLY_BYTES:
-                raise CallError(UnavailableError(f"{self._name}: the reply is larger than {MAX_REPLY_BYTES} bytes"), billed=True)
+                raise CallError(
+                    UnavailableError(
+                        f"{self._name}: the reply is larger than {MAX_REPLY_BYTES} bytes"
+                    ),
+                    billed=True,
+                )
         return bytes(content)
 
     def _failure(self, response: httpx.Response, content: bytes) -> CallError:
         status, reason = response.status_code, self._reason(content)
         said = f"{self._name}: HTTP {status}" + (f", {reason}" if reason else "")
         if status == 429 or status >= 500:
-            return CallError(UnavailableError(said, retry_after_s=_retry_after_s(response)), retryable=True)
-        # 432 and 433 are Tavily's for a plan and a pay-as-you-go limit; Serper says 400 and names the credits.
+            return CallError(
+                UnavailableError(said, retry_after_s=_retry_after_s(response)), retryable=True
+            )
+        # 432 and 433 are Tavily's for a plan and a pay-as-you-go limit; Serper says 400 and names
+        # the credits.
         if status in {402, 432, 433} or (status == 400 and "credit" in reason.lower()):
-            return CallError(BudgetExhaustedError(f"the {self._name} account has no credit left (HTTP {status})"))
+            return CallError(
+                BudgetExhaustedError(f"the {self._name} account has no credit left (HTTP {status})")
+            )
         if status in {400, 413, 422}:
             return CallError(QueryError(said))
         if status in {401, 403}:
@@ -198,7 +241,11 @@ class JsonApi:
 def _retry_after_s(response: httpx.Response) -> float:
     """Read Retry-After in seconds; its date form is not honoured."""
     stated = response.headers.get("Retry-After", "")
-    return min(float(stated), _MAX_RETRY_AFTER_S) if stated.isascii() and stated.isdigit() and len(stated) < 6 else 0.0
+    return (
+        min(float(stated), _MAX_RETRY_AFTER_S)
+        if stated.isascii() and stated.isdigit() and len(stated) < 6
+        else 0.0
+    )
 
 
 def one_line(text: object, max_chars: int) -> str:
@@ -209,7 +256,9 @@ def one_line(text: object, max_chars: int) -> str:
     return line if len(line) <= max_chars else line[: max_chars - 1] + "…"
 
 
-def entries(reply: Mapping[str, Any], name: str, provider: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def entries(
+    reply: Mapping[str, Any], name: str, provider: str
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number the objects of a list in a reply from 1; a missing list is an empty one.
 
     Raises:
@@ -217,13 +266,17 @@ def entries(reply: Mapping[str, Any], name: str, provider: str) -> Iterator[tupl
     """
     listed = reply.get(name) or []
     if not isinstance(listed, list):
-        raise CallError(UnavailableError(f"{provider}: '{name}' of the reply is no list"), billed=True)
+        raise CallError(
+            UnavailableError(f"{provider}: '{name}' of the reply is no list"), billed=True
+        )
     yield from ((rank, entry) for rank, entry in enumerate(listed, 1) if isinstance(entry, dict))
 
 
 def text_hit(title: object, text: object, url: object, score: float) -> WebHit:
     """Make a hit of whatever a provider sent."""
-    return WebHit(one_line(title, _MAX_TITLE_CHARS), one_line(text, _MAX_TEXT_CHARS), web_address(url), score)
+    return WebHit(
+        one_line(title, _MAX_TITLE_CHARS), one_line(text, _MAX_TEXT_CHARS), web_address(url), score
+    )
 
 
 def picture_hit(title: object, page: object, score: float, *pictures: object) -> WebHit:
@@ -233,7 +286,9 @@ def picture_hit(title: object, page: object, score: float, *pictures: object) ->
 
 
 def web_address(value: object) -> str:
-    """Return an http(s) address as it stands, or nothing; whether it may be fetched is for the fetcher to say."""
+    """Return an http(s) address as it stands, or nothing; whether it may be fetched is for the
+    fetcher to say.
+    """
     if not isinstance(value, str) or len(value) > _MAX_URL_CHARS or not value.isprintable():
         return ""
     address = f"https:{value}" if value.startswith("//") else value
@@ -242,4 +297,8 @@ def web_address(value: object) -> str:
 
 def number_or(value: object, default: float) -> float:
     """Return a finite number as it is, and the default for anything else."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else default
+    return (
+        float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        else default
+    )

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import httpx
 from protego import Protego
 
-from retrieval_server.web.addresses import FetchRefusedError
 from retrieval_server.web.fetch import USER_AGENT, Fetcher, FetchFailedError
+from retrieval_server.web.url_policy import FetchRefusedError
 
 _MAX_BYTES = 512 << 10
 _KEPT_S = 3_600.0
@@ -30,11 +30,16 @@ class Robots:
         self._sites: OrderedDict[str, tuple[float, asyncio.Task[Protego]]] = OrderedDict()
 
     async def allow(self, url: httpx.URL) -> bool:
-        """Tell whether a page may be read by us; also slows the fetcher down where the site asks for it."""
+        """Tell whether a page may be read by us; also slows the fetcher down where the site asks
+        for it.
+        """
         site = f"{url.scheme}://{url.netloc.decode('ascii')}"
         known = self._sites.get(site)
         if known is None or self._clock() > known[0]:
-            known = self._sites[site] = (self._clock() + _KEPT_S, asyncio.create_task(self._read(site)))
+            known = self._sites[site] = (
+                self._clock() + _KEPT_S,
+                asyncio.create_task(self._read(site)),
+            )
             if len(self._sites) > _REMEMBERED_SITES:
                 self._sites.popitem(last=False)
         rules = await asyncio.shield(known[1])
@@ -45,9 +50,15 @@ class Robots:
 
     async def _read(self, site: str) -> Protego:
         try:
-            page = await self._fetcher.fetch(f"{site}/robots.txt", accept=frozenset({"text/plain"}), max_bytes=_MAX_BYTES, cut=True)
+            page = await self._fetcher.fetch(
+                f"{site}/robots.txt",
+                accept=frozenset({"text/plain"}),
+                max_bytes=_MAX_BYTES,
+                cut=True,
+            )
         except FetchRefusedError:
-            # No rules (404 and its like, a page in place of the file) forbid nothing; an address that may not be fetched fails again later.
+            # No rules (404 and its like, a page in place of the file) forbid nothing; an address
+            # that may not be fetched fails again later.
             return _ALL
         except FetchFailedError:
             # The site is in trouble: leave it alone, and ask again soon.

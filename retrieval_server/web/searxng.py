@@ -1,4 +1,6 @@
-"""SearXNG (https://docs.searxng.org/dev/search_api.html): a metasearch engine that the user runs. GET /search with format=json."""
+"""SearXNG (https://docs.searxng.org/dev/search_api.html): a metasearch engine that the user runs.
+GET /search with format=json.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,17 @@ import httpx
 
 from retrieval_server.schemas import CollectionKind
 from retrieval_server.sources import RefusedError, UnavailableError
-from retrieval_server.web.provider import CallError, JsonApi, KeyRefusedError, WebHit, entries, number_or, one_line, picture_hit, text_hit
+from retrieval_server.web.provider import (
+    CallError,
+    JsonApi,
+    KeyRefusedError,
+    WebHit,
+    entries,
+    number_or,
+    one_line,
+    picture_hit,
+    text_hit,
+)
 
 _CATEGORY = {CollectionKind.TEXT: "general", CollectionKind.IMAGE: "images"}
 
@@ -19,14 +31,24 @@ class Searxng:
     max_results = 20
     """An instance ignores the number and sends a page."""
 
-    def __init__(self, base_url: str, *, timeout_s: float = 20.0, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout_s: float = 20.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         """Prepare the calls."""
         self._api = JsonApi(self.name, base_url, timeout_s=timeout_s, transport=transport)
 
     async def ask(self, query: str, kind: CollectionKind, num: int) -> list[WebHit]:
         """Make one call; see `Provider`."""
         try:
-            reply = await self._api.call("GET", "/search", params={"q": query, "format": "json", "categories": _CATEGORY[kind]})
+            reply = await self._api.call(
+                "GET",
+                "/search",
+                params={"q": query, "format": "json", "categories": _CATEGORY[kind]},
+            )
         except CallError as failure:
             if isinstance(failure.error, KeyRefusedError):
                 advice = "searxng: access refused; add 'json' to search.formats in the instance's settings.yml"
@@ -34,18 +56,31 @@ class Searxng:
             raise
         if kind is CollectionKind.IMAGE:
             hits = [
-                picture_hit(entry.get("title"), entry.get("url"), _score(entry, rank), entry.get("img_src"), entry.get("thumbnail_src"))
+                picture_hit(
+                    entry.get("title"),
+                    entry.get("url"),
+                    _score(entry, rank),
+                    entry.get("img_src"),
+                    entry.get("thumbnail_src"),
+                )
                 for rank, entry in entries(reply, "results", self.name)
             ]
         else:
             hits = [
-                text_hit(entry.get("title"), entry.get("content"), entry.get("url"), _score(entry, rank))
+                text_hit(
+                    entry.get("title"), entry.get("content"), entry.get("url"), _score(entry, rank)
+                )
                 for rank, entry in entries(reply, "results", self.name)
             ]
         silent = reply.get("unresponsive_engines")
         if not hits and isinstance(silent, list) and silent:
             # Nothing was found because nobody looked: that must not be kept as an answer.
-            raise CallError(UnavailableError(f"searxng: its engines did not answer ({one_line(str(silent), 150)})"), retryable=True)
+            raise CallError(
+                UnavailableError(
+                    f"searxng: its engines did not answer ({one_line(str(silent), 150)})"
+                ),
+                retryable=True,
+            )
         return hits[:num]
 
     async def check(self) -> None:

@@ -1,4 +1,6 @@
-"""Serper (https://serper.dev): Google's results for text and pictures. POST /search and /images, the key in X-API-KEY."""
+"""Serper (https://serper.dev): Google's results for text and pictures. POST /search and /images,
+the key in X-API-KEY.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +22,40 @@ class Serper:
     max_results = 10
     """More cost a second credit."""
 
-    def __init__(self, base_url: str, key: str, *, timeout_s: float = 20.0, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        key: str,
+        *,
+        timeout_s: float = 20.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         """Prepare the calls."""
-        self._api = JsonApi(self.name, base_url, headers={"X-API-KEY": key}, secret=key, timeout_s=timeout_s, transport=transport)
+        self._api = JsonApi(
+            self.name,
+            base_url,
+            headers={"X-API-KEY": key},
+            secret=key,
+            timeout_s=timeout_s,
+            transport=transport,
+        )
 
     async def ask(self, query: str, kind: CollectionKind, num: int) -> list[WebHit]:
         """Make one call; see `Provider`."""
-        # As the published evaluation asked: Chinese queries in China, all others in the United States.
+        # As the published evaluation asked: Chinese queries in China, all others in the United
+        # States.
         language, country = ("zh-cn", "cn") if _HAN.search(query) else ("en", "us")
         body = {"q": query, "hl": language, "gl": country, "num": num}
         if kind is CollectionKind.IMAGE:
             images = await self._api.call("POST", "/images", body=body)
             return [
-                picture_hit(entry.get("title"), entry.get("link"), 1 / rank, entry.get("imageUrl"), entry.get("thumbnailUrl"))
+                picture_hit(
+                    entry.get("title"),
+                    entry.get("link"),
+                    1 / rank,
+                    entry.get("imageUrl"),
+                    entry.get("thumbnailUrl"),
+                )
                 for rank, entry in entries(images, "images", self.name)
             ]
         reply = await self._api.call("POST", "/search", body=body)

@@ -8,10 +8,16 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from retrieval_server.schemas import CollectionKind
-from retrieval_server.sources import BudgetExhaustedError, Found, RefusedError, SourceError, UnavailableError
+from retrieval_server.sources import (
+    BudgetExhaustedError,
+    Found,
+    RefusedError,
+    SourceError,
+    UnavailableError,
+)
+from retrieval_server.web.budget_ledger import Ledger
 from retrieval_server.web.limiter import Limiter
 from retrieval_server.web.provider import CallError, Provider, WebHit
-from retrieval_server.web.spend import Ledger
 
 SPARE_PICTURES = 5
 """Asked for beyond the number wanted: many pictures on the web can no longer be had."""
@@ -45,12 +51,19 @@ class WebSource:
             attempts: calls for one search at most.
             timeout_s: for one search, all calls, pauses and downloads together.
         """
-        self._provider, self._limiter, self._ledger, self._get_picture = provider, limiter, ledger, get_picture
+        self._provider, self._limiter, self._ledger, self._get_picture = (
+            provider,
+            limiter,
+            ledger,
+            get_picture,
+        )
         self._attempts, self._timeout_s = attempts, timeout_s
         self._refusal: SourceError | None = None
         self._refusal_ends = 0.0
         self.counts: Counter[str] = Counter()
-        """Of calls since the start: upstream_calls, upstream_failures, upstream_retries, pictures, pictures_missing."""
+        """Of calls since the start: upstream_calls, upstream_failures, upstream_retries, pictures,
+        pictures_missing.
+        """
 
     @property
     def name(self) -> str:
@@ -71,7 +84,9 @@ class WebSource:
         spare = SPARE_PICTURES if kind is CollectionKind.IMAGE else 0
         try:
             async with asyncio.timeout(self._timeout_s):
-                hits = _distinct(await self._hits(query, kind, min(top_k + spare, self._provider.max_results)))
+                hits = _distinct(
+                    await self._hits(query, kind, min(top_k + spare, self._provider.max_results))
+                )
                 if kind is CollectionKind.TEXT:
                     return [_found(hit) for hit in hits[:top_k]]
                 return await self._with_pictures(hits, top_k)
@@ -90,7 +105,9 @@ class WebSource:
                 error = failure.error
                 if isinstance(error, RefusedError | BudgetExhaustedError):
                     self._refusal, self._refusal_ends = error, now() + _REFUSAL_HOLDS_S
-                pause_s = error.retry_after_s or random.uniform(0.5, 1.0) * min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))
+                pause_s = error.retry_after_s or random.uniform(0.5, 1.0) * min(
+                    _MAX_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1)
+                )
                 if error.retry_after_s:
                     self._limiter.pause(error.retry_after_s)
                 if not failure.retryable or attempt == self._attempts or now() + pause_s > give_up:
@@ -112,14 +129,20 @@ class WebSource:
                 raise
 
     async def _with_pictures(self, hits: list[WebHit], top_k: int) -> list[Found]:
-        """Download in order, as many at once as are still wanted. Without any picture the bare titles are returned."""
+        """Download in order, as many at once as are still wanted. Without any picture the bare
+        titles are returned.
+        """
         complete: list[Found] = []
         remaining = [hit for hit in hits if hit.pictures]
         while remaining and len(complete) < top_k:
             wanted = top_k - len(complete)
             batch, remaining = remaining[:wanted], remaining[wanted:]
             pictures = await asyncio.gather(*(self._first_picture(hit) for hit in batch))
-            complete += [_found(hit, picture) for hit, picture in zip(batch, pictures, strict=True) if picture is not None]
+            complete += [
+                _found(hit, picture)
+                for hit, picture in zip(batch, pictures, strict=True)
+                if picture is not None
+            ]
         return complete or [_found(hit) for hit in hits[:top_k]]
 
     async def _first_picture(self, hit: WebHit) -> bytes | None:
@@ -142,4 +165,6 @@ def _distinct(hits: list[WebHit]) -> list[WebHit]:
 
 
 def _found(hit: WebHit, picture: bytes | None = None) -> Found:
-    return Found(id=hit.url, title=hit.title, text=hit.text, source=hit.url, score=hit.score, image=picture)
+    return Found(
+        id=hit.url, title=hit.title, text=hit.text, source=hit.url, score=hit.score, image=picture
+    )

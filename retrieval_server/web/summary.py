@@ -1,4 +1,6 @@
-"""Say in a few sentences what a page tells about a question, by any model behind an OpenAI-compatible interface."""
+"""Say in a few sentences what a page tells about a question, by any model behind an
+OpenAI-compatible interface.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,25 @@ class Summariser:
     """One model."""
 
     def __init__(
-        self, base_url: str, model: str, key: str | None, *, timeout_s: float = 30.0, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        base_url: str,
+        model: str,
+        key: str | None,
+        *,
+        timeout_s: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Prepare the calls; `base_url` is what ends in /v1."""
         self.model = model
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._api = JsonApi("summary model", base_url, headers=headers, secret=key, timeout_s=timeout_s, transport=transport)
+        self._api = JsonApi(
+            "summary model",
+            base_url,
+            headers=headers,
+            secret=key,
+            timeout_s=timeout_s,
+            transport=transport,
+        )
 
     async def summarise(self, query: str, page: str, max_chars: int) -> str | None:
         """Return the answer, or None where the page holds none.
@@ -40,8 +55,15 @@ class Summariser:
             {"role": "system", "content": _INSTRUCTION},
             {"role": "user", "content": f"Question: {query}\n\nPage:\n{page[:_MAX_PAGE_CHARS]}"},
         ]
-        body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": _MAX_TOKENS}
-        said = one_line(_content_of(await self._api.call("POST", "/chat/completions", body=body)), max_chars)
+        body = {
+            "model": self.model,
+            "messages": messages,
+            "temperature": 0,
+            "max_tokens": _MAX_TOKENS,
+        }
+        said = one_line(
+            _content_of(await self._api.call("POST", "/chat/completions", body=body)), max_chars
+        )
         return None if not said or said.strip(" .").upper() == "NOTHING" else said
 
     async def close(self) -> None:

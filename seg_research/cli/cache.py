@@ -1,7 +1,8 @@
-"""Show, export or import recorded web searches: the file that `seg-research serve --cache-file` writes.
+"""Show, export or import recorded web searches: the file that `seg-research serve --cache-file`
+writes.
 
-An export is one compact file, taken also while a server writes the original; a server can replay it as it is. An import adds what is
-missing and, of two answers to one question, keeps the newer.
+An export is one compact file, taken also while a server writes the original; a server can replay it
+as it is. An import adds what is missing and, of two answers to one question, keeps the newer.
 """
 
 from __future__ import annotations
@@ -56,9 +57,14 @@ def _show(path: Path) -> None:
     from retrieval_server.cache import stats_of
 
     stats = stats_of(path)
-    print(f"{path}: {sum(stats.num_answers.values())} answers, {stats.num_pictures} pictures, {stats.num_bytes / 1e6:.1f} MB")
+    print(
+        f"{path}: {sum(stats.num_answers.values())} answers, {stats.num_pictures} pictures, {stats.num_bytes / 1e6:.1f} MB"
+    )
     for what, count in stats.num_answers.items():
         print(f"  {what}: {count}")
     if stats.oldest is not None and stats.newest is not None:
-        first, last = (time.strftime("%Y-%m-%d %H:%M", time.gmtime(moment)) for moment in (stats.oldest, stats.newest))
+        first, last = (
+            time.strftime("%Y-%m-%d %H:%M", time.gmtime(moment))
+            for moment in (stats.oldest, stats.newest)
+        )
         print(f"  from {first} to {last} UTC")

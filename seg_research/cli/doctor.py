@@ -1,7 +1,8 @@
-"""Check this installation: versions, what we rely on in verl, the CPU platform, the offline search encoder, room on the machine.
+"""Check this installation: versions, what we rely on in verl, the CPU platform, the offline search
+encoder, room on the machine.
 
-Each problem comes with what to do about it. The exit status is 1 if something cannot work, 0 otherwise; parts that nobody installed are
-named but are no problem.
+Each problem comes with what to do about it. The exit status is 1 if something cannot work, 0
+otherwise; parts that nobody installed are named but are no problem.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ _TOPIC_WIDTH, _FOUND_WIDTH = 25, 160
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of the table"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,12 +40,22 @@ def run(options: argparse.Namespace) -> int:
     problems = sum(f.verdict is Verdict.PROBLEM for f in findings)
     warnings = sum(f.verdict is Verdict.WARNING for f in findings)
     if options.json:
-        print(json.dumps({"ok": not problems, "findings": [dataclasses.asdict(f) for f in findings]}, indent=1))
+        print(
+            json.dumps(
+                {"ok": not problems, "findings": [dataclasses.asdict(f) for f in findings]},
+                indent=1,
+            )
+        )
     else:
-        print(f"\n{problems} problems (X), {warnings} warnings (!)" + ("" if problems else ": this installation can do its work"))
+        print(
+            f"\n{problems} problems (X), {warnings} warnings (!)"
+            + ("" if problems else ": this installation can do its work")
+        )
     return 1 if problems else 0
 
 
 def _row(topic: str, verdict: str, found: str, wanted: str, advice: str) -> str:
-    row = f"{_SIGNS[verdict]:>2}  {topic:<{_TOPIC_WIDTH}} {found[:_FOUND_WIDTH]}" + (f"  (wanted: {wanted})" if wanted else "")
+    row = f"{_SIGNS[verdict]:>2}  {topic:<{_TOPIC_WIDTH}} {found[:_FOUND_WIDTH]}" + (
+        f"  (wanted: {wanted})" if wanted else ""
+    )
     return row + (f"\n    {'':<{_TOPIC_WIDTH}} → {advice}" if advice else "")

@@ -1,7 +1,8 @@
 """Build, judge and plan indexes of local corpora for the search server.
 
-`build` makes an index folder (kill it and run it again: it goes on where it was), `eval` compares an approximate index with exact search,
-`plan` tells memory, disk, time and searches a second before anything is built or loaded.
+`build` makes an index folder (kill it and run it again: it goes on where it was), `eval` compares
+an approximate index with exact search, `plan` tells memory, disk, time and searches a second before
+anything is built or loaded.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from retrieval_server.plan import CorpusShape
+    from retrieval_server.capacity import CorpusShape
     from retrieval_server.schemas import CollectionKind
 
 EXAMPLES = """examples:
@@ -32,31 +33,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the three jobs."""
     jobs = parser.add_subparsers(dest="job", required=True, metavar="build|eval|plan")
     form = argparse.ArgumentDefaultsHelpFormatter
-    build = jobs.add_parser("build", help="make an index folder", description="Make an index folder.", formatter_class=form)
+    build = jobs.add_parser(
+        "build",
+        help="make an index folder",
+        description="Make an index folder.",
+        formatter_class=form,
+    )
     _add_corpus(build, required=True)
     build.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the index")
     _add_shape(build)
-    judge = jobs.add_parser("eval", help="recall@k against exact search", description="Compare with exact search.", formatter_class=form)
+    judge = jobs.add_parser(
+        "eval",
+        help="recall@k against exact search",
+        description="Compare with exact search.",
+        formatter_class=form,
+    )
     _add_corpus(judge, required=True)
-    judge.add_argument("--index", type=Path, required=True, metavar="DIR", help="folder of the index")
-    judge.add_argument("--queries", type=int, default=200, metavar="N", help="titles of so many entries are looked up")
+    judge.add_argument(
+        "--index", type=Path, required=True, metavar="DIR", help="folder of the index"
+    )
+    judge.add_argument(
+        "--queries",
+        type=int,
+        default=200,
+        metavar="N",
+        help="titles of so many entries are looked up",
+    )
     _add_encoder(judge)
-    plan = jobs.add_parser("plan", help="expected memory, disk and speed", description="Tell what an index takes.", formatter_class=form)
+    plan = jobs.add_parser(
+        "plan",
+        help="expected memory, disk and speed",
+        description="Tell what an index takes.",
+        formatter_class=form,
+    )
     _add_corpus(plan, required=False)
-    plan.add_argument("--entries", type=int, metavar="N", help="size of a corpus that is not at hand")
+    plan.add_argument(
+        "--entries", type=int, metavar="N", help="size of a corpus that is not at hand"
+    )
     _add_shape(plan)
 
 
 def _add_corpus(parser: argparse.ArgumentParser, *, required: bool) -> None:
     corpus = parser.add_mutually_exclusive_group(required=required)
     corpus.add_argument("--text", type=Path, metavar="CORPUS.jsonl", help="passages")
-    corpus.add_argument("--images", type=Path, metavar="CORPUS.jsonl", help="pictures, found by their titles")
+    corpus.add_argument(
+        "--images", type=Path, metavar="CORPUS.jsonl", help="pictures, found by their titles"
+    )
 
 
 def _add_shape(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--retriever", choices=("dense", "bm25", "hybrid"), default="dense", help="hybrid serves all three")
     parser.add_argument(
-        "--type", choices=("flat", "hnsw", "ivfpq"), default="flat", help="flat is exact; the others are for 10^5 entries and more"
+        "--retriever",
+        choices=("dense", "bm25", "hybrid"),
+        default="dense",
+        help="hybrid serves all three",
+    )
+    parser.add_argument(
+        "--type",
+        choices=("flat", "hnsw", "ivfpq"),
+        default="flat",
+        help="flat is exact; the others are for 10^5 entries and more",
     )
     _add_encoder(parser)
 
@@ -64,20 +100,27 @@ def _add_shape(parser: argparse.ArgumentParser) -> None:
 def _add_encoder(parser: argparse.ArgumentParser) -> None:
     from retrieval_server import DEFAULT_ENCODER
 
-    parser.add_argument("--encoder", default=DEFAULT_ENCODER, metavar="PATH_OR_NAME", help="sentence-transformers model")
+    parser.add_argument(
+        "--encoder",
+        default=DEFAULT_ENCODER,
+        metavar="PATH_OR_NAME",
+        help="sentence-transformers model",
+    )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads")
 
 
 def run(options: argparse.Namespace) -> int:
     """Do the job."""
-    from seg_research.core.errors import UsageError
+    from seg_common.errors import UsageError
 
     if options.threads < 1:
         raise UsageError(f"--threads {options.threads}: expected at least 1")
     try:
         return {"build": _build, "eval": _eval, "plan": _plan}[options.job](options)
     except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed; install it with: pip install 'seg-research[retrieval]'") from None
+        raise UsageError(
+            f"{error.name} is not installed; install it with: pip install 'seg-research[retrieval]'"
+        ) from None
 
 
 def progress_bar(what: str, total: int) -> Callable[[int], None]:
@@ -97,22 +140,38 @@ def progress_bar(what: str, total: int) -> Callable[[int], None]:
 def _corpus_of(options: argparse.Namespace) -> tuple[CollectionKind, Path]:
     from retrieval_server.schemas import CollectionKind
 
-    return (CollectionKind.IMAGE, options.images) if options.images else (CollectionKind.TEXT, options.text)
+    return (
+        (CollectionKind.IMAGE, options.images)
+        if options.images
+        else (CollectionKind.TEXT, options.text)
+    )
 
 
 def _build(options: argparse.Namespace) -> int:
-    from retrieval_server.collections import load_corpus
+    from retrieval_server.corpus import load_corpus
     from retrieval_server.encoder import load_encoder
     from retrieval_server.index import build_folder
     from retrieval_server.ranking import Retriever
     from retrieval_server.vectors import IndexType, set_threads
 
     collection, retriever = load_corpus(*_corpus_of(options)), Retriever(options.retriever)
-    encoder = load_encoder(options.encoder, num_threads=options.threads) if retriever.uses_vectors else None
+    encoder = (
+        load_encoder(options.encoder, num_threads=options.threads)
+        if retriever.uses_vectors
+        else None
+    )
     set_threads(options.threads)
-    manifest = build_folder(options.out, collection, encoder, retriever, IndexType(options.type), progress_bar)
-    what = f"{manifest.retriever}, {manifest.type}, encoder {manifest.encoder}" if encoder else manifest.retriever
-    sys.stdout.write(f"{options.out}: {manifest.num_entries} entries of {manifest.corpus} ({what})\n")
+    manifest = build_folder(
+        options.out, collection, encoder, retriever, IndexType(options.type), progress_bar
+    )
+    what = (
+        f"{manifest.retriever}, {manifest.type}, encoder {manifest.encoder}"
+        if encoder
+        else manifest.retriever
+    )
+    sys.stdout.write(
+        f"{options.out}: {manifest.num_entries} entries of {manifest.corpus} ({what})\n"
+    )
     return 0
 
 
@@ -123,7 +182,7 @@ def _eval(options: argparse.Namespace) -> int:
     from retrieval_server.index import open_folder
     from retrieval_server.ranking import Retriever
     from retrieval_server.vectors import FlatIndex, set_threads
-    from seg_research.core.errors import UsageError
+    from seg_common.errors import UsageError
 
     if options.queries < 1:
         raise UsageError(f"--queries {options.queries}: expected at least 1")
@@ -131,7 +190,9 @@ def _eval(options: argparse.Namespace) -> int:
     set_threads(options.threads)
     opened = open_folder(options.index, *_corpus_of(options), memory, Retriever.DENSE)
     assert opened.dense is not None
-    rows = np.linspace(0, len(opened.collection) - 1, min(options.queries, len(opened.collection))).astype(int)
+    rows = np.linspace(
+        0, len(opened.collection) - 1, min(options.queries, len(opened.collection))
+    ).astype(int)
     queries_QD = memory.embed([opened.collection[int(row)].title for row in rows])
     exact = FlatIndex(np.load(options.index / "vectors.npy", mmap_mode="r")).search(queries_QD, 10)
     started = time.perf_counter()
@@ -150,14 +211,16 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from retrieval_server.capacity import CorpusShape, make_plan
     from retrieval_server.encoder import load_encoder
-    from retrieval_server.plan import CorpusShape, make_plan
     from retrieval_server.ranking import Retriever
     from retrieval_server.vectors import IndexType, set_threads
-    from seg_research.core.errors import UsageError
+    from seg_common.errors import UsageError
 
     if (options.entries is None) == (options.text is None and options.images is None):
-        raise UsageError("name a corpus (--text or --images) or the size of one (--entries N), not both")
+        raise UsageError(
+            "name a corpus (--text or --images) or the size of one (--entries N), not both"
+        )
     if options.entries is not None and options.entries < 1:
         raise UsageError(f"--entries {options.entries}: expected at least 1")
     passages = ["x" * 5 + " word" * 110]
@@ -167,15 +230,23 @@ def _plan(options: argparse.Namespace) -> int:
         _, path = _corpus_of(options)
         shape, passages = _shape_of(path)
     retriever, kind = Retriever(options.retriever), IndexType(options.type)
-    encoder = load_encoder(options.encoder, num_threads=options.threads) if retriever.uses_vectors else None
+    encoder = (
+        load_encoder(options.encoder, num_threads=options.threads)
+        if retriever.uses_vectors
+        else None
+    )
     set_threads(options.threads)
-    plan = make_plan(shape, retriever, kind, encoder, passages * (_SAMPLE_ENTRIES // len(passages) or 1))
+    plan = make_plan(
+        shape, retriever, kind, encoder, passages * (_SAMPLE_ENTRIES // len(passages) or 1)
+    )
     parts = ", ".join(f"{name} {num_bytes / 1e6:,.0f}" for name, num_bytes in plan.memory.items())
     lines = [
         f"entries   {shape.num_entries:,}",
         f"memory    {plan.memory_bytes / 1e6:,.0f} MB ({parts})",
         f"disk      {plan.disk_bytes / 1e6:,.0f} MB",
-        f"build     about {_duration(plan.build_s)} of embedding" if encoder else "build     minutes at most",
+        f"build     about {_duration(plan.build_s)} of embedding"
+        if encoder
+        else "build     minutes at most",
         f"searches  about {plan.searches_per_s:,.0f} a second with {options.threads} thread(s): "
         f"embedding alone {plan.embedded_per_s:,.0f}, ranking alone {plan.ranked_per_s:,.0f}",
     ]
@@ -187,14 +258,23 @@ def _shape_of(path: Path) -> tuple[CorpusShape, list[str]]:
     """Count lines and take some entries, without parsing the rest."""
     from itertools import islice
 
-    from retrieval_server.plan import CorpusShape
-    from seg_research.core.files import read_jsonl
+    from retrieval_server.capacity import CorpusShape
+    from seg_common.files import read_jsonl
 
-    sample = [str(record.get("contents") or record.get("name") or "") for record in islice(read_jsonl(path), _SAMPLE_ENTRIES)]
+    sample = [
+        str(record.get("contents") or record.get("name") or "")
+        for record in islice(read_jsonl(path), _SAMPLE_ENTRIES)
+    ]
     with path.open("rb") as handle:
         num_entries = sum(1 for line in handle if line.strip())
     return CorpusShape(max(1, num_entries), path.stat().st_size), sample or ["empty"]
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
+    return (
+        f"{seconds / 3600:.1f} hours"
+        if seconds > 5400
+        else f"{seconds / 60:.0f} minutes"
+        if seconds > 90
+        else f"{seconds:.0f} seconds"
+    )

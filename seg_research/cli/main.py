@@ -1,4 +1,6 @@
-"""`seg-research`: one command, a verb for each job. Only the chosen verb's module is imported, so `--help` answers at once."""
+"""`seg-research`: one command, a verb for each job. Only the chosen verb's module is imported, so
+`--help` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from seg_common.errors import InfraError, UsageError
 from seg_research import __version__
-from seg_research.core.errors import InfraError, UsageError
 
 COMMANDS: dict[str, str] = {
     "data": "make or prepare a benchmark (mini, okvos)",
@@ -49,9 +51,13 @@ EXIT_USAGE, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a failure is one line that says what to do, never a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Threads that spin at barriers cost a loaded machine far more than they save an idle one; OpenMP reads this when torch is imported.
+    # Threads that spin at barriers cost a loaded machine far more than they save an idle one;
+    # OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(level=os.environ.get("SEG_LOG_LEVEL", "WARNING").upper(), format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=os.environ.get("SEG_LOG_LEVEL", "WARNING").upper(),
+        format="%(levelname)s %(name)s: %(message)s",
+    )
     try:
         return run_command(arguments)
     except UsageError as error:
@@ -59,14 +65,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InfraError as error:
         return _fail(str(error), EXIT_FAILED)
     except KeyboardInterrupt:
-        return _fail("stopped; what was written is kept, run the same command again to go on", EXIT_INTERRUPTED)
+        return _fail(
+            "stopped; what was written is kept, run the same command again to go on",
+            EXIT_INTERRUPTED,
+        )
     except BrokenPipeError:
         sys.stderr.close()
         return EXIT_FAILED
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             return _report_bug(error)
-        return _fail(f"{error.filename or 'disk'}: {error.strerror}; free some space or choose another folder, then run again", EXIT_USAGE)
+        return _fail(
+            f"{error.filename or 'disk'}: {error.strerror}; free some space or choose another folder, then run again",
+            EXIT_USAGE,
+        )
     except Exception as error:
         # Boundary: whatever is left is a bug of ours; the user gets one line and a file to send us.
         return _report_bug(error)
@@ -89,7 +101,11 @@ def run_command(arguments: list[str]) -> int:
             continue
         module = importlib.import_module(f"seg_research.cli.{name}")
         verb = verbs.add_parser(
-            name, help=summary, description=module.__doc__, epilog=module.EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=summary,
+            description=module.__doc__,
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(verb)
         verb.set_defaults(run=module.run)
@@ -104,7 +120,10 @@ def _report_bug(error: Exception) -> int:
     handle, name = tempfile.mkstemp(prefix="seg-research-", suffix=".txt")
     os.close(handle)
     Path(name).write_text("".join(traceback.format_exception(error)))
-    return _fail(f"internal error: {type(error).__name__}: {error}\n  details for a bug report: {name}", EXIT_FAILED)
+    return _fail(
+        f"internal error: {type(error).__name__}: {error}\n  details for a bug report: {name}",
+        EXIT_FAILED,
+    )
 
 
 def _fail(message: str, code: int) -> int:

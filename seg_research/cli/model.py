@@ -1,7 +1,9 @@
-"""Get the tiny Qwen3-VL that plays the mini benchmark: a copy of the packaged one, or one made anew from nothing but a seed.
+"""Get the tiny Qwen3-VL that plays the mini benchmark: a copy of the packaged one, or one made anew
+from nothing but a seed.
 
-Making one takes most of an hour on a CPU core: lessons in seeing, reading, pointing and playing (docs/mini.md). The result is an ordinary
-checkpoint folder. A finished folder is left as it is; killed lessons go on where they stopped.
+Making one takes most of an hour on a CPU core: lessons in seeing, reading, pointing and playing
+(docs/mini.md). The result is an ordinary checkpoint folder. A finished folder is left as it is;
+killed lessons go on where they stopped.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from seg_research.core.errors import UsageError
-from seg_research.models import COLD_START
+from seg_common.errors import UsageError
+from seg_research.mini import COLD_START
 
 EXAMPLES = """examples:
   seg-research model --out outputs/tiny
@@ -22,11 +24,32 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="checkpoint folder to write")
-    parser.add_argument("--lessons", type=int, metavar="STEPS", help="make a new one: steps of lessons; the rest is about these")
-    parser.add_argument("--sight", type=int, default=450, metavar="STEPS", help="steps before, that only open the eyes (default 450)")
-    parser.add_argument("--clips", type=int, default=2750, metavar="N", help="clips that lessons show (default 2750, ten minutes to draw)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that draw them (default 1)")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="checkpoint folder to write"
+    )
+    parser.add_argument(
+        "--lessons",
+        type=int,
+        metavar="STEPS",
+        help="make a new one: steps of lessons; the rest is about these",
+    )
+    parser.add_argument(
+        "--sight",
+        type=int,
+        default=450,
+        metavar="STEPS",
+        help="steps before, that only open the eyes (default 450)",
+    )
+    parser.add_argument(
+        "--clips",
+        type=int,
+        default=2750,
+        metavar="N",
+        help="clips that lessons show (default 2750, ten minutes to draw)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that draw them (default 1)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of everything (default 0)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
 
@@ -37,13 +60,17 @@ def run(options: argparse.Namespace) -> int:
         print(f"{options.out} is already there; delete it to make it again")
         return 0
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-        raise UsageError(f"--out {options.out}: is there but holds no model; choose another folder or delete it")
+        raise UsageError(
+            f"--out {options.out}: is there but holds no model; choose another folder or delete it"
+        )
     staged = options.out.parent / f".{options.out.name}"
     if options.lessons is None:
         shutil.copytree(COLD_START, staged, dirs_exist_ok=True)
     else:
         if min(options.lessons, options.sight, options.clips, options.workers, options.threads) < 1:
-            raise UsageError("--lessons, --sight, --clips, --workers and --threads: expected 1 or more")
+            raise UsageError(
+                "--lessons, --sight, --clips, --workers and --threads: expected 1 or more"
+            )
         _teach(options, staged)
     staged.rename(options.out)
     print(f"the model is in {options.out}")
@@ -54,14 +81,14 @@ def _teach(options: argparse.Namespace, staged: Path) -> None:
     import torch
     from tqdm import tqdm
 
-    from seg_research.core.files import atomic_path
-    from seg_research.datasets.mini.lessons.clips import draw_clips
-    from seg_research.datasets.mini.lessons.vocabulary import corpus
-    from seg_research.models.head_start import give_head_start
-    from seg_research.models.tiny import COLD_START, build_model, build_tokenizer, save_tiny
+    from seg_common.files import atomic_path
+    from seg_research.mini.curriculum import TeachSettings, teach
+    from seg_research.mini.grounding_pretraining import teach_sight
+    from seg_research.mini.induction_init import give_head_start
+    from seg_research.mini.pretraining_data.clips import draw_clips
+    from seg_research.mini.pretraining_data.vocabulary import corpus
+    from seg_research.mini.tiny_model import COLD_START, build_model, build_tokenizer, save_tiny
     from seg_research.recipes.settings import tiny_settings
-    from seg_research.training.lessons import TeachSettings, teach
-    from seg_research.training.sight import teach_sight
 
     torch.set_num_threads(options.threads)
     staged.mkdir(parents=True, exist_ok=True)
@@ -82,7 +109,9 @@ def _teach(options: argparse.Namespace, staged: Path) -> None:
         with tqdm(total=options.sight, unit="step", desc="sight", file=sys.stderr) as bar:
 
             def look(step: int, figures: dict[str, float]) -> None:
-                bar.set_postfix({name: f"{figure:.2f}" for name, figure in figures.items()}, refresh=False)
+                bar.set_postfix(
+                    {name: f"{figure:.2f}" for name, figure in figures.items()}, refresh=False
+                )
                 bar.update()
 
             teach_sight(model, tokenizer, steps=options.sight, seed=options.seed, progress=look)
@@ -91,7 +120,9 @@ def _teach(options: argparse.Namespace, staged: Path) -> None:
     with tqdm(total=how.steps, unit="step", desc="lessons", file=sys.stderr) as bar:
 
         def report(step: int, losses: dict[str, float]) -> None:
-            bar.set_postfix({subject: f"{loss:.2f}" for subject, loss in losses.items()}, refresh=False)
+            bar.set_postfix(
+                {subject: f"{loss:.2f}" for subject, loss in losses.items()}, refresh=False
+            )
             bar.update(step - bar.n)
 
         teach(model, tokenizer, clips, how, staged / "lessons.pt", report)

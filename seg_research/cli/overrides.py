@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 
 
 def add_override_arguments(parser: argparse.ArgumentParser, example: str, shown: str) -> None:
     """Declare the overrides, and `--dry-run`, which shows `shown` beside the values."""
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"Hydra overrides, e.g. {example}")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help=f"Hydra overrides, e.g. {example}"
+    )
     parser.add_argument(
         "--dry-run",
         action="store_true",

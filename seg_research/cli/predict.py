@@ -1,6 +1,7 @@
 """Run a policy over a prepared benchmark and write predictions.jsonl.
 
-Killed at any moment, the same command goes on where it stopped; a finished one does nothing. Greedy by default.
+Killed at any moment, the same command goes on where it stopped; a finished one does nothing. Greedy
+by default.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 
 if TYPE_CHECKING:
-    from seg_research.datasets.sample import Sample
-    from seg_research.env.policy import Policy
+    from seg_research.data.sample import Sample
+    from seg_research.episode.policy import Policy
     from seg_research.evaluation.predict import PredictionCount
     from seg_research.recipes.settings import EpisodeSettings
 
@@ -33,7 +34,11 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="PARQUET", help="prepared samples (seg-research data, examples/data_preprocess)"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PARQUET",
+        help="prepared samples (seg-research data, examples/data_preprocess)",
     )
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument("--model", type=Path, metavar="FOLDER", help="a Qwen-VL checkpoint folder")
@@ -42,18 +47,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("expert", "demonstrator", "hostile"),
         help="a policy without a model: knows the truth, reads and sometimes strays (mini only), or tries to break things",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="JSONL", help="predictions.jsonl to write or continue")
-    parser.add_argument("--settings", type=Path, metavar="FOLDER", help="folder with episode.json to use instead of the model's own")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="JSONL",
+        help="predictions.jsonl to write or continue",
+    )
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        metavar="FOLDER",
+        help="folder with episode.json to use instead of the model's own",
+    )
     parser.add_argument("--search-url", metavar="URL", help="a running search server")
-    parser.add_argument("--text", type=Path, metavar="JSONL", help="corpus for a search server started just for this run")
+    parser.add_argument(
+        "--text",
+        type=Path,
+        metavar="JSONL",
+        help="corpus for a search server started just for this run",
+    )
     parser.add_argument("--images", type=Path, metavar="JSONL", help="image corpus for the same")
-    parser.add_argument("--rollouts", type=int, default=1, metavar="N", help="rollouts of each sample (default 1)")
+    parser.add_argument(
+        "--rollouts", type=int, default=1, metavar="N", help="rollouts of each sample (default 1)"
+    )
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     parser.add_argument("--seed", type=int, default=0, help="of sampling (default 0)")
-    parser.add_argument("--group-size", type=int, default=16, metavar="N", help="rollouts generated together (default 16)")
+    parser.add_argument(
+        "--group-size",
+        type=int,
+        default=16,
+        metavar="N",
+        help="rollouts generated together (default 16)",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the model (default 2)")
-    parser.add_argument("--timings", action="store_true", help="add wall-clock seconds to each line")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="CPU threads of the model (default 2)"
+    )
+    parser.add_argument(
+        "--timings", action="store_true", help="add wall-clock seconds to each line"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,9 +94,9 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from seg_research.cli.search_server import search_server
-    from seg_research.datasets.parquet import check_paths, read_samples
+    from seg_research.data.rows import check_paths, read_samples
     from seg_research.evaluation.predict import claim
-    from seg_research.models.processor import check_model_folder
+    from seg_research.policies.processor import check_model_folder
     from seg_research.recipes.settings import EpisodeSettings, load_settings
 
     _check(options)
@@ -84,16 +117,23 @@ def run(options: argparse.Namespace) -> int:
         tqdm(total=num_rollouts, unit="rollout", desc="predict", file=sys.stderr) as bar,
     ):
         count = asyncio.run(_predict(options, samples, settings, identity, url, bar.update))
-    print(f"{count.total} predictions in {options.out} ({count.written} new, {count.failed} failed)")
+    print(
+        f"{count.total} predictions in {options.out} ({count.written} new, {count.failed} failed)"
+    )
     if count.failed:
-        print("some episodes were ended by a failing service; run the same command again to retry them", file=sys.stderr)
+        print(
+            "some episodes were ended by a failing service; run the same command again to retry them",
+            file=sys.stderr,
+        )
     return 1 if count.failed else 0
 
 
 def _check(options: argparse.Namespace) -> None:
     for name in ("rollouts", "group_size", "threads"):
         if getattr(options, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more")
+            raise UsageError(
+                f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more"
+            )
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: expected 1 or more")
     if not 0 <= options.temperature < float("inf"):
@@ -142,11 +182,13 @@ async def _predict(
         return await predict(run, samples, options.out, progress)
 
 
-def _policy_maker(options: argparse.Namespace, settings: EpisodeSettings) -> Callable[[int], Policy]:
+def _policy_maker(
+    options: argparse.Namespace, settings: EpisodeSettings
+) -> Callable[[int], Policy]:
     from seg_research.policies.scripted import ScriptedPolicy, expert_script, hostile_script
 
     if options.scripted == "demonstrator":
-        from seg_research.policies.demonstrator import Demonstrator
+        from seg_research.mini.noisy_expert import Demonstrator
 
         demonstrator = Demonstrator(options.seed)
         return lambda group: demonstrator
@@ -156,11 +198,11 @@ def _policy_maker(options: argparse.Namespace, settings: EpisodeSettings) -> Cal
     import torch
 
     from seg_research.core.seeding import derive_seed
-    from seg_research.models.processor import load_processor
     from seg_research.policies.chat_tokens import ChatTokens
     from seg_research.policies.engine import Sampling, TransformersEngine
-    from seg_research.policies.local import LocalPolicy
-    from seg_research.policies.lockstep import Lockstep
+    from seg_research.policies.processor import load_processor
+    from seg_research.policies.transformers_policy import LocalPolicy
+    from seg_research.policies.turn_barrier import TurnBarrier
 
     torch.set_num_threads(options.threads)
     processor = load_processor(options.model)
@@ -169,7 +211,10 @@ def _policy_maker(options: argparse.Namespace, settings: EpisodeSettings) -> Cal
     chat = ChatTokens(processor)
 
     def make(group: int) -> LocalPolicy:
-        lockstep = Lockstep(engine, lambda turn: torch.manual_seed(derive_seed(options.seed, "predict", group, turn)))
+        lockstep = TurnBarrier(
+            engine,
+            lambda turn: torch.manual_seed(derive_seed(options.seed, "predict", group, turn)),
+        )
         return LocalPolicy(chat, lockstep, settings.limits, sampling, settings.max_prompt_tokens)
 
     return make

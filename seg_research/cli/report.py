@@ -1,7 +1,8 @@
-"""Write one HTML page about a run: table of results, learning curves, a dozen trajectories with frames, searches, boxes and masks.
+"""Write one HTML page about a run: table of results, learning curves, a dozen trajectories with
+frames, searches, boxes and masks.
 
-The page holds everything it shows and opens from a disk. What a run folder may contain is described in docs/report.md; whatever is
-missing is named on the page.
+The page holds everything it shows and opens from a disk. What a run folder may contain is described
+in docs/report.md; whatever is missing is named on the page.
 """
 
 from __future__ import annotations
@@ -18,9 +19,16 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--run", dest="run_dir", type=Path, required=True, metavar="DIR", help="folder with summary.json, curve.jsonl or predictions.jsonl"
+        "--run",
+        dest="run_dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with summary.json, curve.jsonl or predictions.jsonl",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page to write (default: DIR/report.html)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page to write (default: DIR/report.html)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,7 +1,9 @@
-"""Score recorded rollouts anew: ours (predictions.jsonl, trajectory logs) or those the authors of Seg-ReSearch recorded.
+"""Score recorded rollouts anew: ours (predictions.jsonl, trajectory logs) or those the authors of
+Seg-ReSearch recorded.
 
-Prints every recorded number that is another one now with its reason, and the mean of each term. With --json, OUT holds one row for each
-line, in their order; the row of a broken line holds the error, and the exit code is 1.
+Prints every recorded number that is another one now with its reason, and the mean of each term.
+With --json, OUT holds one row for each line, in their order; the row of a broken line holds the
+error, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seg_research.evaluation.rescore import Rescorer
-    from seg_research.evaluation.rescore_summary import RescoreSummary
+    from seg_research.evaluation.score import Rescorer
+    from seg_research.evaluation.score_summary import RescoreSummary
 
 EXAMPLES = """examples:
   seg-research score step_020.jsonl --mode compat --json step_020.compat.json
@@ -24,12 +26,20 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("rollouts", type=Path, metavar="ROLLOUTS", help="JSON lines")
-    parser.add_argument("--recipe", default="seg_research", help="whose rewards (default: seg_research)")
     parser.add_argument(
-        "--mode", choices=("robust", "compat"), default="robust", help="our definitions, or exactly the original's (default: robust)"
+        "--recipe", default="seg_research", help="whose rewards (default: seg_research)"
     )
     parser.add_argument(
-        "--settings", type=Path, metavar="MODEL", help="take preset, weights and thresholds from this checkpoint (default: the published)"
+        "--mode",
+        choices=("robust", "compat"),
+        default="robust",
+        help="our definitions, or exactly the original's (default: robust)",
+    )
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        metavar="MODEL",
+        help="take preset, weights and thresholds from this checkpoint (default: the published)",
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="result file")
 
@@ -40,22 +50,28 @@ def run(options: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from seg_research.evaluation.rescore import rescore
-    from seg_research.evaluation.rescore_summary import RescoreSummary
+    from seg_research.evaluation.score import rescore
+    from seg_research.evaluation.score_summary import RescoreSummary
 
     rescorer = _rescorer(options)
     size = options.rollouts.stat().st_size if options.rollouts.is_file() else 0
     summary = RescoreSummary()
     with tqdm(total=size, unit="B", unit_scale=True, desc="score", file=sys.stderr) as bar:
-        # Writing around the bar redraws it each time; a stream that is no terminal needs no such care.
+        # Writing around the bar redraws it each time; a stream that is no terminal needs no such
+        # care.
         say = partial(bar.write, file=sys.stdout) if sys.stdout.isatty() else print
         for row in rescore(options.rollouts, rescorer, options.json, bar.update):
             summary.add(row)
             if row.error:
-                bar.write(f"seg-research: {options.rollouts} line {row.line}: {row.error}", file=sys.stderr)
+                bar.write(
+                    f"seg-research: {options.rollouts} line {row.line}: {row.error}",
+                    file=sys.stderr,
+                )
             for changed in row.disagreements:
                 found = "unscored" if changed.found is None else f"{changed.found:.6g}"
-                say(f"line {row.line}: {changed.name} {changed.recorded:.6g} -> {found}: {changed.reason}")
+                say(
+                    f"line {row.line}: {changed.name} {changed.recorded:.6g} -> {found}: {changed.reason}"
+                )
     print(summary.to_markdown(), end="")
     if options.json:
         print(f"written: {options.json}")
@@ -65,21 +81,26 @@ def run(options: argparse.Namespace) -> int:
 def _rescorer(options: argparse.Namespace) -> Rescorer:
     from dataclasses import replace
 
-    from seg_research.evaluation.rescore import Rescorer
+    from seg_research.evaluation.score import Rescorer
     from seg_research.recipes.registry import find_recipe
+    from seg_research.recipes.seg_research.reward_settings import Mode, RewardSettings
     from seg_research.recipes.settings import load_settings
-    from seg_research.rewards.settings import Mode, RewardSettings
 
     settings = load_settings(options.settings).rewards if options.settings else RewardSettings()
     by_mode = {Mode.ROBUST: settings, Mode.COMPAT: replace(settings, dense=False)}
     return Rescorer(
         Mode(options.mode),
-        {mode: find_recipe(options.recipe, rewards=replace(chosen, mode=mode)).rubric for mode, chosen in by_mode.items()},
+        {
+            mode: find_recipe(options.recipe, rewards=replace(chosen, mode=mode)).rubric
+            for mode, chosen in by_mode.items()
+        },
     )
 
 
 def _verdict(summary: RescoreSummary) -> int:
     if not summary.num_broken:
         return 0
-    sys.stderr.write(f"seg-research: {summary.num_broken} of {summary.num_rows} lines could not be read; fix them and run again\n")
+    sys.stderr.write(
+        f"seg-research: {summary.num_broken} of {summary.num_rows} lines could not be read; fix them and run again\n"
+    )
     return 1

@@ -1,4 +1,6 @@
-"""The search server a command needs: one that runs already, or one started for the command and stopped after it."""
+"""The search server a command needs: one that runs already, or one started for the command and
+stopped after it.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 
-_OF_THE_SERVER = ("cache_mode", "cache_file", "max_calls_per_run", "max_usd_per_run", "max_calls_per_day", "max_usd_per_day")
+_OF_THE_SERVER = (
+    "cache_mode",
+    "cache_file",
+    "max_calls_per_run",
+    "max_usd_per_run",
+    "max_calls_per_day",
+    "max_usd_per_day",
+)
 
 
 @contextlib.contextmanager
-def search_server(url: str | None, text: str | Path | None, images: str | Path | None, web: Sequence[str] = ()) -> Iterator[str]:
-    """Give the address of a search server: `url` as it is, or that of a server started on the corpora and, with options for it, the web.
+def search_server(
+    url: str | None, text: str | Path | None, images: str | Path | None, web: Sequence[str] = ()
+) -> Iterator[str]:
+    """Give the address of a search server: `url` as it is, or that of a server started on the
+    corpora and, with options for it, the web.
 
     Raises:
         UsageError: nothing was given, or the server cannot start.
@@ -27,10 +39,14 @@ def search_server(url: str | None, text: str | Path | None, images: str | Path |
         asyncio.run(_greet(url))
         yield url
     elif text or web:
-        with running_server(Path(text) if text else None, Path(images) if images else None, options=web) as started:
+        with running_server(
+            Path(text) if text else None, Path(images) if images else None, options=web
+        ) as started:
             yield started
     else:
-        raise UsageError("a search server is needed: name a running one (--search-url), or a corpus to start one on (--text CORPUS.jsonl)")
+        raise UsageError(
+            "a search server is needed: name a running one (--search-url), or a corpus to start one on (--text CORPUS.jsonl)"
+        )
 
 
 def web_options(search: Mapping[str, Any], *, run_name: str) -> list[str]:

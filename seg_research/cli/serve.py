@@ -1,7 +1,8 @@
 """Run the search tool server: passages and pictures of local corpora and the web, over HTTP.
 
-It listens on this machine alone unless clients must show a token. POST /search, /search/batch and /retrieve (as Search-R1 clients ask), GET
-/healthz, /readyz and /metrics; http://HOST:PORT/docs describes them. Stop it with Ctrl-C or SIGTERM.
+It listens on this machine alone unless clients must show a token. POST /search, /search/batch and
+/retrieve (as Search-R1 clients ask), GET /healthz, /readyz and /metrics; http://HOST:PORT/docs
+describes them. Stop it with Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations

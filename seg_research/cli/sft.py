@@ -1,8 +1,11 @@
-"""Cold start: train a model to imitate episodes (multi-turn, pictures in observations, loss on the model's own turns) before `train`.
+"""Cold start: train a model to imitate episodes (multi-turn, pictures in observations, loss on the
+model's own turns) before `train`.
 
-Episodes are files that `seg-research predict` writes, of a strong model or of the scripted expert. verl's SFT trainer underneath,
-configured by Hydra overrides; groups are recipe, model, hardware and logger, the same as for `train`. Everything is checked and encoded
-before the first step. A killed run goes on from its last checkpoint when the same command is given again; a finished one does nothing.
+Episodes are files that `seg-research predict` writes, of a strong model or of the scripted expert.
+verl's SFT trainer underneath, configured by Hydra overrides; groups are recipe, model, hardware and
+logger, the same as for `train`. Everything is checked and encoded before the first step. A killed
+run goes on from its last checkpoint when the same command is given again; a finished one does
+nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from seg_research.cli.overrides import add_override_arguments, check_overrides, 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from seg_research.training.sft_prepare import Encoded
+    from seg_research.training.sft.prepare import Encoded
 
 EXAMPLES = """examples:
   seg-research predict --data outputs/mini/train_4_64_64.parquet --scripted expert --settings outputs/tiny
@@ -30,14 +33,21 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    add_override_arguments(parser, "hardware=cpu trainer.total_epochs=3", "what the episodes hold, and memory")
+    add_override_arguments(
+        parser, "hardware=cpu trainer.total_epochs=3", "what the episodes hold, and memory"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Train, or say what would be trained."""
     check_overrides(options.overrides, "sft")
-    from seg_research.training.estimate import describe_learning
-    from seg_research.training.sft_config import check_model, check_sft_against_verl, compose_sft, sft_origins
+    from seg_research.training.launch.estimate import describe_learning
+    from seg_research.training.sft.config import (
+        check_model,
+        check_sft_against_verl,
+        compose_sft,
+        sft_origins,
+    )
 
     config = compose_sft(options.overrides)
     check_sft_against_verl(config)
@@ -50,18 +60,22 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _unread(config: DictConfig) -> list[str]:
-    from seg_research.training.sft_config import episode_files
+    from seg_research.training.sft.config import episode_files
 
     files = [*episode_files(config, "train_files"), *episode_files(config, "val_files")]
-    return [f"{config.model.path} is not on this machine, so its tokens are not counted; {len(files)} file(s) of episodes exist."]
+    return [
+        f"{config.model.path} is not on this machine, so its tokens are not counted; {len(files)} file(s) of episodes exist."
+    ]
 
 
 def _encode(config: DictConfig) -> tuple[Encoded, Encoded | None, list[str], int]:
-    """Read and encode all episodes; return training and validation ones, what to say of them, and the number of steps."""
+    """Read and encode all episodes; return training and validation ones, what to say of them, and
+    the number of steps.
+    """
     from tqdm import tqdm
 
-    from seg_research.training.sft_config import check_sizes, episode_files, sft_settings
-    from seg_research.training.sft_prepare import encode_files, load_any_processor
+    from seg_research.training.sft.config import check_sizes, episode_files, sft_settings
+    from seg_research.training.sft.prepare import encode_files, load_any_processor
 
     processor: Any = load_any_processor(config.model.path)
     found: list[Encoded | None] = []
@@ -72,19 +86,31 @@ def _encode(config: DictConfig) -> tuple[Encoded, Encoded | None, list[str], int
             found.append(None)
             continue
         with tqdm(unit="episode", desc=f"read {key}", file=sys.stderr) as bar:
-            encoded = encode_files(files, processor, sft_settings(config), config.data.max_length, config.seg.seed, bar.update)
+            encoded = encode_files(
+                files,
+                processor,
+                sft_settings(config),
+                config.data.max_length,
+                config.seg.seed,
+                bar.update,
+            )
         remarks += encoded.describe(key)
         found.append(encoded)
     train, val = found
     assert train is not None
     steps = check_sizes(config, len(train.rows), None if val is None else len(val.rows))
-    return train, val, [*remarks, f"{steps} steps of {config.data.train_batch_size} episodes"], steps
+    return (
+        train,
+        val,
+        [*remarks, f"{steps} steps of {config.data.train_batch_size} episodes"],
+        steps,
+    )
 
 
 def _train(config: DictConfig) -> int:
     from tqdm import tqdm
 
-    from seg_research.training.sft_launch import finished_sft, launch_sft
+    from seg_research.training.sft.launcher import finished_sft, launch_sft
 
     policy = finished_sft(config)
     if policy:
@@ -96,7 +122,13 @@ def _train(config: DictConfig) -> int:
 
         def progress(step: int, metrics: dict[str, float]) -> None:
             bar.update(step - bar.n)
-            bar.set_postfix({name: f"{metrics[name]:.4f}" for name in ("train/loss", "val/loss") if name in metrics})
+            bar.set_postfix(
+                {
+                    name: f"{metrics[name]:.4f}"
+                    for name in ("train/loss", "val/loss")
+                    if name in metrics
+                }
+            )
 
         policy = launch_sft(config, train, val, steps, progress)
     print(f"the trained policy is in {policy}")

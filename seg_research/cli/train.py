@@ -1,8 +1,9 @@
 """Train a policy with GRPO or DAPO: stock verl underneath, configured by Hydra overrides.
 
-Every override is KEY=VALUE; groups are recipe, model, hardware, rollout, algorithm, search and logger. All paths and settings are checked
-before anything starts. A killed run goes on from its last checkpoint when the same command is given again; a finished one does nothing.
-How to train on your own data, with your own tool or reward, and on several nodes: docs/training.md.
+Every override is KEY=VALUE; groups are recipe, model, hardware, rollout, algorithm, search and
+logger. All paths and settings are checked before anything starts. A killed run goes on from its
+last checkpoint when the same command is given again; a finished one does nothing. How to train on
+your own data, with your own tool or reward, and on several nodes: docs/training.md.
 """
 
 from __future__ import annotations
@@ -31,20 +32,25 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    add_override_arguments(parser, "hardware=cpu trainer.total_training_steps=12", "tokens and memory")
+    add_override_arguments(
+        parser, "hardware=cpu trainer.total_training_steps=12", "tokens and memory"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Train, or say what would be trained."""
     check_overrides(options.overrides, "train")
-    from seg_research.training.config import check_run, compose_config, origins
-    from seg_research.training.estimate import describe
+    from seg_research.training.launch.config import check_run, compose_config, origins
+    from seg_research.training.launch.estimate import describe
 
     config = compose_config(options.overrides)
     samples = check_run(config)
     needs = describe(config, samples)
     if options.dry_run:
-        show_origins(origins(config, options.overrides), [*needs, f"{len(samples)} training samples; every path exists."])
+        show_origins(
+            origins(config, options.overrides),
+            [*needs, f"{len(samples)} training samples; every path exists."],
+        )
         return 0
     return _train(config)
 
@@ -53,8 +59,8 @@ def _train(config: DictConfig) -> int:
     from tqdm import tqdm
 
     from seg_research.cli.search_server import search_server, web_options
-    from seg_research.training.config import check_engine
-    from seg_research.training.launch import finished_policy, launch
+    from seg_research.training.launch.config import check_engine
+    from seg_research.training.launch.launcher import finished_policy, launch
 
     policy = finished_policy(config)
     if policy:
@@ -63,13 +69,16 @@ def _train(config: DictConfig) -> int:
 
     check_engine(config)
     total, search = config.trainer.total_training_steps, config.seg.search
-    server = search_server(search.url, search.text, search.images, web_options(search, run_name=config.seg.run_dir))
+    server = search_server(
+        search.url, search.text, search.images, web_options(search, run_name=config.seg.run_dir)
+    )
     with server as url, tqdm(total=total, unit="step", desc="train", file=sys.stderr) as bar:
 
         def progress(step: int, metrics: dict[str, float]) -> None:
             bar.update(step - bar.n)
             bar.set_postfix(
-                reward=f"{metrics.get('critic/score/mean', float('nan')):.3f}", tokens=f"{metrics.get('response_length/mean', 0):.0f}"
+                reward=f"{metrics.get('critic/score/mean', float('nan')):.3f}",
+                tokens=f"{metrics.get('response_length/mean', 0):.0f}",
             )
 
         policy = launch(config, url, progress)

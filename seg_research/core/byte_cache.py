@@ -10,7 +10,9 @@ Value = TypeVar("Value")
 
 
 class ByteCache(Generic[Value]):
-    """The most recently used values. Of several threads that want one that is not there, one makes it and the others wait."""
+    """The most recently used values. Of several threads that want one that is not there, one makes
+    it and the others wait.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         """Start empty; a value larger than `max_bytes` is made and not kept."""
@@ -20,8 +22,12 @@ class ByteCache(Generic[Value]):
         self._making: dict[Hashable, threading.Event] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, make: Callable[[], Value], size_of: Callable[[Value], int]) -> Value:
-        """Return the value of a key, made now if need be. Where `make` fails, those that waited try for themselves."""
+    def get(
+        self, key: Hashable, make: Callable[[], Value], size_of: Callable[[Value], int]
+    ) -> Value:
+        """Return the value of a key, made now if need be. Where `make` fails, those that waited try
+        for themselves.
+        """
         while True:
             with self._lock:
                 if key in self._kept:

@@ -1,8 +1,10 @@
-"""Coordinates as types. A number never leaves the frame of reference it was made in without passing through here.
+"""Coordinates as types. A number never leaves the frame of reference it was made in without passing
+through here.
 
-Two frames of reference exist. *Pixels*: origin at the top-left pixel's centre, boxes hold the first and the last pixel they cover
-(inclusive extremes, the convention of the OK-VOS ground truth). *Norm1000*: 0..1000 over the whole image, the convention of Qwen3-VL,
-independent of how the image was resized.
+Two frames of reference exist. *Pixels*: origin at the top-left pixel's centre, boxes hold the first
+and the last pixel they cover (inclusive extremes, the convention of the OK-VOS ground truth).
+*Norm1000*: 0..1000 over the whole image, the convention of Qwen3-VL, independent of how the image
+was resized.
 """
 
 from __future__ import annotations
@@ -69,7 +71,9 @@ class Norm1000Box:
     def __post_init__(self) -> None:
         _check_range((self.x1, self.y1, self.x2, self.y2), "Norm1000Box")
         if not (self.x1 < self.x2 and self.y1 < self.y2):
-            raise ValueError(f"Norm1000Box {self.as_list()} has no area: expected x1 < x2 and y1 < y2")
+            raise ValueError(
+                f"Norm1000Box {self.as_list()} has no area: expected x1 < x2 and y1 < y2"
+            )
 
     def as_list(self) -> list[float]:
         """Return [x1, y1, x2, y2]."""
@@ -81,15 +85,20 @@ class Norm1000Box:
 
 
 def _check_range(values: tuple[float, ...], what: str) -> None:
-    # NaN and the infinities fail the comparison as well; math.isfinite would overflow on a huge integer.
+    # NaN and the infinities fail the comparison as well; math.isfinite would overflow on a huge
+    # integer.
     if not all(0 <= v <= NORM for v in values):
-        raise ValueError(f"{what} {list(values)} is outside 0..{NORM}; pixel coordinates must be converted with box_to_norm1000 first")
+        raise ValueError(
+            f"{what} {list(values)} is outside 0..{NORM}; pixel coordinates must be converted with box_to_norm1000 first"
+        )
 
 
 def box_to_norm1000(box: PixelBox, size: ImageSize) -> Norm1000Box:
-    """Convert a pixel box by x·1000/width and y·1000/height, rounded, as the OK-VOS preparation does.
+    """Convert a pixel box by x·1000/width and y·1000/height, rounded, as the OK-VOS preparation
+    does.
 
-    A box thinner than half a thousandth is widened to one, so that a one-pixel target in a large frame keeps an area.
+    A box thinner than half a thousandth is widened to one, so that a one-pixel target in a large
+    frame keeps an area.
 
     Raises:
         ValueError: the box is inverted or reaches out of the image.
@@ -110,28 +119,40 @@ def _span(first_px: float, last_px: float, extent_px: int) -> tuple[int, int]:
 
 def point_to_norm1000(point: PixelPoint, size: ImageSize) -> Norm1000Point:
     """Convert a pixel point by x·1000/width and y·1000/height, rounded."""
-    return Norm1000Point(round(NORM * point.x / size.width_px), round(NORM * point.y / size.height_px))
+    return Norm1000Point(
+        round(NORM * point.x / size.width_px), round(NORM * point.y / size.height_px)
+    )
 
 
 def box_to_pixels(box: Norm1000Box, size: ImageSize) -> PixelBox:
     """Convert to inclusive pixel extremes, clipped to the image; not rounded."""
     w, h = size
     return PixelBox(
-        min(box.x1 * w / NORM, w - 1), min(box.y1 * h / NORM, h - 1), min(box.x2 * w / NORM, w - 1), min(box.y2 * h / NORM, h - 1)
+        min(box.x1 * w / NORM, w - 1),
+        min(box.y1 * h / NORM, h - 1),
+        min(box.x2 * w / NORM, w - 1),
+        min(box.y2 * h / NORM, h - 1),
     )
 
 
 def point_to_pixels(point: Norm1000Point, size: ImageSize) -> PixelPoint:
     """Convert to a pixel position, clipped to the image; not rounded."""
-    return PixelPoint(min(point.x * size.width_px / NORM, size.width_px - 1), min(point.y * size.height_px / NORM, size.height_px - 1))
+    return PixelPoint(
+        min(point.x * size.width_px / NORM, size.width_px - 1),
+        min(point.y * size.height_px / NORM, size.height_px - 1),
+    )
 
 
 def inclusive_iou(a: Norm1000Box, b: Norm1000Box) -> float:
-    """IoU that counts both end coordinates (+1 on each side), in [0, 1]; the benchmark's own reward uses it (specs §5.1)."""
+    """IoU that counts both end coordinates (+1 on each side), in [0, 1]; the benchmark's own reward
+    uses it (specs §5.1).
+    """
     width = min(a.x2, b.x2) - max(a.x1, b.x1)
     height = min(a.y2, b.y2) - max(a.y1, b.y1)
     if width <= 0 or height <= 0:
         return 0.0
     intersection = (width + 1) * (height + 1)
-    union = (a.x2 - a.x1 + 1) * (a.y2 - a.y1 + 1) + (b.x2 - b.x1 + 1) * (b.y2 - b.y1 + 1) - intersection
+    union = (
+        (a.x2 - a.x1 + 1) * (a.y2 - a.y1 + 1) + (b.x2 - b.x1 + 1) * (b.y2 - b.y1 + 1) - intersection
+    )
     return intersection / union

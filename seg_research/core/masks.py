@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from seg_research.core.errors import UsageError
-from seg_research.core.files import write_atomic
+from seg_common.errors import UsageError
+from seg_common.files import write_atomic
 from seg_research.core.geometry import PixelBox
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -25,10 +25,18 @@ def read_mask(path: Path) -> Mask:
     """
     try:
         with Image.open(path) as image:
-            array = np.asarray(image if image.mode in ("L", "P", "1", "I;16") else image.convert("L"))
+            array = np.asarray(
+                image if image.mode in ("L", "P", "1", "I;16") else image.convert("L")
+            )
     except FileNotFoundError:
         raise UsageError(f"{path}: no such mask file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
         raise UsageError(f"{path}: not a readable mask image ({error})") from None
     return array != 0
 

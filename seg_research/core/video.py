@@ -1,5 +1,6 @@
-"""A video as ordered frames. A frame's *id* (the integer in its file name, what the model is shown) and its *position* (index in
-decoding order) are different types, because real data sets number frames with gaps.
+"""A video as ordered frames. A frame's *id* (the integer in its file name, what the model is shown)
+and its *position* (index in decoding order) are different types, because real data sets number
+frames with gaps.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import NewType, Protocol
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from seg_common.errors import UsageError
 from seg_research.core.byte_cache import ByteCache
-from seg_research.core.errors import UsageError
 from seg_research.core.geometry import ImageSize
 
 FrameId = NewType("FrameId", int)
@@ -50,7 +51,9 @@ class FrameSource(Protocol):
 
 @dataclass(frozen=True)
 class FrameFolder:
-    """A folder of images, one a frame, ordered by the integer in the stem (by name where stems are not integers)."""
+    """A folder of images, one a frame, ordered by the integer in the stem (by name where stems are
+    not integers).
+    """
 
     path: Path
 
@@ -63,14 +66,22 @@ class FrameFolder:
         """
         if not self.path.is_dir():
             raise UsageError(f"{self.path}: no such video folder")
-        found = [p for p in self.path.iterdir() if p.suffix.lower() in FRAME_SUFFIXES and not p.name.startswith(".")]
+        found = [
+            p
+            for p in self.path.iterdir()
+            if p.suffix.lower() in FRAME_SUFFIXES and not p.name.startswith(".")
+        ]
         if not found:
-            raise UsageError(f"{self.path}: holds no frames (looked for {', '.join(sorted(FRAME_SUFFIXES))})")
+            raise UsageError(
+                f"{self.path}: holds no frames (looked for {', '.join(sorted(FRAME_SUFFIXES))})"
+            )
         numbered = all(p.stem.isascii() and p.stem.isdigit() for p in found)
         files = tuple(sorted(found, key=lambda p: (int(p.stem) if numbered else 0, p.name)))
         for earlier, later in pairwise(files):
             if earlier.stem == later.stem:
-                raise UsageError(f"{self.path}: frame {earlier.stem} exists twice ({earlier.name}, {later.name}); keep one of the two")
+                raise UsageError(
+                    f"{self.path}: frame {earlier.stem} exists twice ({earlier.name}, {later.name}); keep one of the two"
+                )
         return files
 
     @property
@@ -113,15 +124,26 @@ def read_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             # Pillow would clip 16-bit grey at 255 instead of scaling it.
             deep = image.mode.startswith("I;16")
-            return (Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if deep else image).convert("RGB")
+            return (
+                Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if deep else image
+            ).convert("RGB")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such image") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path}: cannot decode this image ({error}); re-extract the frame") from None
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise UsageError(
+            f"{path}: cannot decode this image ({error}); re-extract the frame"
+        ) from None
 
 
 def shown_image(path: Path, size: ImageSize) -> Image.Image:
-    """Decode an image file as RGB and squash it to a size. Rollouts of one prompt get the same picture, which nobody may change.
+    """Decode an image file as RGB and squash it to a size. Rollouts of one prompt get the same
+    picture, which nobody may change.
 
     Raises:
         UsageError: the file is missing or corrupt.
@@ -135,7 +157,11 @@ def shown_image(path: Path, size: ImageSize) -> Image.Image:
     except OSError:
         return make()  # which says what is wrong
     # Pillow keeps four bytes a pixel.
-    return _shown.get((path, about.st_mtime_ns, about.st_size, size), make, lambda image: 4 * image.width * image.height)
+    return _shown.get(
+        (path, about.st_mtime_ns, about.st_size, size),
+        make,
+        lambda image: 4 * image.width * image.height,
+    )
 
 
 def open_video(path: Path) -> FrameSource:
@@ -149,7 +175,9 @@ def open_video(path: Path) -> FrameSource:
     if not path.exists():
         raise UsageError(f"{path}: no such video (expected a folder of frames or a video file)")
     if path.suffix.lower() not in VIDEO_SUFFIXES:
-        raise UsageError(f"{path}: not a video; expected a folder of frames or one of {', '.join(sorted(VIDEO_SUFFIXES))}")
+        raise UsageError(
+            f"{path}: not a video; expected a folder of frames or one of {', '.join(sorted(VIDEO_SUFFIXES))}"
+        )
     from seg_research.core.video_file import VideoFile  # PyAV is needed by this leaf alone
 
     return VideoFile(path)

@@ -1,7 +1,9 @@
-"""Frames of a video file, decoded with PyAV. Frame ids equal positions: a file has no names of its own.
+"""Frames of a video file, decoded with PyAV. Frame ids equal positions: a file has no names of its
+own.
 
-Memory is bounded: one pass notes the time stamp of every frame, later reads decode on from where the last one stopped, or seek. Reading
-forwards decodes every frame once; reading backwards decodes each group of pictures once per window.
+Memory is bounded: one pass notes the time stamp of every frame, later reads decode on from where
+the last one stopped, or seek. Reading forwards decodes every frame once; reading backwards decodes
+each group of pictures once per window.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import av.container
 import av.error
 from PIL import Image
 
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 from seg_research.core.geometry import ImageSize
 from seg_research.core.video import FramePosition
 
@@ -68,12 +70,15 @@ class VideoFile:
             and self._advance_to(position)
         ):
             return
-        # A seek may land behind its target in a damaged or oddly cut file; the start is always right.
+        # A seek may land behind its target in a damaged or oddly cut file; the start is always
+        # right.
         for origin in (position, 0):
             self._stream = self._decode_from(origin)
             if self._advance_to(position):
                 return
-        raise UsageError(f"{self.path}: frame {position} could not be decoded again; the file is damaged, re-encode it")
+        raise UsageError(
+            f"{self.path}: frame {position} could not be decoded again; the file is damaged, re-encode it"
+        )
 
     def _advance_to(self, position: int) -> bool:
         assert self._stream is not None
@@ -88,7 +93,9 @@ class VideoFile:
         return False
 
     def _decode_from(self, position: int) -> Generator[tuple[int, Image.Image]]:
-        """Decode from the key frame before a position, or from the start where time stamps cannot be trusted."""
+        """Decode from the key frame before a position, or from the start where time stamps cannot
+        be trusted.
+        """
         stamps = self._time_stamps
         seekable = all(a is not None and b is not None and a < b for a, b in pairwise(stamps))
         positions = {stamp: index for index, stamp in enumerate(stamps)}
@@ -123,4 +130,6 @@ class VideoFile:
             with av.open(str(self.path)) as container:
                 yield container
         except (av.error.FFmpegError, IndexError) as error:
-            raise UsageError(f"{self.path}: cannot decode this video ({error}); re-encode it") from None
+            raise UsageError(
+                f"{self.path}: cannot decode this video ({error}); re-encode it"
+            ) from None

@@ -1,7 +1,8 @@
-"""Run a policy over samples and write `predictions.jsonl`: one line a rollout, in the order of the data, safe against a kill at any moment.
+"""Run a policy over samples and write `predictions.jsonl`: one line a rollout, in the order of the
+data, safe against a kill at any moment.
 
-Rollouts run in fixed groups. A group that was interrupted is run again as a whole and only its missing lines are written, so a resumed file
-equals an uninterrupted one byte for byte.
+Rollouts run in fixed groups. A group that was interrupted is run again as a whole and only its
+missing lines are written, so a resumed file equals an uninterrupted one byte for byte.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seg_research.core.errors import InfraError, UsageError
-from seg_research.core.files import append_jsonl, read_jsonl, repair_jsonl, write_atomic
-from seg_research.core.transcript import StopReason, Transcript
+from seg_common.errors import InfraError, UsageError
+from seg_common.files import append_jsonl, read_jsonl, repair_jsonl, write_atomic
 from seg_research.core.video import open_video, position_of
-from seg_research.datasets.sample import Sample
-from seg_research.env.limits import Limits
-from seg_research.env.policy import Policy
-from seg_research.env.runner import run_episode
-from seg_research.evaluation.pictures import PictureFolder
-from seg_research.evaluation.records import episode_record
-from seg_research.protocol.verdict import read_verdict
+from seg_research.data.sample import Sample
+from seg_research.episode.limits import Limits
+from seg_research.episode.policy import Policy
+from seg_research.episode.run import run_episode
+from seg_research.episode.transcript import StopReason, Transcript
 from seg_research.recipes.recipe import Recipe
+from seg_research.recipes.seg_research.final_answer import read_verdict
+from seg_research.records.image_store import PictureFolder
+from seg_research.records.writer import episode_record
 from seg_research.tools.base import Tool
 
 logger = logging.getLogger(__name__)
@@ -41,9 +42,11 @@ class PredictionRun:
 
     Attributes:
         make_policy: gives the policy of group 0, 1, …
-        identity: whatever shapes the result (model, data, seed, group size, …); a file written under another identity is not continued.
+        identity: whatever shapes the result (model, data, seed, group size, …); a file written
+            under another identity is not continued.
         num_rollouts: rollouts of each sample.
-        group_size: rollouts that run together; what is generated together shapes the last digits, and so the result.
+        group_size: rollouts that run together; what is generated together shapes the last digits,
+            and so the result.
         max_infra_share: stop when a larger share of episodes is ended by failing services.
         timings: add wall-clock seconds to each line; such files differ from run to run.
     """
@@ -61,18 +64,23 @@ class PredictionRun:
 
 @dataclass(frozen=True, slots=True)
 class PredictionCount:
-    """How a run ended: lines now in the file, lines written by this call, episodes lost to failing services (run again to retry them)."""
+    """How a run ended: lines now in the file, lines written by this call, episodes lost to failing
+    services (run again to retry them).
+    """
 
     total: int
     written: int
     failed: int
 
 
-async def predict(run: PredictionRun, samples: Sequence[Sample], out: Path, progress: Callable[[int], object]) -> PredictionCount:
+async def predict(
+    run: PredictionRun, samples: Sequence[Sample], out: Path, progress: Callable[[int], object]
+) -> PredictionCount:
     """Predict what `out` does not hold yet; `progress` is told how many rollouts were settled.
 
     Raises:
-        UsageError: `out` was written under other settings, a frame is unreadable, or the disk is full.
+        UsageError: `out` was written under other settings, a frame is unreadable, or the disk is
+            full.
         InfraError: too many episodes were ended by failing services.
     """
     tasks = [(sample, rollout) for sample in samples for rollout in range(run.num_rollouts)]
@@ -90,7 +98,9 @@ async def predict(run: PredictionRun, samples: Sequence[Sample], out: Path, prog
                     failed += 1
                     logger.warning("sample %s: %s", task[0].sample_id, transcript.error)
                     continue
-                append_jsonl(out, _line(run, task, transcript, PictureFolder(out.parent / "pictures")))
+                append_jsonl(
+                    out, _line(run, task, transcript, PictureFolder(out.parent / "pictures"))
+                )
                 written += 1
             _check_services(failed, written, run.max_infra_share, transcripts)
         progress(len(group))
@@ -99,17 +109,31 @@ async def predict(run: PredictionRun, samples: Sequence[Sample], out: Path, prog
 
 async def _run_group(run: PredictionRun, group: Sequence[Task], index: int) -> list[Transcript]:
     policy = run.make_policy(index)
-    # All conversations join before the first one starts: the group's batches must not depend on timing.
-    episodes = [(run.recipe.episode(sample, run.limits), policy.converse(sample, rollout)) for sample, rollout in group]
-    return list(await asyncio.gather(*(run_episode(episode, conversation, run.tools) for episode, conversation in episodes)))
+    # All conversations join before the first one starts: the group's batches must not depend on
+    # timing.
+    episodes = [
+        (run.recipe.episode(sample, run.limits), policy.converse(sample, rollout))
+        for sample, rollout in group
+    ]
+    return list(
+        await asyncio.gather(
+            *(run_episode(episode, conversation, run.tools) for episode, conversation in episodes)
+        )
+    )
 
 
-def _line(run: PredictionRun, task: Task, transcript: Transcript, pictures: PictureFolder) -> dict[str, Any]:
+def _line(
+    run: PredictionRun, task: Task, transcript: Transcript, pictures: PictureFolder
+) -> dict[str, Any]:
     sample, rollout = task
     keyframe = read_verdict(transcript).keyframe
-    position = None if keyframe is None else position_of(keyframe, open_video(sample.video_path).names)
+    position = (
+        None if keyframe is None else position_of(keyframe, open_video(sample.video_path).names)
+    )
     score = run.recipe.rubric.score(transcript, sample.truth)
-    record = episode_record(sample, transcript, score, rollout=rollout, keyframe_position=position, pictures=pictures)
+    record = episode_record(
+        sample, transcript, score, rollout=rollout, keyframe_position=position, pictures=pictures
+    )
     if run.timings:
         record["timings"] = {
             "generate_s": sum(turn.seconds for turn in transcript.model_turns),
@@ -127,12 +151,15 @@ def _finished(out: Path) -> set[tuple[str, int]]:
         return set()
     cut = repair_jsonl(out)
     if cut:
-        logger.warning("%s: the last line was unfinished (%d bytes); it is predicted again", out, cut)
+        logger.warning(
+            "%s: the last line was unfinished (%d bytes); it is predicted again", out, cut
+        )
     return {(str(row["id"]), int(row["sample_idx"])) for row in read_jsonl(out)}
 
 
 def claim(out: Path, identity: dict[str, Any]) -> set[tuple[str, int]]:
-    """Take a file for a run, which a note beside it describes; return the (sample id, rollout number) of the lines it holds already.
+    """Take a file for a run, which a note beside it describes; return the (sample id, rollout
+    number) of the lines it holds already.
 
     Raises:
         UsageError: it holds predictions of a run with other settings.
@@ -141,14 +168,20 @@ def claim(out: Path, identity: dict[str, Any]) -> set[tuple[str, int]]:
     mine = json.loads(json.dumps(identity, default=str))
     if out.is_file() and out.stat().st_size:
         theirs = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
-        differing = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+        differing = sorted(
+            key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)
+        )
         if differing:
-            raise UsageError(f"{out}: was written with other settings ({', '.join(differing)}); choose another --out or delete the file")
+            raise UsageError(
+                f"{out}: was written with other settings ({', '.join(differing)}); choose another --out or delete the file"
+            )
     write_atomic(note, json.dumps(mine, indent=1, sort_keys=True) + "\n")
     return _finished(out)
 
 
-def _check_services(failed: int, written: int, limit: float, transcripts: Sequence[Transcript]) -> None:
+def _check_services(
+    failed: int, written: int, limit: float, transcripts: Sequence[Transcript]
+) -> None:
     if failed > max(1, limit * (failed + written)):
         last = next((t.error for t in reversed(transcripts) if t.error), "")
         raise InfraError(
@@ -165,7 +198,11 @@ def fingerprint(path: Path) -> str:
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in {".json", ".safetensors", ".bin"})
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(p for p in path.iterdir() if p.suffix in {".json", ".safetensors", ".bin"})
+    )
     for file in files:
         digest.update(file.name.encode())
         with file.open("rb") as handle:

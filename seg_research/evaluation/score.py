@@ -1,263 +1,257 @@
-"""Score folders of masks against ground truth: every frame that has a ground-truth PNG, what is missing or broken as 0.
+"""Score recorded rollouts anew and compare with what their lines say, row by row in constant
+memory.
 
-Which frames count is decided by the ground truth alone, as in the benchmark's own evaluator: every PNG of a sample's mask folder. A frame
-for which the benchmark ships no PNG (target absent) is not judged; an all-black PNG is, and an empty prediction is right there.
-Frames are judged in batches, in any number of processes, a few batches ahead of the one that is awaited: memory does not grow with the
-number of videos, nor with their length, and the result does not depend on the number of processes.
+Where a line does not hold the annotated steps of its question, guidance cannot be computed. Records
+of the original give it away all the same: their process score is half of guidance + tapering, and
+guidance is 0 or 1.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import signal
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from itertools import chain, islice
-from math import fsum
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, cast
 
-import numpy as np
+from seg_common.errors import UsageError
+from seg_common.files import atomic_path
+from seg_research.evaluation import disagreement_reasons as differences
+from seg_research.recipes.seg_research.compat.terms import ValidationIoU
+from seg_research.recipes.seg_research.compat.text import count_search_tags, decoded_response
+from seg_research.recipes.seg_research.final_answer import count_searches, read_verdict
+from seg_research.recipes.seg_research.reward_settings import Mode
+from seg_research.records.seg_research_rollouts import Rollout, read_rollout
+from seg_research.rewards.rubric import Gate, Part, Rubric, Score
 
-from seg_research.core.errors import InfraError, UsageError
-from seg_research.core.files import read_jsonl
-from seg_research.core.masks import Mask, read_mask
-from seg_research.core.run_lengths import decode_run_lengths
-from seg_research.metrics import Averaging, Overlap, SampleScore, ScoreTable, aggregate, boundary_f, overlap, temporal_iou
+CHUNK_ROWS = 64
+"""Rows whose queries are embedded together."""
 
-RUN_LENGTHS_NAME = "masks.jsonl"
-BATCH_FRAMES = 64
-MIN_BATCHES_FOR_POOL = 8
-"""Below this, starting processes takes longer than the scoring."""
-MAX_FAULTS_TOLD = 3
-"""Of one sample; the rest is counted."""
+_EXACT = 1e-6
+"""How near to 0 or 1 a recovered guidance must be."""
+
+_BESIDE_TERMS = ("process", "num_search", "score")
+
+Values = Mapping[str, float | None]
+"""What one definition gives for one rollout: its terms, `process`, `num_search` and `score`."""
+
+
+class GuidanceSource(StrEnum):
+    """Where the value of the guidance term comes from."""
+
+    STEPS = "steps"
+    """Computed from the annotated steps in the line."""
+    RECOVERED = "recovered"
+    """Recovered from the recorded process score."""
 
 
 @dataclass(frozen=True, slots=True)
-class MaskTruth:
-    """One entry of a meta mapping: where the ground truth of a sample lies."""
+class Disagreement:
+    """A recorded number that is another one now."""
 
-    sample_id: str
-    mask_dir: Path
-    ability: str
+    name: str
+    recorded: float
+    found: float | None
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Frames of one sample, judged together.
+class Row:
+    """One line, scored.
 
     Attributes:
-        names: files of the ground truth.
-        fault: why the sample has no ground truth to judge by; then there are no names.
-        is_last: of its sample.
+        line: its number in the file, from 1.
+        values: empty where the line could not be read.
+        recorded: what the line says, by the same names.
+        error: why the line could not be read; empty where it could.
     """
 
-    truth: MaskTruth
-    masks_dir: Path
-    names: tuple[str, ...]
-    fault: str = ""
-    is_last: bool = True
+    line: int
+    values: Values = field(default_factory=dict[str, float | None])
+    recorded: Mapping[str, float] = field(default_factory=dict[str, float])
+    guidance_source: GuidanceSource | None = None
+    disagreements: tuple[Disagreement, ...] = ()
+    error: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row of the result file."""
+        row: dict[str, Any] = {
+            "line": self.line,
+            "terms": {
+                name: value for name, value in self.values.items() if name not in _BESIDE_TERMS
+            },
+            **{name: self.values.get(name) for name in _BESIDE_TERMS},
+            "guidance_source": self.guidance_source,
+        }
+        if self.disagreements:
+            row["disagreements"] = [
+                {"name": d.name, "recorded": d.recorded, "reason": d.reason}
+                for d in self.disagreements
+            ]
+        if self.error:
+            row["error"] = self.error
+        return row
 
 
-class FrameScore(NamedTuple):
-    """One judged frame: J, F and the fields of `Overlap`; it counts 0 if it is `missing` or has a `fault`."""
+@dataclass(frozen=True, slots=True)
+class Rescorer:
+    """Scores lines by one definition and explains by the other where they differ.
 
-    region: float = 0.0
-    boundary: float = 0.0
-    pixels: tuple[int, int, int, int] = (0, 0, 0, 0)
-    missing: bool = False
-    fault: str = ""
+    Attributes:
+        mode: the definition that counts.
+        rubrics: one for each mode.
+    """
+
+    mode: Mode
+    rubrics: Mapping[Mode, Rubric]
+
+    def rows(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[Row]:
+        """Score numbered lines; a broken one gives a row with its `error`."""
+        numbered = iter(lines)
+        while chunk := list(islice(numbered, CHUNK_ROWS)):
+            yield from self._chunk([(number, _read(line)) for number, line in chunk])
+
+    def _chunk(self, rollouts: list[tuple[int, Rollout | str]]) -> Iterator[Row]:
+        episodes = [
+            (rollout.transcript, rollout.truth)
+            for _, rollout in rollouts
+            if not isinstance(rollout, str)
+        ]
+        scores = zip(*(self.rubrics[mode].score_many(episodes) for mode in Mode), strict=True)
+        for number, rollout in rollouts:
+            if isinstance(rollout, str):
+                yield Row(number, error=rollout)
+            else:
+                yield self._row(number, rollout, dict(zip(Mode, next(scores), strict=True)))
+
+    def _row(self, line: int, rollout: Rollout, scores: Mapping[Mode, Score]) -> Row:
+        guidance = source = None
+        if rollout.truth is not None and rollout.truth.steps:
+            source = GuidanceSource.STEPS
+        elif not rollout.knows_steps:
+            guidance = _recovered_guidance(rollout.recorded, scores[Mode.COMPAT])
+            source = None if guidance is None else GuidanceSource.RECOVERED
+        values = {
+            mode: _values(mode, self.rubrics[mode], rollout, scores[mode], guidance)
+            for mode in Mode
+        }
+        disagreements = tuple(_disagreements(self.mode, rollout, values))
+        return Row(line, values[self.mode], rollout.recorded, source, disagreements)
 
 
-def read_meta_mapping(path: Path) -> list[MaskTruth]:
-    """Read `[[id, mask_dir, ability], …]`.
+def rescore(
+    source: Path, rescorer: Rescorer, out: Path | None, progress: Callable[[int], object]
+) -> Iterator[Row]:
+    """Score a file line by line; `out` appears when the last row was taken. `progress` is told how
+    many bytes were read.
 
     Raises:
-        UsageError: the file is missing or malformed, or an id stands twice; names the entry.
+        UsageError: the file is missing or `out` cannot be written.
     """
-    try:
-        entries: object = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; preparing the benchmark writes it") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(entries, list) or not entries:
-        raise UsageError(f"{path}: expected a non-empty list of [id, mask_dir, ability]")
-    found: dict[str, MaskTruth] = {}
-    for number, entry in enumerate(cast("list[object]", entries)):
-        fields = cast("list[object]", entry) if isinstance(entry, list) else []
-        if len(fields) != 3 or not all(isinstance(value, str) for value in fields):
-            raise UsageError(f"{path} entry {number}: expected [id, mask_dir, ability] as three texts, found {str(entry)[:80]}")
-        sample_id, mask_dir, ability = cast("list[str]", fields)
-        if sample_id in found:
-            raise UsageError(f"{path} entry {number}: id {sample_id!r} stands twice")
-        found[sample_id] = MaskTruth(sample_id, Path(mask_dir), ability)
-    return list(found.values())
-
-
-def score_masks(
-    mapping: Sequence[MaskTruth],
-    masks_dir: Path,
-    num_workers: int = 1,
-    *,
-    averaging: Averaging = Averaging.SAMPLES,
-    inner_frames: bool = False,
-    on_sample: Callable[[SampleScore], None] = lambda _: None,
-) -> ScoreTable:
-    """Score `<masks_dir>/<id>/<stem>.png`, or `<masks_dir>/<id>/masks.jsonl`, for every sample of the mapping.
-
-    A file that cannot be judged costs its frame, a folder of ground truth that is missing or empty its sample: they count 0 and are
-    named in `SampleScore.faults`.
-
-    Args:
-        mapping: the samples that count; one without masks counts 0.
-        masks_dir: as `seg-research segment` writes it.
-        num_workers: processes; 1 works in this one.
-        averaging: see `Averaging`.
-        inner_frames: leave out the first and the last frame of every sample, as DAVIS does in its semi-supervised task.
-        on_sample: told of every sample as it is scored, for progress.
-
-    Raises:
-        UsageError: there is no folder of masks, or none of ground truth.
-        InfraError: a process was killed.
-    """
-    if not masks_dir.is_dir():
-        raise UsageError(f"{masks_dir}: no such folder of masks; make it with: seg-research segment PREDICTIONS")
-    if not any(truth.mask_dir.is_dir() for truth in mapping):
-        first = mapping[0]
-        raise UsageError(f"{first.mask_dir}: no such ground-truth folder, nor any other; prepare the benchmark again on this machine")
-    samples: list[SampleScore] = []
-    frames: list[FrameScore] = []
-    for batch, scores in _judge_all(_batches(mapping, masks_dir, inner_frames), num_workers):
-        frames += scores
-        if batch.is_last:
-            samples.append(_sample_score(batch, frames))
-            on_sample(samples[-1])
-            frames.clear()
-    return aggregate(samples, averaging)
-
-
-def _batches(mapping: Iterable[MaskTruth], masks_dir: Path, inner_frames: bool) -> Iterator[Batch]:
-    for truth in mapping:
-        try:
-            names = sorted(path.name for path in truth.mask_dir.iterdir() if path.suffix == ".png" and not path.name.startswith("."))
-        except OSError as error:
-            fault = (
-                f"{truth.mask_dir}: no ground truth for {truth.sample_id} ({error.strerror}); prepare the benchmark again on this machine"
-            )
-            yield Batch(truth, masks_dir, (), fault)
-            continue
-        judged = names[1:-1] if inner_frames else names
-        if not judged:
-            found = f"{len(names)} PNGs, first and last left out" if inner_frames else "no PNG"
-            fault = f"{truth.mask_dir}: holds {found}; {truth.sample_id} needs ground truth on at least one frame"
-            yield Batch(truth, masks_dir, (), fault)
-        for start in range(0, len(judged), BATCH_FRAMES):
-            end = start + BATCH_FRAMES
-            yield Batch(truth, masks_dir, tuple(judged[start:end]), is_last=end >= len(judged))
-
-
-def _judge_all(batches: Iterator[Batch], num_workers: int) -> Iterator[tuple[Batch, list[FrameScore]]]:
-    """Judge batches; they come back in their order."""
-    head = list(islice(batches, MIN_BATCHES_FOR_POOL))
-    if num_workers <= 1 or len(head) < MIN_BATCHES_FOR_POOL:
-        for batch in chain(head, batches):
-            yield batch, judge(batch)
+    rows = rescorer.rows(_numbered_lines(source, progress))
+    if out is None:
+        yield from rows
         return
-    # Spawned, not forked: a fork would copy locks that threads of this process hold. Ctrl-C is answered here alone.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        ahead: deque[tuple[Batch, Future[list[FrameScore]]]] = deque()
-        try:
-            for batch in chain(head, batches):
-                ahead.append((batch, pool.submit(judge, batch)))
-                if len(ahead) > 4 * num_workers:
-                    done, future = ahead.popleft()
-                    yield done, future.result()
-            for done, future in ahead:
-                yield done, future.result()
-        except BrokenProcessPool:
-            raise InfraError("a scoring process was killed, perhaps for want of memory; run again with fewer --workers") from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8") as handle:
+        handle.write('{"rows": [')
+        for index, row in enumerate(rows):
+            handle.write((",\n" if index else "\n") + json.dumps(row.to_json()))
+            yield row
+        handle.write("\n]}\n")
 
 
-def judge(batch: Batch) -> list[FrameScore]:
-    """Judge the frames of a batch, one after the other."""
-    folder = batch.masks_dir / batch.truth.sample_id
+def _numbered_lines(path: Path, progress: Callable[[int], object]) -> Iterator[tuple[int, bytes]]:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, 1):
+            progress(len(line))
+            if line.strip():
+                yield number, line
+
+
+def _read(line: bytes) -> Rollout | str:
+    """Read a line; where it is broken, tell why."""
     try:
-        read_prediction = _prediction_reader(folder)
-    except UsageError as error:
-        return [FrameScore(fault=str(error)) for _ in batch.names]
-    return [_judge_frame(batch.truth.mask_dir / name, folder / name, read_prediction) for name in batch.names]
-
-
-def _prediction_reader(folder: Path) -> Callable[[Path], Mask | None]:
-    """Return what reads the mask of a frame, None if there is none, from the PNGs of a folder or from its run lengths."""
-    lines = folder / RUN_LENGTHS_NAME
-    if not lines.is_file():
-        return lambda path: read_mask(path) if path.is_file() else None
-    if next(folder.glob("*.png"), None):
-        raise UsageError(f"{folder}: holds PNGs and {RUN_LENGTHS_NAME}; delete the older of the two")
-    encoded = {str(row.get("frame")): row for row in read_jsonl(lines)}
-
-    def read(path: Path) -> Mask | None:
-        try:
-            return decode_run_lengths(encoded[path.stem]) if path.stem in encoded else None
-        except UsageError as error:
-            raise UsageError(f"{lines} frame {path.stem}: {error}") from None
-
-    return read
-
-
-def _judge_frame(truth_path: Path, prediction_path: Path, read_prediction: Callable[[Path], Mask | None]) -> FrameScore:
-    area_px = 0
+        value: object = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return f"not valid JSON ({error})"
+    if not isinstance(value, dict):
+        return f"expected a JSON object, found {type(value).__name__}"
     try:
-        truth_HW = read_mask(truth_path)
-        area_px = int(truth_HW.sum())
-        prediction_HW = read_prediction(prediction_path)
+        return read_rollout(cast("dict[str, Any]", value))
     except UsageError as error:
-        return FrameScore(pixels=(0, area_px, area_px, 0), fault=str(error))
-    if prediction_HW is None:
-        return FrameScore(pixels=(0, area_px, area_px, 0), missing=True)
-    if truth_HW.shape != prediction_HW.shape:
-        sizes = f"is {_size(prediction_HW)}, its ground truth {truth_path} is {_size(truth_HW)}"
-        fault = f"{prediction_path}: {sizes}; masks must have the size of the video"
-        return FrameScore(pixels=(0, area_px, area_px, 0), fault=fault)
-    counts = overlap(truth_HW[None], prediction_HW[None])
-    common, either, truth, prediction = (int(count[0]) for count in counts)
-    return FrameScore(float(counts.iou[0]), float(boundary_f(truth_HW[None], prediction_HW[None])[0]), (common, either, truth, prediction))
+        return str(error)
 
 
-def _size(mask_HW: Mask) -> str:
-    return f"{mask_HW.shape[1]}x{mask_HW.shape[0]}"
+def _recovered_guidance(recorded: Mapping[str, float], original: Score) -> float | None:
+    """Solve the recorded process score for guidance; None where it is the format term of a question
+    without steps.
+    """
+    process, tapering = recorded.get("process"), original.terms.get("tapering")
+    if process is None or tapering is None:
+        return None
+    guidance = 2 * process - tapering
+    return next((bit for bit in (0.0, 1.0) if abs(guidance - bit) < _EXACT), None)
 
 
-def _sample_score(batch: Batch, frames: Sequence[FrameScore]) -> SampleScore:
-    num_frames, num_judged = len(frames), sum(not (frame.missing or frame.fault) for frame in frames)
-    pixels = Overlap(*np.array([frame.pixels for frame in frames] or [(0, 0, 0, 0)], np.int64).T)
-    return SampleScore(
-        batch.truth.sample_id,
-        batch.truth.ability,
-        target=str(batch.truth.mask_dir),
-        region=fsum(frame.region for frame in frames) / max(num_frames, 1),
-        boundary=fsum(frame.boundary for frame in frames) / max(num_frames, 1),
-        temporal=temporal_iou(pixels) if num_judged else 0.0,
-        num_frames=num_frames,
-        num_missing_frames=sum(frame.missing for frame in frames),
-        num_broken_frames=sum(bool(frame.fault) for frame in frames),
-        common_px=int(pixels.common.sum()),
-        either_px=int(pixels.either.sum()),
-        faults=_told(batch, [frame.fault for frame in frames if frame.fault]),
+def _values(
+    mode: Mode, rubric: Rubric, rollout: Rollout, score: Score, guidance: float | None
+) -> Values:
+    """Lay out what a rubric says; a `guidance` that is known without its steps joins the process
+    part.
+    """
+    compat = mode is Mode.COMPAT
+    num_search = (
+        count_search_tags(decoded_response(rollout.transcript))
+        if compat
+        else count_searches(rollout.transcript)
     )
+    terms = dict(score.terms)
+    if score.total is None or rollout.truth is None:
+        return {**terms, "process": None, "num_search": num_search, "score": None}
+    if "acc" in rollout.recorded:
+        terms["acc"] = ValidationIoU()(rollout.transcript, rollout.truth)
+    process = 0.0
+    for entry in rubric.terms:
+        name, is_open = entry.term.name, entry.gate.is_open(rollout.truth)
+        if guidance is not None:
+            is_open = entry.gate is not Gate.WITHOUT_STEPS
+            if name == "guidance":
+                unpaid = entry.only_answered and read_verdict(rollout.transcript).answer is None
+                terms[name] = 0.0 if unpaid else guidance
+        value = terms[name]
+        if entry.part is Part.PROCESS and is_open and value is not None:
+            process += entry.weight * value
+    return {
+        **terms,
+        "process": process,
+        "num_search": num_search,
+        "score": (score.outcome or 0.0) + process,
+    }
 
 
-def _told(batch: Batch, faults: Sequence[str]) -> tuple[str, ...]:
-    if batch.fault:
-        return (batch.fault,)
-    rest = len(faults) - MAX_FAULTS_TOLD
-    return (*faults[:MAX_FAULTS_TOLD], *([f"and {rest} more frames of {batch.truth.sample_id}"] if rest > 0 else []))
+def _disagreements(
+    mode: Mode, rollout: Rollout, values: Mapping[Mode, Values]
+) -> Iterator[Disagreement]:
+    found, other = values[mode], values[Mode.ROBUST if mode is Mode.COMPAT else Mode.COMPAT]
+    if found["score"] is None or rollout.truth is None:
+        return
+    changed: list[str] = []
+    for name, recorded in sorted(rollout.recorded.items(), key=lambda item: item[0] == "score"):
+        if name not in found or not differences.differ(recorded, found[name]):
+            continue
+        if name == "score":
+            reason = differences.reason_of_score(changed, rollout.recorded)
+        elif differences.differ(recorded, other.get(name)):
+            reason = differences.EDITED if rollout.is_foreign else differences.OTHER_SETTINGS
+        else:
+            definitions = values[Mode.ROBUST], values[Mode.COMPAT]
+            reason = differences.reason_between(
+                name, rollout.transcript, rollout.truth, *definitions
+            )
+        if name != "num_search":
+            changed.append(name)
+        yield Disagreement(name, recorded, found[name], reason)

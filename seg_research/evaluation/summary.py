@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seg_research.core.files import read_jsonl
+from seg_common.files import read_jsonl
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """From frames to a table, in one stated order.
 
-Frames are averaged within a sample first (`SampleScore`): a sample is one question about one target, so where a benchmark has one question
-an object, "per object" is the same thing. `Averaging` names what happens next. What is missing or broken counts 0 and is counted aloud.
-Axes: S samples, C targets, G groups (the abilities, then overall), M measures, B draws.
+Frames are averaged within a sample first (`SampleScore`): a sample is one question about one
+target, so where a benchmark has one question an object, "per object" is the same thing. `Averaging`
+names what happens next. What is missing or broken counts 0 and is counted aloud. Axes: S samples, C
+targets, G groups (the abilities, then overall), M measures, B draws.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ class Averaging(StrEnum):
     """What weighs the same in J and F.
 
     Attributes:
-        SAMPLES: frame → sample → mean of samples. OK-VOS, MeViS, ReasonVOS, Long-RVOS; DAVIS-2017 with a sample an object;
-            Ref-DAVIS17 with a sample an expression.
+        SAMPLES: frame → sample → mean of samples. OK-VOS, MeViS, ReasonVOS, Long-RVOS; DAVIS-2017
+            with a sample an object; Ref-DAVIS17 with a sample an expression.
         FRAMES: the frames of all samples in one mean; a long video weighs more.
-        ABILITIES: as SAMPLES within an ability; overall is the mean of the abilities, however many samples each has. ReVOS (referring,
-            reasoning), Ref-SAV; Ref-DAVIS17 by annotator, with the annotator as ability.
+        ABILITIES: as SAMPLES within an ability; overall is the mean of the abilities, however many
+            samples each has. ReVOS (referring, reasoning), Ref-SAV; Ref-DAVIS17 by annotator, with
+            the annotator as ability.
     """
 
     SAMPLES = "samples"
@@ -58,12 +60,14 @@ class SampleScore:
     """Score of one question.
 
     Attributes:
-        target: names the object asked about; questions with one target are drawn together for the intervals.
+        target: names the object asked about; questions with one target are drawn together for the
+            intervals.
         region: mean J over the frames that have ground truth, in [0, 1].
         boundary: mean F over the same frames, in [0, 1].
         temporal: agreement on the frames that show the target, in [0, 1].
         num_frames: frames averaged over.
-        num_missing_frames: those among them without a predicted mask; each went into the means as 0.
+        num_missing_frames: those among them without a predicted mask; each went into the means as
+            0.
         num_broken_frames: those among them that could not be judged; each went into the means as 0.
         common_px: pixels of truth and prediction both, over all frames.
         either_px: pixels of at least one of them.
@@ -90,7 +94,9 @@ class SampleScore:
 
 
 class Estimate(NamedTuple):
-    """A score in per cent, with its 95 % interval; None where all samples share one target, which says nothing about others."""
+    """A score in per cent, with its 95 % interval; None where all samples share one target, which
+    says nothing about others.
+    """
 
     mean: float
     low: float | None
@@ -121,7 +127,10 @@ class GroupScore:
         """Return the group's entry in a result file."""
         return {
             **{str(measure): estimate.mean for measure, estimate in self.scores.items()},
-            "interval_95": {str(measure): None if e.low is None else [e.low, e.high] for measure, e in self.scores.items()},
+            "interval_95": {
+                str(measure): None if e.low is None else [e.low, e.high]
+                for measure, e in self.scores.items()
+            },
             "n": self.num_samples,
             "absent": self.num_absent,
             "missing": self.num_missing,
@@ -137,7 +146,8 @@ class ScoreTable:
 
     Attributes:
         ability: groups by ability, in order of first appearance.
-        present: overall without the absent samples, as evaluators that skip them would have it; None if all are absent.
+        present: overall without the absent samples, as evaluators that skip them would have it;
+            None if all are absent.
     """
 
     averaging: Averaging
@@ -147,7 +157,9 @@ class ScoreTable:
     samples: tuple[SampleScore, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result file: groups in per cent, samples as [J, F, ability] in 0..1, as the original's `result.json` has them."""
+        """Return the result file: groups in per cent, samples as [J, F, ability] in 0..1, as the
+        original's `result.json` has them.
+        """
         return {
             "averaging": str(self.averaging),
             "overall": self.overall.to_json(),
@@ -168,7 +180,9 @@ class ScoreTable:
         return "\n".join(lines) + "\n"
 
 
-def aggregate(samples: Iterable[SampleScore], averaging: Averaging = Averaging.SAMPLES) -> ScoreTable:
+def aggregate(
+    samples: Iterable[SampleScore], averaging: Averaging = Averaging.SAMPLES
+) -> ScoreTable:
     """Average samples per ability and over all, with 95 % bootstrap intervals.
 
     Raises:
@@ -190,8 +204,14 @@ def aggregate(samples: Iterable[SampleScore], averaging: Averaging = Averaging.S
 
 def _groups(samples: Sequence[SampleScore], averaging: Averaging) -> list[GroupScore]:
     """Score every ability, in order of first appearance, and overall, last."""
-    targets, abilities = (list(dict.fromkeys(names)) for names in ([s.target for s in samples], [s.ability for s in samples]))
-    target_S, ability_S = _index([s.target for s in samples], targets), _index([s.ability for s in samples], abilities)
+    targets, abilities = (
+        list(dict.fromkeys(names))
+        for names in ([s.target for s in samples], [s.ability for s in samples])
+    )
+    target_S, ability_S = (
+        _index([s.target for s in samples], targets),
+        _index([s.ability for s in samples], abilities),
+    )
     numerators_CGM, denominators_CGM = np.zeros((2, len(targets), len(abilities), len(Measure)))
     ratios_S2M = np.array([_ratios(sample, averaging) for sample in samples])
     np.add.at(numerators_CGM, (target_S, ability_S), ratios_S2M[:, 0])
@@ -203,35 +223,55 @@ def _groups(samples: Sequence[SampleScore], averaging: Averaging) -> list[GroupS
     mean_GM = score(numerators_CGM.sum(0, keepdims=True), denominators_CGM.sum(0, keepdims=True))[0]
     low_GM, high_GM = interval(numerators_CGM, denominators_CGM, score)
     members = [[s for s in samples if s.ability == name] for name in abilities]
-    return [_group(*parts) for parts in zip([*members, samples], mean_GM, low_GM, high_GM, strict=True)]
+    return [
+        _group(*parts) for parts in zip([*members, samples], mean_GM, low_GM, high_GM, strict=True)
+    ]
 
 
 def _ratios(sample: SampleScore, averaging: Averaging) -> tuple[list[float], list[float]]:
     """Return what a sample adds to the numerator and the denominator of every measure."""
-    # A sample of which nothing could be judged still weighs as much as one frame, so that it cannot vanish.
+    # A sample of which nothing could be judged still weighs as much as one frame, so that it cannot
+    # vanish.
     num_frames = max(sample.num_frames, 1)
     weight = num_frames if averaging is Averaging.FRAMES else 1
     j, f = sample.region, sample.boundary
-    numerators = [weight * j, weight * f, weight * (j + f) / 2, num_frames * j, sample.common_px, sample.temporal]
+    numerators = [
+        weight * j,
+        weight * f,
+        weight * (j + f) / 2,
+        num_frames * j,
+        sample.common_px,
+        sample.temporal,
+    ]
     return numerators, [weight, weight, weight, num_frames, sample.either_px, 1]
 
 
 def _divide(numerators_BGM: Floats, denominators_BGM: Floats, averaging: Averaging) -> Floats:
     """Return scores (B, G + 1, M) in per cent, overall last; NaN for a group without samples."""
-    numerators, denominators = (np.concatenate([x, x.sum(1, keepdims=True)], axis=1) for x in (numerators_BGM, denominators_BGM))
+    numerators, denominators = (
+        np.concatenate([x, x.sum(1, keepdims=True)], axis=1)
+        for x in (numerators_BGM, denominators_BGM)
+    )
     is_there = denominators[:, :, [0]] > 0
-    # Without a pixel in any mask truth and prediction agree; that is a score, other than the lack of samples.
-    scores = np.divide(numerators, denominators, out=np.ones_like(numerators), where=denominators > 0)
+    # Without a pixel in any mask truth and prediction agree; that is a score, other than the lack
+    # of samples.
+    scores = np.divide(
+        numerators, denominators, out=np.ones_like(numerators), where=denominators > 0
+    )
     scores[~np.broadcast_to(is_there, scores.shape)] = np.nan
     if averaging is Averaging.ABILITIES:
         scores[:, -1] = np.nanmean(scores[:, :-1], axis=1)
     return 100 * scores
 
 
-def _group(samples: Sequence[SampleScore], mean_M: Floats, low_M: Floats, high_M: Floats) -> GroupScore:
+def _group(
+    samples: Sequence[SampleScore], mean_M: Floats, low_M: Floats, high_M: Floats
+) -> GroupScore:
     has_interval = len({s.target for s in samples}) > 1
     estimates = [
-        Estimate(float(mean), float(low) if has_interval else None, float(high) if has_interval else None)
+        Estimate(
+            float(mean), float(low) if has_interval else None, float(high) if has_interval else None
+        )
         for mean, low, high in zip(mean_M, low_M, high_M, strict=True)
     ]
     return GroupScore(
@@ -255,4 +295,6 @@ def _row(name: str, group: GroupScore) -> str:
     around = "–" if jf.low is None else f"{jf.low:.1f}–{jf.high:.1f}"
     means = [f"{estimate.mean:.2f}" for estimate in (j, f, jf, *others)]
     counts = [str(group.num_missing), str(group.num_broken)]
-    return f"| {' | '.join([name, str(group.num_samples), *means[:3], around, *means[3:], *counts])} |"
+    return (
+        f"| {' | '.join([name, str(group.num_samples), *means[:3], around, *means[3:], *counts])} |"
+    )

@@ -1,9 +1,11 @@
-"""Boundary accuracy F: precision and recall of one-pixel outlines, matched within a small distance. Axes: T frames, H rows, W columns.
+"""Boundary accuracy F: precision and recall of one-pixel outlines, matched within a small distance.
+Axes: T frames, H rows, W columns.
 
-A row of pixels is kept as 64-bit words (bit i of word k is column 64k + i), so that outlines and their dilation by an exact disk are a
-few dozen word operations instead of a convolution, whatever the masks look like. The outlines of truth and prediction travel together as
-`*_NHK` (N = 2, K words a row); empty words at the end of each row keep what is shifted out of a row from reaching the next one, so that
-a shift may treat the whole array as one line of bits.
+A row of pixels is kept as 64-bit words (bit i of word k is column 64k + i), so that outlines and
+their dilation by an exact disk are a few dozen word operations instead of a convolution, whatever
+the masks look like. The outlines of truth and prediction travel together as `*_NHK` (N = 2, K words
+a row); empty words at the end of each row keep what is shifted out of a row from reaching the next
+one, so that a shift may treat the whole array as one line of bits.
 """
 
 from __future__ import annotations
@@ -25,10 +27,14 @@ Packed: TypeAlias = NDArray[np.uint64]
 _WORD = 64
 
 
-def boundary_f(truth_THW: MasksLike, prediction_THW: MasksLike, void_THW: MasksLike | None = None) -> NDArray[np.float64]:
-    """Return F of every frame, (T,), in [0, 1]; 1 where neither mask has an outline, 0 where only one has.
+def boundary_f(
+    truth_THW: MasksLike, prediction_THW: MasksLike, void_THW: MasksLike | None = None
+) -> NDArray[np.float64]:
+    """Return F of every frame, (T,), in [0, 1]; 1 where neither mask has an outline, 0 where only
+    one has.
 
-    A mask that fills the image has no outline. Void pixels are taken out of both masks before their outlines are drawn.
+    A mask that fills the image has no outline. Void pixels are taken out of both masks before their
+    outlines are drawn.
 
     Args:
         truth_THW: ground truth.
@@ -40,17 +46,24 @@ def boundary_f(truth_THW: MasksLike, prediction_THW: MasksLike, void_THW: MasksL
 
     Source: DAVIS-2017, contour accuracy.
     """
-    return np.array([_frame_f(*pair_HW) for pair_HW in paired_frames(truth_THW, prediction_THW, void_THW)], np.float64)
+    return np.array(
+        [_frame_f(*pair_HW) for pair_HW in paired_frames(truth_THW, prediction_THW, void_THW)],
+        np.float64,
+    )
 
 
 def _frame_f(truth_HW: Mask, prediction_HW: Mask) -> float:
     height_px, width_px = truth_HW.shape
     radius_px = ceil(BOUND_TH * sqrt(height_px**2 + width_px**2))
-    edges_NHK = _outlines(_pack(truth_HW, prediction_HW), width_px, num_spare_words=-(-radius_px // _WORD))
+    edges_NHK = _outlines(
+        _pack(truth_HW, prediction_HW), width_px, num_spare_words=-(-radius_px // _WORD)
+    )
     num_truth, num_prediction = _count(edges_NHK)
     if num_truth == 0 or num_prediction == 0:
         return float(num_truth == num_prediction)
-    num_truth_matched, num_prediction_matched = _count(edges_NHK & _dilate(edges_NHK, radius_px)[::-1])
+    num_truth_matched, num_prediction_matched = _count(
+        edges_NHK & _dilate(edges_NHK, radius_px)[::-1]
+    )
     precision, recall = num_prediction_matched / num_prediction, num_truth_matched / num_truth
     return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
 
@@ -64,15 +77,18 @@ def _pack(*masks_HW: Mask) -> Packed:
 
 
 def _outlines(masks_NHK: Packed, width_px: int, num_spare_words: int) -> Packed:
-    """Mark pixels that differ from their right, lower or lower-right neighbour; the image continues its last row and column.
+    """Mark pixels that differ from their right, lower or lower-right neighbour; the image continues
+    its last row and column.
 
-    Only the part of the image that holds outlines comes back, with empty words appended to each row.
+    Only the part of the image that holds outlines comes back, with empty words appended to each
+    row.
     """
     used_HK = masks_NHK.any(axis=0)
     rows, words = np.flatnonzero(used_HK.any(axis=-1)), np.flatnonzero(used_HK.any(axis=0))
     if rows.size == 0:
         return np.zeros((len(masks_NHK), 0, 0), np.uint64)
-    # An outline reaches one row above and one column before its mask, which may be the last of another word.
+    # An outline reaches one row above and one column before its mask, which may be the last of
+    # another word.
     top, first = max(int(rows[0]) - 1, 0), max(int(words[0]) - 1, 0)
     cut_NHK = masks_NHK[:, top : int(rows[-1]) + 2, first : int(words[-1]) + 1]
     num_words = cut_NHK.shape[2]
@@ -84,15 +100,19 @@ def _outlines(masks_NHK: Packed, width_px: int, num_spare_words: int) -> Packed:
     if last_word < num_words:
         right_NHK[:, :, last_word] |= cut_NHK[:, :, last_word] & last_bit
     edges_NHK = padded_NHK ^ right_NHK
-    edges_NHK[:, :-1] |= (padded_NHK[:, :-1] ^ padded_NHK[:, 1:]) | (padded_NHK[:, :-1] ^ right_NHK[:, 1:])
+    edges_NHK[:, :-1] |= (padded_NHK[:, :-1] ^ padded_NHK[:, 1:]) | (
+        padded_NHK[:, :-1] ^ right_NHK[:, 1:]
+    )
     edges_NHK[:, :, num_words:] = 0
     return edges_NHK
 
 
 def _dilate(edges_NHK: Packed, radius_px: int) -> Packed:
-    """Mark every pixel at most `radius_px` (Euclidean) from a marked one; spare words may be marked too.
+    """Mark every pixel at most `radius_px` (Euclidean) from a marked one; spare words may be marked
+    too.
 
-    The disk is read row by row from its tip: at height dy it reaches isqrt(r² - dy²) pixels to each side, and this only grows.
+    The disk is read row by row from its tip: at height dy it reaches isqrt(r² - dy²) pixels to each
+    side, and this only grows.
     """
     num_rows = edges_NHK.shape[1]
     spans_NHK, near_NHK = edges_NHK.copy(), np.zeros_like(edges_NHK)

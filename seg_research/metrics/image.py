@@ -1,4 +1,6 @@
-"""Scores of image benchmarks, from pixel counts: a data set's images differ in size, so each brings its own `Overlap`."""
+"""Scores of image benchmarks, from pixel counts: a data set's images differ in size, so each brings
+its own `Overlap`.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,14 @@ from seg_research.metrics.region import Overlap
 
 
 def g_iou(overlaps: Iterable[Overlap]) -> float:
-    """Return the mean IoU in [0, 1], divided by the number of images; an image where both masks are empty counts 1.
+    """Return the mean IoU in [0, 1], divided by the number of images; an image where both masks are
+    empty counts 1.
 
     Raises:
         ValueError: there is no image.
 
-    Source: ReasonSeg, gIoU. Its code adds 1e-5 to every union, which lowers the score by less than 1e-5 an image; we do not.
+    Source: ReasonSeg, gIoU. Its code adds 1e-5 to every union, which lowers the score by less than
+    1e-5 an image; we do not.
     """
     ious = [image.iou for image in overlaps]
     if not ious:
@@ -24,7 +28,8 @@ def g_iou(overlaps: Iterable[Overlap]) -> float:
 
 
 def c_iou(overlaps: Iterable[Overlap]) -> float:
-    """Return all common pixels over all pixels of either mask, in [0, 1]: large objects weigh more. 1 if every mask is empty.
+    """Return all common pixels over all pixels of either mask, in [0, 1]: large objects weigh more.
+    1 if every mask is empty.
 
     Source: refCOCO and ReasonSeg, cIoU. Where every mask is empty their code returns 0.
     """

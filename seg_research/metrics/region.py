@@ -1,4 +1,6 @@
-"""Region similarity J, and the pixel counts under every score of overlap. Axes: T frames, H rows, W columns."""
+"""Region similarity J, and the pixel counts under every score of overlap. Axes: T frames, H rows, W
+columns.
+"""
 
 from __future__ import annotations
 
@@ -29,20 +31,29 @@ class Overlap(NamedTuple):
     @property
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union of every frame, (T,), in [0, 1]; 1 where both masks are empty."""
-        return np.divide(self.common, self.either, out=np.ones(len(self.either)), where=self.either > 0)
+        return np.divide(
+            self.common, self.either, out=np.ones(len(self.either)), where=self.either > 0
+        )
 
 
-def overlap(truth_THW: MasksLike, prediction_THW: MasksLike, void_THW: MasksLike | None = None) -> Overlap:
+def overlap(
+    truth_THW: MasksLike, prediction_THW: MasksLike, void_THW: MasksLike | None = None
+) -> Overlap:
     """Count pixels of every frame; void pixels count nowhere.
 
     Raises:
         UsageError: see `paired_frames`.
     """
-    counts = [_count(truth_HW, prediction_HW) for truth_HW, prediction_HW in paired_frames(truth_THW, prediction_THW, void_THW)]
+    counts = [
+        _count(truth_HW, prediction_HW)
+        for truth_HW, prediction_HW in paired_frames(truth_THW, prediction_THW, void_THW)
+    ]
     return Overlap(*np.array(counts, np.int64).T)
 
 
-def jaccard(truth_THW: MasksLike, prediction_THW: MasksLike, void_THW: MasksLike | None = None) -> NDArray[np.float64]:
+def jaccard(
+    truth_THW: MasksLike, prediction_THW: MasksLike, void_THW: MasksLike | None = None
+) -> NDArray[np.float64]:
     """Return J of every frame, (T,), in [0, 1]; 1 where both masks are empty.
 
     Args:
@@ -59,6 +70,9 @@ def jaccard(truth_THW: MasksLike, prediction_THW: MasksLike, void_THW: MasksLike
 
 
 def _count(truth_HW: Mask, prediction_HW: Mask) -> tuple[int, int, int, int]:
-    num_truth, num_prediction = int(np.count_nonzero(truth_HW)), int(np.count_nonzero(prediction_HW))
+    num_truth, num_prediction = (
+        int(np.count_nonzero(truth_HW)),
+        int(np.count_nonzero(prediction_HW)),
+    )
     num_common = int(np.count_nonzero(truth_HW & prediction_HW))
     return num_common, num_truth + num_prediction - num_common, num_truth, num_prediction

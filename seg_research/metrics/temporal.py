@@ -8,7 +8,8 @@ from seg_research.metrics.region import Overlap
 
 
 def temporal_iou(video: Overlap) -> float:
-    """Return frames with foreground in both masks over frames with foreground in either, in [0, 1]; 1 if no frame has any.
+    """Return frames with foreground in both masks over frames with foreground in either, in [0, 1];
+    1 if no frame has any.
 
     Source: Long-RVOS, tIoU.
     """

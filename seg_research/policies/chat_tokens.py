@@ -1,6 +1,8 @@
-"""Chat messages to tokens, piece by piece: what was sampled is kept as sampled and only new messages are encoded.
+"""Chat messages to tokens, piece by piece: what was sampled is kept as sampled and only new
+messages are encoded.
 
-The result equals verl's continuous-token helpers (a contract test compares them); this copy lets the predictor run without verl.
+The result equals verl's continuous-token helpers (a contract test compares them); this copy lets
+the predictor run without verl.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from seg_research.core.errors import UsageError
-from seg_research.core.transcript import ImageRef, Message, Text
+from seg_common.errors import UsageError
+from seg_research.episode.transcript import ImageRef, Message, Text
 
 END_OF_TURN = "<|im_end|>"
 
@@ -49,10 +51,15 @@ class ChatTokens:
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
         """Encode the opening chat up to where the policy begins to speak."""
-        return self._encode(self._render([as_chat(m) for m in messages], generate=True), [i.image for m in messages for i in m.images])
+        return self._encode(
+            self._render([as_chat(m) for m in messages], generate=True),
+            [i.image for m in messages for i in m.images],
+        )
 
     def reply(self, sampled_ids: Sequence[int], message: Message) -> list[int]:
-        """Encode what follows a sampled turn: the end of that turn if it was not sampled, the message, and the start of the next turn."""
+        """Encode what follows a sampled turn: the end of that turn if it was not sampled, the
+        message, and the start of the next turn.
+        """
         before = [{"role": "user", "content": [{"type": "text", "text": "."}]}]
         prefix = self._render(before, generate=False)
         text = self._render([*before, as_chat(message)], generate=True).removeprefix(prefix)
@@ -60,7 +67,9 @@ class ChatTokens:
         return [*closing, self._newline_id, *self._encode(text, [i.image for i in message.images])]
 
     def _render(self, chat: list[dict[str, Any]], *, generate: bool) -> str:
-        return self._processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=generate)
+        return self._processor.apply_chat_template(
+            chat, tokenize=False, add_generation_prompt=generate
+        )
 
     def _encode(self, text: str, images: list[Image.Image]) -> list[int]:
         encoded = self._processor(text=[text], images=images or None)["input_ids"][0]

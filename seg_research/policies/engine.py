@@ -1,7 +1,8 @@
-"""Generate with a transformers model: many conversations at once, tokens in and tokens out, never through text.
+"""Generate with a transformers model: many conversations at once, tokens in and tokens out, never
+through text.
 
-The verl rollout server and the local policy both use this engine. Requests that wait at the same moment and sample alike become one padded
-batch.
+The verl rollout server and the local policy both use this engine. Requests that wait at the same
+moment and sample alike become one padded batch.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import LogitsProcessor, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    LogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
-from seg_research.core.errors import InfraError
-from seg_research.core.transcript import FinishReason
-from seg_research.models.processor import IMAGE_TOKEN, VISION_TOKENS
+from seg_common.errors import InfraError
+from seg_research.episode.transcript import FinishReason
+from seg_research.policies.processor import IMAGE_TOKEN, VISION_TOKENS
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +48,8 @@ class Request:
     Attributes:
         prompt_ids: everything so far, picture placeholders expanded, (L,).
         images: one for each placeholder run, in order.
-        seed: what is sampled depends on it and on nothing that was generated before or beside; None draws one from torch's own generator.
+        seed: what is sampled depends on it and on nothing that was generated before or beside; None
+            draws one from torch's own generator.
     """
 
     prompt_ids: Sequence[int]
@@ -54,7 +61,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """Sampled tokens, and their log-probabilities as the trainer computes them: untruncated, at the sampling temperature."""
+    """Sampled tokens, and their log-probabilities as the trainer computes them: untruncated, at the
+    sampling temperature.
+    """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -67,8 +76,12 @@ class _Pending:
     future: asyncio.Future[Completion] = field(repr=False)
 
 
-async def settle(results: Awaitable[Sequence[Completion]], futures: Sequence[asyncio.Future[Completion]]) -> None:
-    """Hand results to those who wait for them, or to all of them whatever went wrong: nobody may wait for ever."""
+async def settle(
+    results: Awaitable[Sequence[Completion]], futures: Sequence[asyncio.Future[Completion]]
+) -> None:
+    """Hand results to those who wait for them, or to all of them whatever went wrong: nobody may
+    wait for ever.
+    """
     task = asyncio.ensure_future(results)
     await asyncio.wait([task])
     error = task.exception()
@@ -86,9 +99,11 @@ def _fresh_seed() -> int:
 
 
 class _Recorder(LogitsProcessor):
-    """Notes the log-probability of every sampled token, then bans some tokens; runs before truncation by top-p and top-k.
+    """Notes the log-probability of every sampled token, then bans some tokens; runs before
+    truncation by top-p and top-k.
 
-    It keeps the distribution of one step: those of a long turn over a real vocabulary would fill a GPU.
+    It keeps the distribution of one step: those of a long turn over a real vocabulary would fill a
+    GPU.
     """
 
     def __init__(self, temperature: float, banned: Sequence[int]) -> None:
@@ -114,7 +129,9 @@ class _Recorder(LogitsProcessor):
 
 
 class _Sampler(LogitsProcessor):
-    """Perturbs the scores so that the largest of each row is a sample, drawn with the row's own generator (an exponential race)."""
+    """Perturbs the scores so that the largest of each row is a sample, drawn with the row's own
+    generator (an exponential race).
+    """
 
     def __init__(self, sampling: Sampling, seeds: Sequence[int], device: torch.device) -> None:
         self._warpers: list[Any] = [TemperatureLogitsWarper(sampling.temperature)]
@@ -136,7 +153,9 @@ class _Sampler(LogitsProcessor):
 class TransformersEngine:
     """A model, its processor, and a queue in front of them."""
 
-    def __init__(self, model: Any, processor: Any, *, max_batch: int = 32, gather_s: float = 0.01) -> None:
+    def __init__(
+        self, model: Any, processor: Any, *, max_batch: int = 32, gather_s: float = 0.01
+    ) -> None:
         """Wrap a loaded model; `gather_s` is how long a first request waits for company."""
         self.model, self.processor, self.tokenizer = model, processor, processor.tokenizer
         self._max_batch, self._gather_s = max_batch, gather_s
@@ -148,8 +167,11 @@ class TransformersEngine:
         self._image_id = known[IMAGE_TOKEN]
 
     @classmethod
-    def load(cls, path: Path, processor: Any, device: torch.device | None = None, **queue: Any) -> TransformersEngine:
-        """Load a checkpoint folder, in bf16 on a GPU and in fp32 elsewhere; without a device, on the GPU if there is one.
+    def load(
+        cls, path: Path, processor: Any, device: torch.device | None = None, **queue: Any
+    ) -> TransformersEngine:
+        """Load a checkpoint folder, in bf16 on a GPU and in fp32 elsewhere; without a device, on
+        the GPU if there is one.
 
         `queue` holds options of the constructor.
         """
@@ -159,7 +181,9 @@ class TransformersEngine:
         disable_progress_bar()
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            path, dtype=dtype, attn_implementation="sdpa"
+        )
         return cls(model.to(device).eval(), processor, **queue)
 
     async def generate(self, request: Request) -> Completion:
@@ -181,7 +205,9 @@ class TransformersEngine:
             InfraError: the model failed, e.g. for want of memory.
         """
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._generate, requests)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._generate, requests
+            )
         except RuntimeError as error:
             logger.exception("generation failed for a batch of %d", len(requests))
             raise InfraError(f"the model failed to generate: {error}") from error
@@ -204,19 +230,28 @@ class TransformersEngine:
         recorder = _Recorder(1.0 if greedy else sampling.temperature, self._banned)
         processors: list[LogitsProcessor] = [recorder]
         if not greedy:
-            seeds = [_fresh_seed() if request.seed is None else request.seed for request in requests]
+            seeds = [
+                _fresh_seed() if request.seed is None else request.seed for request in requests
+            ]
             processors.append(_Sampler(sampling, seeds, self.model.device))
         options: dict[str, Any] = {"do_sample": False, "pad_token_id": self.tokenizer.pad_token_id}
         if sampling.stop_strings:
             options |= {"stop_strings": list(sampling.stop_strings), "tokenizer": self.tokenizer}
         limit = max(r.max_tokens for r in requests)
-        sequences = self.model.generate(**inputs, **options, logits_processor=processors, max_new_tokens=limit, use_cache=True)
+        sequences = self.model.generate(
+            **inputs, **options, logits_processor=processors, max_new_tokens=limit, use_cache=True
+        )
         sampled = sequences[:, width:]
         logprobs = recorder.logprobs(sampled[:, -1])
-        return [self._cut(row, lp, request) for row, lp, request in zip(sampled.tolist(), logprobs.tolist(), requests, strict=True)]
+        return [
+            self._cut(row, lp, request)
+            for row, lp, request in zip(sampled.tolist(), logprobs.tolist(), requests, strict=True)
+        ]
 
     def _cut(self, token_ids: list[int], logprobs: list[float], request: Request) -> Completion:
-        """Cut one row of the batch where its own turn ended; the batch ran on until its longest row was done."""
+        """Cut one row of the batch where its own turn ended; the batch ran on until its longest row
+        was done.
+        """
         end = self.tokenizer.eos_token_id
         stops = request.sampling.stop_strings
         for index in range(min(len(token_ids), request.max_tokens)):
@@ -226,7 +261,9 @@ class TransformersEngine:
                 tail = self.tokenizer.decode(token_ids[max(0, index - 15) : index + 1])
                 ended = any(stop in tail for stop in stops)
             if ended:
-                return Completion(tuple(token_ids[: index + 1]), tuple(logprobs[: index + 1]), FinishReason.STOP)
+                return Completion(
+                    tuple(token_ids[: index + 1]), tuple(logprobs[: index + 1]), FinishReason.STOP
+                )
         limit = request.max_tokens
         return Completion(tuple(token_ids[:limit]), tuple(logprobs[:limit]), FinishReason.LENGTH)
 
@@ -257,4 +294,6 @@ class TransformersEngine:
         """
         _, unexpected = self.model.load_state_dict(dict(named), strict=False)
         if unexpected:
-            raise InfraError(f"weight sync: {len(unexpected)} unknown parameters, e.g. {unexpected[:3]}")
+            raise InfraError(
+                f"weight sync: {len(unexpected)} unknown parameters, e.g. {unexpected[:3]}"
+            )

@@ -1,4 +1,6 @@
-"""Policies without a model: an expert that knows the ground truth (the ceiling of everything after it), and a hostile one."""
+"""Policies without a model: an expert that knows the ground truth (the ceiling of everything after
+it), and a hostile one.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,13 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 from seg_research.core.seeding import derive_seed
-from seg_research.core.transcript import FinishReason, Message, TokenTrace
 from seg_research.core.video import FrameId
-from seg_research.datasets.sample import FrameTruth, Sample
-from seg_research.env.policy import Generation
-from seg_research.protocol.actions import SearchKind
+from seg_research.data.sample import FrameTruth, Sample
+from seg_research.episode.policy import Generation
+from seg_research.episode.transcript import FinishReason, Message, TokenTrace
+from seg_research.recipes.seg_research.actions import SearchKind
 
 Script = Callable[[Sample, int], Sequence[str]]
 """Gives the turns of one rollout of a sample, in order."""
@@ -58,7 +60,8 @@ class ScriptedPolicy:
 
 
 def expert_script(sample: Sample, rollout: int) -> list[str]:
-    """Search every annotated step, take the frame that shows most of the target, answer with its true box and point.
+    """Search every annotated step, take the frame that shows most of the target, answer with its
+    true box and point.
 
     Raises:
         UsageError: the sample has no ground truth.
@@ -89,7 +92,9 @@ def answer_turn(target: FrameTruth, thought: str) -> str:
 
 def _best_frame(sample: Sample) -> tuple[FrameId, FrameTruth]:
     if sample.truth is None or not sample.truth.frames:
-        raise UsageError(f"sample {sample.sample_id}: the scripted expert needs the ground truth of at least one offered frame")
+        raise UsageError(
+            f"sample {sample.sample_id}: the scripted expert needs the ground truth of at least one offered frame"
+        )
     return max(sample.truth.frames.items(), key=lambda item: (item[1].max_conn_area, -item[0]))
 
 

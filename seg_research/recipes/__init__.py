@@ -1,1 +1,3 @@
-"""One file a published system: what it shows the policy, what the policy may say, which tools answer, what is rewarded."""
+"""One file a published system: what it shows the policy, what the policy may say, which tools
+answer, what is rewarded.
+"""

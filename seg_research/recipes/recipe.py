@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from seg_research.core.errors import UsageError
-from seg_research.core.transcript import ImageRef, Message, Text
+from seg_common.errors import UsageError
 from seg_research.core.video import shown_image
-from seg_research.datasets.sample import Sample
-from seg_research.env.episode import Episode, Parse
-from seg_research.env.limits import Limits
-from seg_research.protocol.prompts import IMAGE_PLACEHOLDER, build_messages
-from seg_research.protocol.sanitise import neutralise
+from seg_research.data.sample import Sample
+from seg_research.episode.episode import Episode, Parse
+from seg_research.episode.escaping import escape_untrusted
+from seg_research.episode.limits import Limits
+from seg_research.episode.transcript import ImageRef, Message, Text
+from seg_research.recipes.seg_research.prompt import IMAGE_PLACEHOLDER, build_messages
 from seg_research.rewards.rubric import Rubric
 from seg_research.tools.base import Tool
 from seg_research.tools.search import Searcher
@@ -20,7 +20,9 @@ from seg_research.tools.search import Searcher
 
 @dataclass(frozen=True, slots=True)
 class ViewSizes:
-    """Sizes at which pictures are shown, in pixels of their square side; multiples of the model's patch factor."""
+    """Sizes at which pictures are shown, in pixels of their square side; multiples of the model's
+    patch factor.
+    """
 
     keyframe_px: int = 864
     search_image_px: int = 256
@@ -40,7 +42,8 @@ class Recipe:
         rubric: what is rewarded.
         build_tools: makes the tools from a search client and view sizes.
         brief_prompt: leave the instructions out of the system message.
-        notes: stands at the end of the system message, e.g. how to use a tool that this recipe adds.
+        notes: stands at the end of the system message, e.g. how to use a tool that this recipe
+            adds.
     """
 
     name: str
@@ -53,14 +56,28 @@ class Recipe:
 
     def episode(self, sample: Sample, limits: Limits) -> Episode:
         """Start an episode on a sample; reads its offered frames."""
-        return Episode(sample, opening_messages(sample, brief=self.brief_prompt, notes=self.notes), self.parse, limits)
+        return Episode(
+            sample,
+            opening_messages(sample, brief=self.brief_prompt, notes=self.notes),
+            self.parse,
+            limits,
+        )
 
 
-def opening_messages(sample: Sample, *, brief: bool = False, notes: str = "") -> tuple[Message, ...]:
-    """Build the opening chat with the offered frames at their shown size; `notes` stands at the end of the system message."""
+def opening_messages(
+    sample: Sample, *, brief: bool = False, notes: str = ""
+) -> tuple[Message, ...]:
+    """Build the opening chat with the offered frames at their shown size; `notes` stands at the end
+    of the system message.
+    """
     frames = iter(sample.frames)
     messages: list[Message] = []
-    for row in build_messages(neutralise(sample.question), sample.ability, [f.frame_id for f in sample.frames], brief=brief):
+    for row in build_messages(
+        escape_untrusted(sample.question),
+        sample.ability,
+        [f.frame_id for f in sample.frames],
+        brief=brief,
+    ):
         parts: list[Text | ImageRef] = []
         for index, text in enumerate(row["content"].split(IMAGE_PLACEHOLDER)):
             if index:

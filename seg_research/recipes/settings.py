@@ -13,12 +13,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from seg_research.core.errors import UsageError
-from seg_research.core.files import write_atomic
-from seg_research.env.limits import Limits
+from seg_common.errors import UsageError
+from seg_common.files import write_atomic
+from seg_research.episode.limits import Limits
 from seg_research.recipes.recipe import Recipe, ViewSizes
 from seg_research.recipes.registry import find_recipe
-from seg_research.rewards.settings import RewardSettings
+from seg_research.recipes.seg_research.reward_settings import RewardSettings
 
 FILE_NAME = "episode.json"
 
@@ -63,18 +63,27 @@ def settings_from(values: object, where: str) -> EpisodeSettings:
 
 
 def tiny_settings() -> EpisodeSettings:
-    """Return the settings of the project's tiny model; configs/model/tiny.yaml repeats them for the trainer and a test compares the two."""
+    """Return the settings of the project's tiny model; configs/model/tiny.yaml repeats them for the
+    trainer and a test compares the two.
+    """
     return EpisodeSettings(
         brief_prompt=True,
         max_prompt_tokens=512,
-        limits=Limits(max_tool_calls=4, max_faults=0, max_turn_tokens=96, max_response_tokens=768, reserve_tokens=96),
+        limits=Limits(
+            max_tool_calls=4,
+            max_faults=0,
+            max_turn_tokens=96,
+            max_response_tokens=768,
+            reserve_tokens=96,
+        ),
         view=ViewSizes(keyframe_px=96, search_image_px=32),
         rewards=RewardSettings(dense=True),
     )
 
 
 def load_settings(model: Path) -> EpisodeSettings:
-    """Read the settings stored beside a checkpoint; the published ones where there are none (a base model from a hub).
+    """Read the settings stored beside a checkpoint; the published ones where there are none (a base
+    model from a hub).
 
     Raises:
         UsageError: the file is broken.
@@ -85,7 +94,9 @@ def load_settings(model: Path) -> EpisodeSettings:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not valid JSON ({error}); restore it from the run that wrote this checkpoint") from None
+        raise UsageError(
+            f"{path}: not valid JSON ({error}); restore it from the run that wrote this checkpoint"
+        ) from None
     return settings_from(values, str(path))
 
 
@@ -100,7 +111,9 @@ def _build(cls: type[_T], values: object, where: str) -> _T:
 
 
 def _value(kind: type, value: object, where: str) -> object:
-    """Take a value as its type demands: exactly, as in Python True is an int; but 10 may stand for 10.0, and a name for its choice."""
+    """Take a value as its type demands: exactly, as in Python True is an int; but 10 may stand for
+    10.0, and a name for its choice.
+    """
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, where)
     if issubclass(kind, StrEnum) and isinstance(value, str):

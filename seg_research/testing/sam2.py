@@ -1,4 +1,6 @@
-"""Models of the SAM 2 family with random weights, small enough for a test: 1.2 million parameters, some milliseconds a frame."""
+"""Models of the SAM 2 family with random weights, small enough for a test: 1.2 million parameters,
+some milliseconds a frame.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def tiny_sam3_tracker(seed: int = 0) -> Sam3TrackerVideoModel:
         hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE_PX, patch_size=16,
         window_size=2, global_attn_indexes=[1], pretrain_image_size=SIDE_PX,
     )  # fmt: skip
-    vision = sam3.Sam3VisionConfig(backbone_config=backbone, fpn_hidden_size=HIDDEN, backbone_feature_sizes=_grids())
+    vision = sam3.Sam3VisionConfig(
+        backbone_config=backbone, fpn_hidden_size=HIDDEN, backbone_feature_sizes=_grids()
+    )
     config = Sam3TrackerVideoConfig(
         **{"image_size": SIDE_PX},  # no declared field: its setter hands it on
         vision_config=vision,
@@ -76,8 +80,17 @@ def tiny_sam3_tracker(seed: int = 0) -> Sam3TrackerVideoModel:
     return _randomised(Sam3TrackerVideoModel(config))
 
 
-_PROMPTS: dict[str, Any] = {"hidden_size": HIDDEN, "image_size": SIDE_PX, "patch_size": SIDE_PX // GRID}
-_DECODER: dict[str, Any] = {"hidden_size": HIDDEN, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
+_PROMPTS: dict[str, Any] = {
+    "hidden_size": HIDDEN,
+    "image_size": SIDE_PX,
+    "patch_size": SIDE_PX // GRID,
+}
+_DECODER: dict[str, Any] = {
+    "hidden_size": HIDDEN,
+    "mlp_dim": 32,
+    "num_attention_heads": 2,
+    "iou_head_hidden_dim": 32,
+}
 _MEMORY: dict[str, Any] = {
     "memory_attention_hidden_size": HIDDEN,
     "memory_attention_num_layers": 1,
@@ -109,7 +122,10 @@ def _vision() -> Sam2VisionConfig:
         window_positional_embedding_background_size=[4, 4],
     )
     return Sam2VisionConfig(
-        backbone_config=backbone, backbone_channel_list=widths[::-1], backbone_feature_sizes=_grids(), fpn_hidden_size=HIDDEN
+        backbone_config=backbone,
+        backbone_channel_list=widths[::-1],
+        backbone_feature_sizes=_grids(),
+        fpn_hidden_size=HIDDEN,
     )
 
 

@@ -1,4 +1,6 @@
-"""Teach a tiny model to say given turns, so that tests have a policy that searches and chooses key frames without being sure."""
+"""Teach a tiny model to say given turns, so that tests have a policy that searches and chooses key
+frames without being sure.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from seg_research.core.transcript import FinishReason, Message, TokenTrace
-from seg_research.env.policy import Generation
-from seg_research.models.processor import IMAGE_TOKEN
+from seg_research.episode.policy import Generation
+from seg_research.episode.transcript import FinishReason, Message, TokenTrace
 from seg_research.policies.chat_tokens import END_OF_TURN, ChatTokens
+from seg_research.policies.processor import IMAGE_TOKEN
 
 IGNORED = -100
 
@@ -36,7 +38,10 @@ class TeacherConversation:
 
     async def open(self, messages: tuple[Message, ...]) -> bool:
         """Encode the opening."""
-        self._prompt, self.images = self._chat.opening(messages), [i.image for m in messages for i in m.images]
+        self._prompt, self.images = (
+            self._chat.opening(messages),
+            [i.image for m in messages for i in m.images],
+        )
         return True
 
     async def generate(self, max_tokens: int) -> Generation:
@@ -57,31 +62,51 @@ class TeacherConversation:
 
     def tokens(self) -> TokenTrace:
         """Return the trace."""
-        return TokenTrace(tuple(self._prompt), tuple(self._ids), tuple(self._mask), (0.0,) * len(self._ids))
+        return TokenTrace(
+            tuple(self._prompt), tuple(self._ids), tuple(self._mask), (0.0,) * len(self._ids)
+        )
 
     async def close(self) -> None:
         """Do nothing."""
 
 
-def teach(model: Any, processor: Any, played: Sequence[TeacherConversation], *, steps: int, lr: float) -> list[float]:
-    """Train in place on all that was played, with loss on the said turns alone; return the loss of each step."""
-    pad, image_id = processor.tokenizer.pad_token_id, processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+def teach(
+    model: Any, processor: Any, played: Sequence[TeacherConversation], *, steps: int, lr: float
+) -> list[float]:
+    """Train in place on all that was played, with loss on the said turns alone; return the loss of
+    each step.
+    """
+    pad, image_id = (
+        processor.tokenizer.pad_token_id,
+        processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+    )
     traces = [teacher.tokens() for teacher in played]
     ids = [torch.tensor([*t.prompt_ids, *t.response_ids]) for t in traces]
     spoken = [torch.tensor([*[0] * len(t.prompt_ids), *t.response_mask]) for t in traces]
     ids_BL = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=pad)
     spoken_BL = torch.nn.utils.rnn.pad_sequence(spoken, batch_first=True)
-    mask_BL = torch.nn.utils.rnn.pad_sequence([torch.ones_like(own) for own in ids], batch_first=True)
-    pictures = processor.image_processor(images=[image for teacher in played for image in teacher.images], return_tensors="pt")
+    mask_BL = torch.nn.utils.rnn.pad_sequence(
+        [torch.ones_like(own) for own in ids], batch_first=True
+    )
+    pictures = processor.image_processor(
+        images=[image for teacher in played for image in teacher.images], return_tensors="pt"
+    )
     kinds_BL = ((ids_BL == image_id) & (mask_BL == 1)).long()
-    inputs = {"input_ids": ids_BL, "attention_mask": mask_BL, "mm_token_type_ids": kinds_BL, **pictures}
+    inputs = {
+        "input_ids": ids_BL,
+        "attention_mask": mask_BL,
+        "mm_token_type_ids": kinds_BL,
+        **pictures,
+    }
     labels_BL = torch.where(spoken_BL == 1, ids_BL, IGNORED)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98))
     losses: list[float] = []
     model.train()
     for _ in range(steps):
         logits = model(**inputs, use_cache=False).logits
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels_BL[:, 1:].flatten(), ignore_index=IGNORED)
+        loss = F.cross_entropy(
+            logits[:, :-1].flatten(0, 1), labels_BL[:, 1:].flatten(), ignore_index=IGNORED
+        )
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

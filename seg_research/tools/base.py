@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from seg_research.core.transcript import Action, Message, Observation, Outcome, Text
-from seg_research.datasets.sample import Sample
+from seg_research.data.sample import Sample
+from seg_research.episode.action import Action
+from seg_research.episode.transcript import Message, Observation, Outcome, Text
 
 
 class Tool(Protocol):

@@ -1,4 +1,6 @@
-"""Look things up through the search server and lay the results out for the policy. Everything that comes back is hostile text."""
+"""Look things up through the search server and lay the results out for the policy. Everything that
+comes back is hostile text.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,19 @@ from typing import Literal, Protocol
 
 from PIL import Image
 
-from seg_research.core.errors import ToolError
-from seg_research.core.transcript import Action, ImageRef, Message, Observation, Outcome, Text
-from seg_research.datasets.sample import Sample
-from seg_research.protocol.actions import Search, SearchKind
-from seg_research.protocol.sanitise import neutralise
+from seg_common.errors import ToolError
+from seg_research.data.sample import Sample
+from seg_research.episode.action import Action
+from seg_research.episode.escaping import escape_untrusted
+from seg_research.episode.transcript import ImageRef, Message, Observation, Outcome, Text
+from seg_research.recipes.seg_research.actions import Search, SearchKind
 from seg_research.search.client import SearchHit, SearchOutcome
 from seg_research.tools.base import text_observation
 
-_SERVER_KIND: dict[SearchKind, Literal["text", "image"]] = {SearchKind.TEXT: "text", SearchKind.IMAGE: "image"}
+_SERVER_KIND: dict[SearchKind, Literal["text", "image"]] = {
+    SearchKind.TEXT: "text",
+    SearchKind.IMAGE: "image",
+}
 
 
 class Searcher(Protocol):
@@ -65,35 +71,63 @@ class SearchTool:
         with_pictures = action.kind is SearchKind.IMAGE
         try:
             found = await self.searcher.search(
-                action.query, _SERVER_KIND[action.kind], self.top_k_images if with_pictures else self.top_k_text
+                action.query,
+                _SERVER_KIND[action.kind],
+                self.top_k_images if with_pictures else self.top_k_text,
             )
         except ToolError as error:
-            # Caught here and not in the runner: the two kinds are counted apart, and refusals must count where successes do.
+            # Caught here and not in the runner: the two kinds are counted apart, and refusals must
+            # count where successes do.
             return text_observation(str(error), action.kind, Outcome.REJECTED)
         hits = [hit for hit in found.hits if hit.image is not None or not with_pictures]
         parts: list[Text | ImageRef] = [Text("<information>\n")]
         for rank, hit in enumerate(hits, 1):
-            parts += self._lay_out(rank, hit, with_pictures=with_pictures, max_chars=self.page_chars if found.browsed else self.body_chars)
+            parts += self._lay_out(
+                rank,
+                hit,
+                with_pictures=with_pictures,
+                max_chars=self.page_chars if found.browsed else self.body_chars,
+            )
         if not hits:
-            parts.append(Text(f"Nothing was found: {self._one_line(found.note)}.\n" if found.note else "Nothing was found.\n"))
+            parts.append(
+                Text(
+                    f"Nothing was found: {self._one_line(found.note)}.\n"
+                    if found.note
+                    else "Nothing was found.\n"
+                )
+            )
         parts.append(Text("</information>"))
         nothing = f"nothing found: {self._one_line(found.note)}" if found.note else "nothing found"
         summary = " | ".join(self._one_line(hit.title) for hit in hits) if hits else nothing
         return Observation(
-            Message("user", _joined(parts)), action.kind, Outcome.OK if hits else Outcome.EMPTY, summary, cached=found.cached
+            Message("user", _joined(parts)),
+            action.kind,
+            Outcome.OK if hits else Outcome.EMPTY,
+            summary,
+            cached=found.cached,
         )
 
-    def _lay_out(self, rank: int, hit: SearchHit, *, with_pictures: bool, max_chars: int) -> list[Text | ImageRef]:
+    def _lay_out(
+        self, rank: int, hit: SearchHit, *, with_pictures: bool, max_chars: int
+    ) -> list[Text | ImageRef]:
         title = self._one_line(hit.title)
         if with_pictures:
             assert hit.image is not None
-            picture = hit.image.convert("RGB").resize((self.image_side_px, self.image_side_px), Image.Resampling.LANCZOS)
-            return [Text(f"{rank}. (Title: {title}) "), ImageRef(picture, hit.source, title), Text("\n")]
+            picture = hit.image.convert("RGB").resize(
+                (self.image_side_px, self.image_side_px), Image.Resampling.LANCZOS
+            )
+            return [
+                Text(f"{rank}. (Title: {title}) "),
+                ImageRef(picture, hit.source, title),
+                Text("\n"),
+            ]
         return [Text(f"{rank}. (Title: {title}) {self._one_line(hit.text, max_chars)}\n")]
 
     def _one_line(self, text: str, max_chars: int | None = None) -> str:
-        """Make foreign text one harmless line of at most `max_chars` characters, by default `body_chars`."""
-        line = " ".join(neutralise(text).split())
+        """Make foreign text one harmless line of at most `max_chars` characters, by default
+        `body_chars`.
+        """
+        line = " ".join(escape_untrusted(text).split())
         limit = self.body_chars if max_chars is None else max_chars
         return line if len(line) <= limit else line[: limit - 1] + "…"
 

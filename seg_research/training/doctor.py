@@ -1,7 +1,8 @@
 """Look over this installation: what is there, what does not fit together, and what to do about it.
 
-Whatever may break the process (a torch built for other hardware, a half-installed verl) is tried in a child process, so that the doctor
-itself survives every patient. Nothing heavy is imported with this module.
+Whatever may break the process (a torch built for other hardware, a half-installed verl) is tried in
+a child process, so that the doctor itself survives every patient. Nothing heavy is imported with
+this module.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """How a piece of Python ended in a child process: its last line of output, or the last line of its complaint."""
+    """How a piece of Python ended in a child process: its last line of output, or the last line of
+    its complaint.
+    """
 
     ok: bool
     line: str
@@ -87,7 +90,9 @@ def examine() -> Iterator[Finding]:
                 yield finding
             told.add(finding.topic)
     advice = "pip install --force-reinstall opencv-python-headless av"
-    yield _imports("pictures and video", "import cv2, av; print(cv2.__version__, av.__version__)", advice)
+    yield _imports(
+        "pictures and video", "import cv2, av; print(cv2.__version__, av.__version__)", advice
+    )
     if _version(_MARKERS["train"]):
         yield from _training()
     yield from _optional()
@@ -98,12 +103,19 @@ def examine() -> Iterator[Finding]:
 def _machine() -> Iterator[Finding]:
     yield _python()
     yield _platform()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     yield _judged("processor", cores > 1, f"{cores} cores", "2 or more", "training will be slow")
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
     yield _amount("memory", memory_gib, _MIN_MEMORY_GIB, "train on a machine with more memory")
     disk_gib = shutil.disk_usage(Path.cwd()).free / _GIB
-    yield _amount("disk here", disk_gib, _MIN_DISK_GIB, "free some space, or write to another disk (--out, seg.run_dir=…)")
+    yield _amount(
+        "disk here",
+        disk_gib,
+        _MIN_DISK_GIB,
+        "free some space, or write to another disk (--out, seg.run_dir=…)",
+    )
     shared = Path("/dev/shm")
     if shared.is_dir():
         advice = "Ray will be slow; in a container, start it with: docker run --shm-size=2g"
@@ -114,21 +126,42 @@ def _machine() -> Iterator[Finding]:
 def _python() -> Finding:
     fits = (3, 11) <= sys.version_info[:2] <= (3, 12)
     advice = "" if fits else "make the environment again: rm -r .venv; make PYTHON=python3.11 demo"
-    return Finding("python", Verdict.OK if fits else Verdict.PROBLEM, platform.python_version(), "3.11 or 3.12", advice)
+    return Finding(
+        "python",
+        Verdict.OK if fits else Verdict.PROBLEM,
+        platform.python_version(),
+        "3.11 or 3.12",
+        advice,
+    )
 
 
 def _platform() -> Finding:
-    judged = {"Linux": (Verdict.OK, ""), "Darwin": (Verdict.WARNING, "training was tested on Linux only")}
-    verdict, advice = judged.get(platform.system(), (Verdict.PROBLEM, "use Linux, e.g. in WSL 2 or a container"))
-    return Finding("platform", verdict, f"{platform.system()} {platform.release()} {platform.machine()}", "Linux", advice)
+    judged = {
+        "Linux": (Verdict.OK, ""),
+        "Darwin": (Verdict.WARNING, "training was tested on Linux only"),
+    }
+    verdict, advice = judged.get(
+        platform.system(), (Verdict.PROBLEM, "use Linux, e.g. in WSL 2 or a container")
+    )
+    return Finding(
+        "platform",
+        verdict,
+        f"{platform.system()} {platform.release()} {platform.machine()}",
+        "Linux",
+        advice,
+    )
 
 
 def _judged(topic: str, fine: bool, found: str, wanted: str, advice: str) -> Finding:
-    return Finding(topic, Verdict.OK if fine else Verdict.WARNING, found, wanted, "" if fine else advice)
+    return Finding(
+        topic, Verdict.OK if fine else Verdict.WARNING, found, wanted, "" if fine else advice
+    )
 
 
 def _amount(topic: str, found_gib: float, wanted_gib: float, advice: str) -> Finding:
-    return _judged(topic, found_gib >= wanted_gib, f"{found_gib:.1f} GiB", f"{wanted_gib} GiB or more", advice)
+    return _judged(
+        topic, found_gib >= wanted_gib, f"{found_gib:.1f} GiB", f"{wanted_gib} GiB or more", advice
+    )
 
 
 def _temporary_folder() -> Finding:
@@ -141,11 +174,18 @@ def _temporary_folder() -> Finding:
 
 def _network() -> Iterator[Finding]:
     try:
-        with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname(), timeout=5):
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname(), timeout=5),
+        ):
             yield Finding("loopback", Verdict.OK, f"a port is free, e.g. {server.getsockname()[1]}")
     except OSError as error:
-        advice = "the search server and Ray talk over 127.0.0.1; allow that in the firewall or sandbox"
-        yield Finding("loopback", Verdict.PROBLEM, str(error), "connections within this machine", advice)
+        advice = (
+            "the search server and Ray talk over 127.0.0.1; allow that in the firewall or sandbox"
+        )
+        yield Finding(
+            "loopback", Verdict.PROBLEM, str(error), "connections within this machine", advice
+        )
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster:
         advice = "GPU runs join that cluster; if that is not meant: unset RAY_ADDRESS"
@@ -153,18 +193,29 @@ def _network() -> Iterator[Finding]:
 
 
 def _packages(extra: str) -> Iterator[Finding]:
-    """Compare installed versions with what our own metadata asks for; one line for an extra that nobody installed."""
+    """Compare installed versions with what our own metadata asks for; one line for an extra that
+    nobody installed.
+    """
     try:
         requirements = [Requirement(line) for line in metadata.requires(_OURS) or []]
     except metadata.PackageNotFoundError:
-        yield Finding(_OURS, Verdict.PROBLEM, "not installed", "", "install it, from the repository: pip install -e .")
+        yield Finding(
+            _OURS,
+            Verdict.PROBLEM,
+            "not installed",
+            "",
+            "install it, from the repository: pip install -e .",
+        )
         return
     if extra and _version(_MARKERS[extra]) is None:
         advice = f"only needed to {_PURPOSE[extra]}: pip install '{_OURS}[{extra}]'"
         yield Finding(f"extra {extra}", Verdict.ABSENT, "not installed", "", advice)
         return
-    # A requirement without a marker belongs to the base; one of an extra holds with that extra alone.
-    named = [r for r in requirements if (r.marker.evaluate({"extra": extra}) if r.marker else not extra)]
+    # A requirement without a marker belongs to the base; one of an extra holds with that extra
+    # alone.
+    named = [
+        r for r in requirements if (r.marker.evaluate({"extra": extra}) if r.marker else not extra)
+    ]
     yield from map(_package, named)
 
 
@@ -172,7 +223,13 @@ def _package(requirement: Requirement) -> Finding:
     found, wanted = _version(requirement.name), str(requirement.specifier)
     if found is not None and requirement.specifier.contains(found, prereleases=True):
         return Finding(requirement.name, Verdict.OK, found, wanted)
-    return Finding(requirement.name, Verdict.PROBLEM, found or "not installed", wanted, f'pip install "{requirement.name}{wanted}"')
+    return Finding(
+        requirement.name,
+        Verdict.PROBLEM,
+        found or "not installed",
+        wanted,
+        f'pip install "{requirement.name}{wanted}"',
+    )
 
 
 def _version(name: str) -> str | None:
@@ -183,10 +240,20 @@ def _version(name: str) -> str | None:
 
 
 def _training() -> Iterator[Finding]:
-    """Check torch, verl and what we take hold of in it; what follows from a broken torch is not reported again."""
-    torch = probe("import torch; print('CUDA ' + torch.version.cuda if torch.cuda.is_available() else 'CPU')")
+    """Check torch, verl and what we take hold of in it; what follows from a broken torch is not
+    reported again.
+    """
+    torch = probe(
+        "import torch; print('CUDA ' + torch.version.cuda if torch.cuda.is_available() else 'CPU')"
+    )
     if not torch.ok:
-        yield Finding("torch", Verdict.PROBLEM, torch.line, "importable", "install it again: pip install --force-reinstall torch")
+        yield Finding(
+            "torch",
+            Verdict.PROBLEM,
+            torch.line,
+            "importable",
+            "install it again: pip install --force-reinstall torch",
+        )
         return
     yield Finding("torch runs on", Verdict.OK, torch.line)
     if torch.line == "CPU" and shutil.which("nvidia-smi"):
@@ -198,7 +265,13 @@ def _training() -> Iterator[Finding]:
 def _verl() -> Iterator[Finding]:
     listed = probe(_LIST_EXTENSION_POINTS)
     if not listed.ok:
-        yield Finding("verl", Verdict.PROBLEM, listed.line, "importable", "install it again: pip install --force-reinstall verl")
+        yield Finding(
+            "verl",
+            Verdict.PROBLEM,
+            listed.line,
+            "importable",
+            "install it again: pip install --force-reinstall verl",
+        )
         return
     installation, *points = [ExtensionPointStatus(**status) for status in json.loads(listed.line)]
     if not installation.ok:
@@ -206,23 +279,30 @@ def _verl() -> Iterator[Finding]:
         return
     yield Finding("verl installation", Verdict.OK, "a wheel, not shadowed by the folder verl/")
     broken = [point for point in points if not point.ok]
-    yield from (Finding(point.name, Verdict.PROBLEM, point.detail, "", "see verl/UPGRADING.md") for point in broken)
+    yield from (
+        Finding(point.name, Verdict.PROBLEM, point.detail, "", "see verl/UPGRADING.md")
+        for point in broken
+    )
     if not broken:
-        yield Finding("verl extension points", Verdict.OK, f"{len(points)} of {len(points)} as expected")
+        yield Finding(
+            "verl extension points", Verdict.OK, f"{len(points)} of {len(points)} as expected"
+        )
         yield _cpu_platform()
 
 
 def _cpu_platform() -> Finding:
     code = "import verl; from verl.plugin.platform import get_platform; p = get_platform(); print(p.device_name, type(p).__module__)"
     picked = probe(code, {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": _PLUGIN})
-    if picked.ok and picked.line == "cpu seg_research.training.cpu_platform":
+    if picked.ok and picked.line == "cpu seg_research.training.cpu.platform":
         return Finding("verl on the CPU", Verdict.OK, "our platform is picked")
     advice = "hardware=cpu cannot train; install again: pip install --force-reinstall verl"
     return Finding("verl on the CPU", Verdict.PROBLEM, picked.line, "our platform", advice)
 
 
 def _optional() -> Iterator[Finding]:
-    """Check packages that nothing requires but that break others, or make more possible, when they are there."""
+    """Check packages that nothing requires but that break others, or make more possible, when they
+    are there.
+    """
     if _version("torchvision") is None:
         yield Finding("torchvision", Verdict.ABSENT, "not installed", "", "nothing here needs it")
     else:
@@ -243,19 +323,40 @@ def _encoder() -> Finding:
 
 def _imports(topic: str, code: str, advice: str) -> Finding:
     tried = probe(code)
-    return Finding(topic, Verdict.OK if tried.ok else Verdict.PROBLEM, tried.line, "", "" if tried.ok else advice)
+    return Finding(
+        topic,
+        Verdict.OK if tried.ok else Verdict.PROBLEM,
+        tried.line,
+        "",
+        "" if tried.ok else advice,
+    )
 
 
 def probe(code: str, environment: Mapping[str, str] | None = None) -> Probe:
-    """Run Python code in a child process without network access to model hubs; its crash is a finding, not ours."""
+    """Run Python code in a child process without network access to model hubs; its crash is a
+    finding, not ours.
+    """
     given = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **(environment or {})}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code], env=given, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_DEADLINE_S, check=False
+            [sys.executable, "-c", code],
+            env=given,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PROBE_DEADLINE_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Probe(False, f"no answer within {_PROBE_DEADLINE_S:g} s")
     if done.returncode < 0:
         return Probe(False, f"crashed with signal {-done.returncode}")
-    said = (done.stderr if done.returncode else done.stdout).decode(errors="replace").strip().splitlines()
-    return Probe(done.returncode == 0, said[-1].strip() if said else f"exit code {done.returncode}, no message")
+    said = (
+        (done.stderr if done.returncode else done.stdout)
+        .decode(errors="replace")
+        .strip()
+        .splitlines()
+    )
+    return Probe(
+        done.returncode == 0,
+        said[-1].strip() if said else f"exit code {done.returncode}, no message",
+    )

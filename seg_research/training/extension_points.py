@@ -1,7 +1,9 @@
-"""Check that the installed verl still has every symbol we take hold of, with the parameters we rely on.
+"""Check that the installed verl still has every symbol we take hold of, with the parameters we rely
+on.
 
-The list is `extension_points.toml` beside this file (package data, so that an installed wheel has it too; `verl/extension_points.toml`
-of the repository is a link to it). Importing this module imports nothing heavy; checking imports verl, and with it torch and ray.
+The list is `extension_points.toml` beside this file (package data, so that an installed wheel has
+it too; `verl/extension_points.toml` of the repository is a link to it). Importing this module
+imports nothing heavy; checking imports verl, and with it torch and ray.
 """
 
 from __future__ import annotations
@@ -52,13 +54,19 @@ def tested_verl() -> str:
 
 def load_extension_points() -> tuple[str, tuple[ExtensionPoint, ...]]:
     """Return the verl version the list was made for, and the list."""
-    source = resources.files("seg_research.training").joinpath("extension_points.toml").read_text(encoding="utf-8")
+    source = (
+        resources.files("seg_research.training")
+        .joinpath("extension_points.toml")
+        .read_text(encoding="utf-8")
+    )
     table = tomllib.loads(source)
     return table["verl"], tuple(_point(entry) for entry in table["point"])
 
 
 def check_extension_points() -> list[ExtensionPointStatus]:
-    """Check the installation of verl, then every symbol; never raises because of what verl looks like."""
+    """Check the installation of verl, then every symbol; never raises because of what verl looks
+    like.
+    """
     wanted, points = load_extension_points()
     installation = check_installation(wanted)
     if not installation.ok:
@@ -67,17 +75,29 @@ def check_extension_points() -> list[ExtensionPointStatus]:
 
 
 def check_installation(wanted: str) -> ExtensionPointStatus:
-    """Check that verl is the wanted version, in site-packages; a checkout or an editable install is shadowed by the folder `verl/`."""
+    """Check that verl is the wanted version, in site-packages; a checkout or an editable install is
+    shadowed by the folder `verl/`.
+    """
     try:
         found = metadata.version("verl")
     except metadata.PackageNotFoundError:
-        return ExtensionPointStatus("verl", False, f'not installed; run: pip install "verl=={wanted}"')
+        return ExtensionPointStatus(
+            "verl", False, f'not installed; run: pip install "verl=={wanted}"'
+        )
     if found != wanted:
-        return ExtensionPointStatus("verl", False, f'{found} is installed, {wanted} was tested; run: pip install "verl=={wanted}"')
+        return ExtensionPointStatus(
+            "verl",
+            False,
+            f'{found} is installed, {wanted} was tested; run: pip install "verl=={wanted}"',
+        )
     spec = importlib.util.find_spec("verl")
     origin = spec.origin if spec is not None else None
     if origin is None or "site-packages" not in Path(origin).parts:
-        return ExtensionPointStatus("verl", False, f"`import verl` finds {origin or 'a bare folder'}; uninstall verl and install its wheel")
+        return ExtensionPointStatus(
+            "verl",
+            False,
+            f"`import verl` finds {origin or 'a bare folder'}; uninstall verl and install its wheel",
+        )
     return ExtensionPointStatus("verl", True, wanted)
 
 
@@ -91,16 +111,24 @@ def check_point(point: ExtensionPoint) -> ExtensionPointStatus:
         for part in qualified.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, RuntimeError, OSError) as error:
-        return ExtensionPointStatus(point.symbol, False, f"cannot be imported ({error}); needed by {point.used_by}")
+        return ExtensionPointStatus(
+            point.symbol, False, f"cannot be imported ({error}); needed by {point.used_by}"
+        )
     if point.parameters is not None:
         names = tuple(name for name in inspect.signature(found).parameters if name != "self")
         if names != point.parameters:
-            return ExtensionPointStatus(point.symbol, False, f"takes ({', '.join(names)}), expected ({', '.join(point.parameters)})")
+            return ExtensionPointStatus(
+                point.symbol,
+                False,
+                f"takes ({', '.join(names)}), expected ({', '.join(point.parameters)})",
+            )
     if point.abstract is not None:
         methods: set[str] = set(getattr(found, "__abstractmethods__", ()))
         if methods != set(point.abstract):
             differing = ", ".join(sorted(methods.symmetric_difference(point.abstract)))
-            return ExtensionPointStatus(point.symbol, False, f"abstract methods differ: {differing}")
+            return ExtensionPointStatus(
+                point.symbol, False, f"abstract methods differ: {differing}"
+            )
     return ExtensionPointStatus(point.symbol, True)
 
 

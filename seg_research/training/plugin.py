@@ -1,4 +1,5 @@
-"""What verl imports in each of its processes (VERL_USE_EXTERNAL_MODULES=seg_research.training.plugin).
+"""What verl imports in each of its processes
+(VERL_USE_EXTERNAL_MODULES=seg_research.training.plugin).
 
 An import error here stops the run, unlike one in an entry point, which verl swallows.
 """
@@ -11,10 +12,14 @@ import torch
 from verl.workers.rollout import base as rollout_base
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 
-from seg_research.core.errors import UsageError
-from seg_research.models.processor import allow_missing_torchvision
+from seg_common.errors import UsageError
+from seg_research.policies.processor import allow_missing_torchvision
 from seg_research.training.extension_points import check_extension_points
-from seg_research.training.lifeline import THREADS_VARIABLE, end_with_launcher, is_started_by_launcher
+from seg_research.training.launch.parent_watchdog import (
+    THREADS_VARIABLE,
+    end_with_launcher,
+    is_started_by_launcher,
+)
 
 ROLLOUT_NAME = "transformers"
 
@@ -27,12 +32,18 @@ def _refuse_another_verl() -> None:
     """
     broken = [status for status in check_extension_points() if not status.ok]
     if broken:
-        more = f" (and {len(broken) - 1} more; seg-research doctor lists them)" if len(broken) > 1 else ""
-        raise UsageError(f"this verl is not the one that was tested: {broken[0].name}: {broken[0].detail}{more}; see verl/UPGRADING.md")
+        more = (
+            f" (and {len(broken) - 1} more; seg-research doctor lists them)"
+            if len(broken) > 1
+            else ""
+        )
+        raise UsageError(
+            f"this verl is not the one that was tested: {broken[0].name}: {broken[0].detail}{more}; see verl/UPGRADING.md"
+        )
 
 
 def _load_replica() -> type:
-    from seg_research.training.rollout_server import TransformersReplica
+    from seg_research.training.rollout.transformers_server import TransformersReplica
 
     return TransformersReplica
 
@@ -41,19 +52,23 @@ def _register() -> None:
     end_with_launcher()
     allow_missing_torchvision()
     # The adapter registry has no public setter in 0.9.1; extension_points.toml watches it.
-    rollout_base._ROLLOUT_REGISTRY[(ROLLOUT_NAME, "async")] = "seg_research.training.rollout_server.TransformersAdapter"
+    rollout_base._ROLLOUT_REGISTRY[(ROLLOUT_NAME, "async")] = (
+        "seg_research.training.rollout.transformers_server.TransformersAdapter"
+    )
     RolloutReplicaRegistry.register(ROLLOUT_NAME, _load_replica)
     if os.environ.get("VERL_PLATFORM") == "cpu":
-        from seg_research.training import cpu_platform  # noqa: F401  registers itself
-        from seg_research.training.verl_patches import accept_cpu_process_group
+        from seg_research.training.cpu import platform as cpu_platform  # noqa: F401  registers itself
+        from seg_research.training.patches import accept_cpu_process_group
 
         accept_cpu_process_group()
-        from seg_research.training import cpu_engine  # noqa: F401  registers itself
+        from seg_research.training.cpu import engine as cpu_engine  # noqa: F401  registers itself
 
         torch.set_num_threads(int(os.environ.get(THREADS_VARIABLE, "1")))
-    # The trainer's modules ask for the device while they are imported, so that the platform has to be known.
-    from seg_research.training import advantage, step_watch, weight_sync
-    from seg_research.training.verl_patches import number_prompts
+    # The trainer's modules ask for the device while they are imported, so that the platform has to
+    # be known.
+    from seg_research.training.learner import advantage, weight_sync
+    from seg_research.training.learner import trainer_hooks as step_watch
+    from seg_research.training.patches import number_prompts
 
     advantage.install()
     step_watch.install()

@@ -1,1 +1,3 @@
-"""What a run looks like: one HTML page that needs nothing but a browser. All text in it is treated as hostile."""
+"""What a run looks like: one HTML page that needs nothing but a browser. All text in it is treated
+as hostile.
+"""

@@ -1,6 +1,7 @@
 """Learning curves: from `curve.jsonl` to lines a browser can draw at any width.
 
-Lines live in a box of 1000 × 1000 that the page stretches; labels are placed by percentage, so that text keeps its size on a phone.
+Lines live in a box of 1000 × 1000 that the page stretches; labels are placed by percentage, so that
+text keeps its size on a phone.
 """
 
 from __future__ import annotations
@@ -61,19 +62,28 @@ class Series:
 
 
 def read_series(records: Iterable[Mapping[str, Any]]) -> tuple[list[Series], list[Series]]:
-    """Collect the main series (reward, searches, validity) and one series a reward term; what is not a finite number is a gap.
+    """Collect the main series (reward, searches, validity) and one series a reward term; what is
+    not a finite number is a gap.
 
     A step that stands twice, as after a resumed run, counts as its last line says.
     """
-    numbered = {step: record for record in records if (step := _number(record.get("step"))) is not None}
+    numbered = {
+        step: record for record in records if (step := _number(record.get("step"))) is not None
+    }
     rows = [(step, numbered[step]) for step in sorted(numbered)]
     main = [
         Series("mean reward", _points((step, row.get("reward")) for step, row in rows)),
         Series("searches per episode", _points((step, row.get("searches")) for step, row in rows)),
-        Series("well-formed episodes", _points((step, row.get("valid")) for step, row in rows), percent=True),
+        Series(
+            "well-formed episodes",
+            _points((step, row.get("valid")) for step, row in rows),
+            percent=True,
+        ),
     ]
     names = list(dict.fromkeys(name for _, row in rows for name in _terms(row)))[:MAX_TERMS]
-    terms = [Series(name, _points((step, _terms(row).get(name)) for step, row in rows)) for name in names]
+    terms = [
+        Series(name, _points((step, _terms(row).get(name)) for step, row in rows)) for name in names
+    ]
     return [s for s in main if s.points], [s for s in terms if s.points]
 
 
@@ -103,17 +113,29 @@ def draw(series: Series) -> Chart:
         first=format_value(sum(values[:tenth]) / tenth, percent=series.percent),
         last=format_value(sum(values[-tenth:]) / tenth, percent=series.percent),
         samples=tuple(
-            (round(px * 100 / SIDE, 2), round(py * 100 / SIDE, 2), f"step {_plain(x)}: {format_value(y, percent=series.percent)}")
+            (
+                round(px * 100 / SIDE, 2),
+                round(py * 100 / SIDE, 2),
+                f"step {_plain(x)}: {format_value(y, percent=series.percent)}",
+            )
             for (px, py), (x, y) in zip(placed, points, strict=True)
         ),
     )
 
 
 def format_value(value: float, *, percent: bool = False) -> str:
-    """Write a number the way the page shows it: three significant digits or so, fractions as per cent where asked."""
+    """Write a number the way the page shows it: three significant digits or so, fractions as per
+    cent where asked.
+    """
     if percent:
         return f"{100 * value:.0f} %"
-    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.3g}"
+    return (
+        f"{value:.2f}"
+        if abs(value) < 10
+        else f"{value:.1f}"
+        if abs(value) < 1000
+        else f"{value:.3g}"
+    )
 
 
 def _terms(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -126,7 +148,12 @@ def _points(pairs: Iterable[tuple[float, Any]]) -> tuple[tuple[float, float], ..
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e12 or not math.isfinite(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or abs(value) > 1e12
+        or not math.isfinite(value)
+    ):
         return None
     return float(value)
 
@@ -134,11 +161,16 @@ def _number(value: Any) -> float | None:
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     width = math.ceil(len(points) / MAX_POINTS)
     groups = [points[i : i + width] for i in range(0, len(points), width)]
-    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
+    return [
+        (sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group))
+        for group in groups
+    ]
 
 
 def _moving_mean(values: Sequence[float]) -> list[float]:
-    """Mean of each value with its neighbours, a tenth of the curve to either side, fewer at the ends."""
+    """Mean of each value with its neighbours, a tenth of the curve to either side, fewer at the
+    ends.
+    """
     reach = max(1, len(values) // 10)
     windows = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
     return [sum(window) / len(window) for window in windows]
@@ -152,7 +184,9 @@ def _path(placed: Sequence[tuple[float, float]]) -> str:
     return f"M{placed[0][0]:.1f} {placed[0][1]:.1f}" + "".join(f"L{x:.1f} {y:.1f}" for x, y in tail)
 
 
-def _y_axis(values: Sequence[float], *, percent: bool) -> tuple[float, float, list[tuple[float, str]]]:
+def _y_axis(
+    values: Sequence[float], *, percent: bool
+) -> tuple[float, float, list[tuple[float, str]]]:
     """Return bottom, top and labelled values; fractions span 0 to 1, everything else includes 0."""
     if percent and all(0 <= v <= 1 for v in values):
         return 0.0, 1.0, [(v, f"{100 * v:.0f} %") for v in (0.0, 0.5, 1.0)]
@@ -162,7 +196,11 @@ def _y_axis(values: Sequence[float], *, percent: bool) -> tuple[float, float, li
     decimals = max(0, -math.floor(math.log10(gap)))
     ticks = range(math.ceil(low / gap - 1e-9), math.floor((low + span) / gap + 1e-9) + 1)
     headroom = span / 16
-    return low - (headroom if low < 0 else 0), low + span + headroom, [(i * gap, f"{i * gap:.{decimals}f}") for i in ticks]
+    return (
+        low - (headroom if low < 0 else 0),
+        low + span + headroom,
+        [(i * gap, f"{i * gap:.{decimals}f}") for i in ticks],
+    )
 
 
 def _x_axis(first: float, last: float) -> tuple[Tick, ...]:

@@ -1,7 +1,9 @@
-"""Write the report: one HTML file with everything inside, that asks nothing of the network and opens from a disk.
+"""Write the report: one HTML file with everything inside, that asks nothing of the network and
+opens from a disk.
 
-Three locks keep foreign text from becoming markup: the template engine escapes every value, a finaliser first makes control characters
-visible, and a content security policy lets the browser run this page's own script (by hash) and nothing else.
+Three locks keep foreign text from becoming markup: the template engine escapes every value, a
+finaliser first makes control characters visible, and a content security policy lets the browser run
+this page's own script (by hash) and nothing else.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from seg_common.files import write_atomic
 from seg_research import __version__
-from seg_research.core.files import write_atomic
 from seg_research.viewer.curve import draw, format_value, read_series
 from seg_research.viewer.run_folder import Run, read_run
 from seg_research.viewer.text import legible, shorten
@@ -41,7 +43,9 @@ COLUMNS = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A value of the table; `percent` is its share of the column's largest, None where there is no value."""
+    """A value of the table; `percent` is its share of the column's largest, None where there is no
+    value.
+    """
 
     text: str
     percent: float | None = None
@@ -85,23 +89,42 @@ def render(run: Run) -> str:
         term_charts=[draw(series) for series in terms],
         questions=questions,
         opened=next((i for i, question in enumerate(questions) if question.searched), 0),
-        num_all=len({sample_id for predictions in run.predictions for sample_id in predictions.by_id}),
-        abilities=list(dict.fromkeys(question.ability for question in questions if question.ability)),
+        num_all=len(
+            {sample_id for predictions in run.predictions for sample_id in predictions.by_id}
+        ),
+        abilities=list(
+            dict.fromkeys(question.ability for question in questions if question.ability)
+        ),
         notes=[shorten(note, NOTE_CHARS) for note in run.notes[:MAX_NOTES]],
         missing=[shorten(note, NOTE_CHARS) for note in (*run.missing, *missing)[:MAX_NOTES]],
     )
 
 
 def build_table(rows: Sequence[Mapping[str, Any]]) -> Table | None:
-    """Lay the table out: known columns first, then whatever other numbers the run gave; columns without a value are left out."""
+    """Lay the table out: known columns first, then whatever other numbers the run gave; columns
+    without a value are left out.
+    """
     rows = rows[:MAX_ROWS]
-    extra = dict.fromkeys(key for row in rows for key, value in row.items() if key not in COLUMNS and _is_number(value))
-    keys = [key for key in (*COLUMNS, *extra) if any(_is_number(row.get(key)) for row in rows)][:MAX_COLUMNS]
+    extra = dict.fromkeys(
+        key
+        for row in rows
+        for key, value in row.items()
+        if key not in COLUMNS and _is_number(value)
+    )
+    keys = [key for key in (*COLUMNS, *extra) if any(_is_number(row.get(key)) for row in rows)][
+        :MAX_COLUMNS
+    ]
     if not rows:
         return None
-    largest = {key: max((abs(row[key]) for row in rows if _is_number(row.get(key))), default=0) or 1 for key in keys}
+    largest = {
+        key: max((abs(row[key]) for row in rows if _is_number(row.get(key))), default=0) or 1
+        for key in keys
+    }
     body = tuple(
-        (shorten(str(row.get("name", "–")), 60), tuple(_cell(key, row.get(key), _full_scale(key, largest[key])) for key in keys))
+        (
+            shorten(str(row.get("name", "–")), 60),
+            tuple(_cell(key, row.get(key), _full_scale(key, largest[key])) for key in keys),
+        )
         for row in rows
     )
     return Table(tuple(COLUMNS.get(key, shorten(key, 24)) for key in keys), body)
@@ -126,7 +149,8 @@ def _cell_text(key: str, value: float) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12  # false for NaN, too
+    # false for NaN, too
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
 
 
 def _questions(run: Run) -> tuple[list[QuestionView], list[str]]:
@@ -138,13 +162,23 @@ def _questions(run: Run) -> tuple[list[QuestionView], list[str]]:
         question = view_question(sample_id, run)
         num_bytes += question.num_bytes
         if num_bytes > PICTURE_BUDGET_BYTES:
-            return questions, [f"{len(chosen) - len(questions)} of {len(chosen)} trajectories are left out to keep this page small"]
+            return questions, [
+                f"{len(chosen) - len(questions)} of {len(chosen)} trajectories are left out to keep this page small"
+            ]
         questions.append(question)
-    return questions, [] if questions else ["no predictions, so there are no trajectories to look at"]
+    return questions, [] if questions else [
+        "no predictions, so there are no trajectories to look at"
+    ]
 
 
 def _environment() -> Environment:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize)
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
     environment.filters["score"] = lambda value: "–" if value is None else format_value(value)
     return environment
 

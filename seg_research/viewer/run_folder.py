@@ -1,11 +1,14 @@
-"""What a report is made of: `summary.json`, `curve.jsonl`, predictions and ground truth. What cannot be read becomes a note on the page.
+"""What a report is made of: `summary.json`, `curve.jsonl`, predictions and ground truth. What
+cannot be read becomes a note on the page.
 
-    summary.json   {"title", "command", "seed", "notes": [text], "rows": [{"name", "reward", "searches", "valid", "J", "F", "JF", …}],
-                    "predictions": [{"name", "path", "masks": folder | null}], "truth": {"parquet": path, "meta": path},
-                    "images": path of image_corpus.jsonl}
+    summary.json   {"title", "command", "seed", "notes": [text], "rows": [{"name", "reward",
+    "searches", "valid", "J", "F", "JF", …}],
+                    "predictions": [{"name", "path", "masks": folder | null}], "truth": {"parquet":
+                    path, "meta": path}, "images": path of image_corpus.jsonl}
     curve.jsonl    {"step", "reward", "terms": {name: value}, "searches", "valid"} a line a step
 
-Paths are absolute or relative to the run folder. J, F and J&F are per cent, `valid` is a fraction. Masks are `<masks>/<id>/<frame>.png`.
+Paths are absolute or relative to the run folder. J, F and J&F are per cent, `valid` is a fraction.
+Masks are `<masks>/<id>/<frame>.png`.
 """
 
 from __future__ import annotations
@@ -18,9 +21,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from seg_research.core.errors import UsageError
-from seg_research.core.files import read_jsonl
-from seg_research.evaluation.predictions import Prediction, read_predictions
+from seg_common.errors import UsageError
+from seg_common.files import read_jsonl
+from seg_research.records.reader import Prediction, read_predictions
 
 
 class _PredictionEntry(BaseModel):
@@ -70,7 +73,8 @@ class Run:
         curve: lines of the training log.
         steps: the searches that a human would make, by question id.
         truth_masks: folder of ground-truth masks by question id.
-        found_pictures: file of a picture that a search can find, by the source the search server names it by: `<corpus file>#<id>`.
+        found_pictures: file of a picture that a search can find, by the source the search server
+            names it by: `<corpus file>#<id>`.
         notes: said by the run, `missing`: found wanting while reading.
     """
 
@@ -102,7 +106,9 @@ def read_run(run_dir: Path) -> Run:
     sets = [found for entry in entries if (found := _read_set(run_dir, entry, missing))]
     curve = _read_curve(run_dir / "curve.jsonl", missing)
     if not (summary.rows or sets or curve):
-        raise UsageError(f"{run_dir}: nothing to report; expected summary.json, curve.jsonl or predictions.jsonl in it")
+        raise UsageError(
+            f"{run_dir}: nothing to report; expected summary.json, curve.jsonl or predictions.jsonl in it"
+        )
     boxes, steps = _read_truth(run_dir, summary.truth.parquet, missing)
     return Run(
         title=summary.title,
@@ -140,7 +146,9 @@ def _find_predictions(run_dir: Path) -> Iterator[_PredictionEntry]:
     for path in sorted(found for name in names for found in run_dir.glob(name)):
         masks = path.parent / "seg"
         yield _PredictionEntry(
-            name=path.parent.name or "predictions", path=str(path.resolve()), masks=str(masks.resolve()) if masks.is_dir() else None
+            name=path.parent.name or "predictions",
+            path=str(path.resolve()),
+            masks=str(masks.resolve()) if masks.is_dir() else None,
         )
 
 
@@ -167,7 +175,9 @@ def _read_curve(path: Path, missing: list[str]) -> tuple[Mapping[str, Any], ...]
     return tuple(lines)
 
 
-def _read_truth(run_dir: Path, name: str | None, missing: list[str]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+def _read_truth(
+    run_dir: Path, name: str | None, missing: list[str]
+) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     """Return the ground truth (JSON text) and the expected searches of each question."""
     if name is None:
         return {}, {}
@@ -179,7 +189,9 @@ def _read_truth(run_dir: Path, name: str | None, missing: list[str]) -> tuple[di
     try:
         for row in pq.read_table(run_dir / name, columns=["id", "reward_model"]).to_pylist():
             boxes[str(row["id"])] = str(row["reward_model"]["ground_truth"])
-            steps[str(row["id"])] = tuple(str(step) for step in row["reward_model"].get("steps") or ())
+            steps[str(row["id"])] = tuple(
+                str(step) for step in row["reward_model"].get("steps") or ()
+            )
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         missing.append(f"ground truth {name}: cannot be read ({error})")
     return boxes, steps
@@ -197,7 +209,9 @@ def _read_meta(run_dir: Path, name: str | None, missing: list[str]) -> dict[str,
 
 
 def _read_image_corpus(run_dir: Path, name: str | None, missing: list[str]) -> dict[str, Path]:
-    """Return the file of every picture of a corpus; those outside the corpus' own folder are left out."""
+    """Return the file of every picture of a corpus; those outside the corpus' own folder are left
+    out.
+    """
     if name is None:
         return {}
     corpus = run_dir / name
@@ -205,7 +219,9 @@ def _read_image_corpus(run_dir: Path, name: str | None, missing: list[str]) -> d
     try:
         folder = corpus.parent.resolve()
         for entry in read_jsonl(corpus):
-            file = (folder / str(entry.get("image_path") or f"images/{entry.get('filename')}")).resolve()
+            file = (
+                folder / str(entry.get("image_path") or f"images/{entry.get('filename')}")
+            ).resolve()
             if file.is_relative_to(folder):
                 files[f"{corpus.name}#{entry.get('id')}"] = file
     except (UsageError, OSError, ValueError) as error:

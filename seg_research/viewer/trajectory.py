@@ -1,4 +1,5 @@
-"""One question and what each policy made of it, ready to be laid out: turns, key frame with boxes, masks, rewards.
+"""One question and what each policy made of it, ready to be laid out: turns, key frame with boxes,
+masks, rewards.
 
 Nothing here is markup: strings are cut to size and escaped later, by the template engine.
 """
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 from seg_research.core.geometry import (
     ImageSize,
     Norm1000Point,
@@ -26,11 +27,11 @@ from seg_research.core.geometry import (
 )
 from seg_research.core.masks import Mask, mask_box, read_mask
 from seg_research.core.video import FramePosition, FrameSource, frame_id_of, open_video, position_of
-from seg_research.evaluation.predictions import Prediction
 from seg_research.metrics.region import jaccard
-from seg_research.viewer.pictures import Picture, embed, overlay_masks
+from seg_research.records.reader import Prediction
 from seg_research.viewer.run_folder import PredictionSet, Run
 from seg_research.viewer.text import shorten
+from seg_research.viewer.thumbnails import Picture, embed, overlay_masks
 from seg_research.viewer.turns import LINE_CHARS, TurnView, read_box, view_turn
 
 NUM_MASK_FRAMES = 6
@@ -78,7 +79,9 @@ class TrajectoryView:
 
 @dataclass(frozen=True, slots=True)
 class QuestionView:
-    """A question with the frames offered and every policy's trajectory; `picture` stands for it in the list."""
+    """A question with the frames offered and every policy's trajectory; `picture` stands for it in
+    the list.
+    """
 
     sample_id: str
     question: str
@@ -97,13 +100,24 @@ class QuestionView:
     @property
     def num_bytes(self) -> int:
         """Size of the embedded pictures."""
-        shown = [*self.offered, *(p for t in self.trajectories for p in (*t.masks, *(f for turn in t.turns for f in turn.pictures)))]
-        shown += [t.keyframe.picture for t in self.trajectories if t.keyframe] + ([self.picture] if self.picture else [])
+        shown = [
+            *self.offered,
+            *(
+                p
+                for t in self.trajectories
+                for p in (*t.masks, *(f for turn in t.turns for f in turn.pictures))
+            ),
+        ]
+        shown += [t.keyframe.picture for t in self.trajectories if t.keyframe] + (
+            [self.picture] if self.picture else []
+        )
         return sum(len(picture.uri) for picture in shown)
 
 
 def choose_questions(sets: Sequence[PredictionSet], count: int) -> list[str]:
-    """Pick question ids, taking turns over abilities in file order, those that most policies answered first; results are not looked at."""
+    """Pick question ids, taking turns over abilities in file order, those that most policies
+    answered first; results are not looked at.
+    """
     answered: dict[str, int] = {}
     ability: dict[str, str] = {}
     for predictions in sets:
@@ -126,9 +140,14 @@ def view_question(sample_id: str, run: Run) -> QuestionView:
     notes: list[str] = []
     video = _open(reference, notes)
     truth = _Truth.of(sample_id, reference, run)
-    trajectories = tuple(_view_trajectory(s, prediction, video, truth, run.found_pictures) for s, prediction in predictions)
+    trajectories = tuple(
+        _view_trajectory(s, prediction, video, truth, run.found_pictures)
+        for s, prediction in predictions
+    )
     offered = _offered(reference, video, notes) if video else ()
-    illustrated = [t.masks for t in reversed(trajectories) if t.masks and t.keyframe] or [t.masks for t in trajectories if t.masks]
+    illustrated = [t.masks for t in reversed(trajectories) if t.masks and t.keyframe] or [
+        t.masks for t in trajectories if t.masks
+    ]
     return QuestionView(
         sample_id=shorten(sample_id, 80),
         question=shorten(reference.query, LINE_CHARS),
@@ -143,12 +162,16 @@ def view_question(sample_id: str, run: Run) -> QuestionView:
 
 def _telling(masks: Sequence[Picture]) -> Picture:
     """Return the key frame, or the middle one."""
-    return next((picture for picture in masks if picture.caption.startswith("key")), masks[len(masks) // 2])
+    return next(
+        (picture for picture in masks if picture.caption.startswith("key")), masks[len(masks) // 2]
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Truth:
-    """Ground truth of one question: boxes by frame id where the prepared row has them, masks where there are any."""
+    """Ground truth of one question: boxes by frame id where the prepared row has them, masks where
+    there are any.
+    """
 
     boxes: Mapping[str, Any]
     masks_dir: Path | None
@@ -169,7 +192,11 @@ class _Truth:
         """Box on one frame, in pixels; None where the target is not on it or nothing is known."""
         entry = self.boxes.get(str(frame_id_of(stem)), self.boxes.get(stem))
         box = read_box(entry.get("bbox_2d")) if isinstance(entry, dict) else None
-        if box is None and (mask_HW := self.mask(stem)) is not None and (tight := mask_box(mask_HW)) is not None:
+        if (
+            box is None
+            and (mask_HW := self.mask(stem)) is not None
+            and (tight := mask_box(mask_HW)) is not None
+        ):
             box = box_to_norm1000(tight, ImageSize(mask_HW.shape[1], mask_HW.shape[0]))
         return box_to_pixels(box, size) if box else None
 
@@ -196,9 +223,18 @@ def _offered(prediction: Prediction, video: FrameSource, notes: list[str]) -> tu
             notes.append(f"frame {shorten(stem, 40)} was offered but is not in the video")
             continue
         frame_id = frame_id_of(stem)
-        pictures.append(embed(video.read(position), OFFERED_WIDTH_PX, shorten(stem if frame_id is None else str(frame_id), 20), quality=68))
+        pictures.append(
+            embed(
+                video.read(position),
+                OFFERED_WIDTH_PX,
+                shorten(stem if frame_id is None else str(frame_id), 20),
+                quality=68,
+            )
+        )
     if len(prediction.frame_names) > MAX_OFFERED:
-        notes.append(f"{len(prediction.frame_names) - MAX_OFFERED} more frames were offered than are shown")
+        notes.append(
+            f"{len(prediction.frame_names) - MAX_OFFERED} more frames were offered than are shown"
+        )
     return tuple(pictures)
 
 
@@ -210,13 +246,25 @@ def _position(stem: str, video: FrameSource) -> FramePosition | None:
 
 
 def _view_trajectory(
-    source: PredictionSet, prediction: Prediction, video: FrameSource | None, truth: _Truth, found_pictures: Mapping[str, Path]
+    source: PredictionSet,
+    prediction: Prediction,
+    video: FrameSource | None,
+    truth: _Truth,
+    found_pictures: Mapping[str, Path],
 ) -> TrajectoryView:
     notes: list[str] = []
-    keyframe_position = position_of(prediction.keyframe.frame_id, video.names) if prediction.keyframe and video else None
+    keyframe_position = (
+        position_of(prediction.keyframe.frame_id, video.names)
+        if prediction.keyframe and video
+        else None
+    )
     strip = _MaskStrip()
     if video and (source.masks_dir or truth.masks_dir):
-        folder = source.masks_dir / prediction.sample_id if source.masks_dir and _is_plain_name(prediction.sample_id) else None
+        folder = (
+            source.masks_dir / prediction.sample_id
+            if source.masks_dir and _is_plain_name(prediction.sample_id)
+            else None
+        )
         strip = _draw_masks(folder, truth, video, keyframe_position)
         if source.masks_dir and not strip.num_predicted:
             notes.append("no predicted masks for this question")
@@ -233,7 +281,9 @@ def _view_trajectory(
         num_search=prediction.num_search,
         stop_reason=shorten(prediction.stop_reason, 60),
         turns=tuple(view_turn(turn, found_pictures) for turn in prediction.turns[:MAX_TURNS]),
-        keyframe=None if keyframe_position is None or video is None else _keyframe(prediction, video, keyframe_position, truth),
+        keyframe=None
+        if keyframe_position is None or video is None
+        else _keyframe(prediction, video, keyframe_position, truth),
         masks=strip.pictures,
         mean_j=strip.mean_j,
         notes=tuple(notes),
@@ -250,7 +300,9 @@ def _bar(name: str, value: float | None) -> RewardBar:
     return RewardBar(shorten(name, 40), known, 100 * min(max(known or 0.0, 0.0), 1.0))
 
 
-def _keyframe(prediction: Prediction, video: FrameSource, position: FramePosition, truth: _Truth) -> KeyframeView:
+def _keyframe(
+    prediction: Prediction, video: FrameSource, position: FramePosition, truth: _Truth
+) -> KeyframeView:
     image = video.read(position)
     size = ImageSize(*image.size)
 
@@ -258,11 +310,18 @@ def _keyframe(prediction: Prediction, video: FrameSource, position: FramePositio
         return tuple(point_to_pixels(point, size) for point in points)
 
     return KeyframeView(
-        picture=embed(image, KEYFRAME_WIDTH_PX, f"frame {prediction.keyframe.frame_id if prediction.keyframe else ''}", quality=80),
+        picture=embed(
+            image,
+            KEYFRAME_WIDTH_PX,
+            f"frame {prediction.keyframe.frame_id if prediction.keyframe else ''}",
+            quality=80,
+        ),
         size=size,
         boxes=tuple(box_to_pixels(region.box, size) for region in prediction.objects if region.box),
         points=in_pixels(point for region in prediction.objects for point in region.points),
-        negative_points=in_pixels(point for region in prediction.objects for point in region.negative_points),
+        negative_points=in_pixels(
+            point for region in prediction.objects for point in region.negative_points
+        ),
         truth_box=truth.box(video.names[position], size),
     )
 
@@ -273,8 +332,12 @@ class _MaskStrip(NamedTuple):
     num_predicted: int = 0
 
 
-def _draw_masks(folder: Path | None, truth: _Truth, video: FrameSource, keyframe: FramePosition | None) -> _MaskStrip:
-    """Draw masks on a few frames; the mean J is over those that have a truth (a missing prediction scores 0)."""
+def _draw_masks(
+    folder: Path | None, truth: _Truth, video: FrameSource, keyframe: FramePosition | None
+) -> _MaskStrip:
+    """Draw masks on a few frames; the mean J is over those that have a truth (a missing prediction
+    scores 0).
+    """
     pictures: list[Picture] = []
     scores: list[float] = []
     num_predicted = 0
@@ -289,18 +352,31 @@ def _draw_masks(folder: Path | None, truth: _Truth, video: FrameSource, keyframe
         elif predicted is None:
             label += " · no mask"
         frame = overlay_masks(video.read(position), predicted, right, MASK_WIDTH_PX)
-        pictures.append(embed(frame, MASK_WIDTH_PX, ("key frame " if position == keyframe else "frame ") + shorten(label, 40), quality=72))
+        pictures.append(
+            embed(
+                frame,
+                MASK_WIDTH_PX,
+                ("key frame " if position == keyframe else "frame ") + shorten(label, 40),
+                quality=72,
+            )
+        )
     return _MaskStrip(tuple(pictures), sum(scores) / len(scores) if scores else None, num_predicted)
 
 
 def _j(right_HW: Mask, predicted_HW: Mask | None) -> float:
     if predicted_HW is None:
         predicted_HW = np.zeros_like(right_HW)
-    return float(jaccard(right_HW[None], predicted_HW[None])[0]) if right_HW.shape == predicted_HW.shape else 0.0
+    return (
+        float(jaccard(right_HW[None], predicted_HW[None])[0])
+        if right_HW.shape == predicted_HW.shape
+        else 0.0
+    )
 
 
 def spread(num_frames: int, count: int, keyframe: int | None) -> list[FramePosition]:
-    """Choose positions evenly over a video, first and last among them, the key frame in place of the nearest."""
+    """Choose positions evenly over a video, first and last among them, the key frame in place of
+    the nearest.
+    """
     count = min(count, num_frames)
     positions = [round(i * (num_frames - 1) / max(1, count - 1)) for i in range(count)]
     if keyframe is not None and keyframe not in positions:
@@ -319,5 +395,7 @@ def _mask(folder: Path | None, stem: str) -> Mask | None:
 
 
 def _is_plain_name(name: str) -> bool:
-    """Tell whether an id can be a folder name; one with separators or dots alone would lead elsewhere."""
+    """Tell whether an id can be a folder name; one with separators or dots alone would lead
+    elsewhere.
+    """
     return not ({"/", "\\", "\0"} & set(name)) and name not in {"", ".", ".."}

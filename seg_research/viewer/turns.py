@@ -1,4 +1,6 @@
-"""Turns of a conversation, ready to be laid out. Strings are cut to size here and escaped later, by the template engine."""
+"""Turns of a conversation, ready to be laid out. Strings are cut to size here and escaped later, by
+the template engine.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 from seg_research.core.geometry import Norm1000Box
 from seg_research.core.video import read_image
-from seg_research.evaluation.predictions import PredictedTurn
-from seg_research.protocol.parser import parse_turn
-from seg_research.viewer.pictures import Picture, embed
+from seg_research.recipes.seg_research.grammar import parse_turn
+from seg_research.records.reader import PredictedTurn
 from seg_research.viewer.text import shorten
+from seg_research.viewer.thumbnails import Picture, embed
 
 FOUND_WIDTH_PX = 132
 MAX_FOUND = 6
@@ -45,21 +47,35 @@ class TurnView:
 
 
 def view_turn(turn: PredictedTurn, found_pictures: Mapping[str, Path]) -> TurnView:
-    """Lay out one turn; `found_pictures` holds files by the source a search names them by, other sources are taken for paths."""
+    """Lay out one turn; `found_pictures` holds files by the source a search names them by, other
+    sources are taken for paths.
+    """
     if turn.role != "assistant":
         pictures = tuple(_found(source, found_pictures) for source in turn.images[:MAX_FOUND])
         state = {"ok": "ok", "empty": "warn", "": "plain"}.get(turn.outcome, "bad")
-        return TurnView(False, shorten(turn.outcome or "shown", 24), state, shorten(turn.text, TURN_CHARS), pictures=pictures)
+        return TurnView(
+            False,
+            shorten(turn.outcome or "shown", 24),
+            state,
+            shorten(turn.text, TURN_CHARS),
+            pictures=pictures,
+        )
     thinking = parse_turn(turn.text).thinking or ""
     label, state, line = describe_action(turn.action or {})
-    return TurnView(True, label, state, line, shorten(thinking, THINKING_CHARS), shorten(turn.text, TURN_CHARS))
+    return TurnView(
+        True, label, state, line, shorten(thinking, THINKING_CHARS), shorten(turn.text, TURN_CHARS)
+    )
 
 
 def describe_action(action: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return label, state and one line for an action in its JSON form."""
     match action:
         case {"kind": "search", "query": query}:
-            return shorten(str(action.get("tool", "search")).replace("_", " "), 24), "plain", shorten(str(query), LINE_CHARS)
+            return (
+                shorten(str(action.get("tool", "search")).replace("_", " "), 24),
+                "plain",
+                shorten(str(query), LINE_CHARS),
+            )
         case {"kind": "keyframe", "frame_id": frame_id}:
             return "key frame", "plain", shorten(f"frame {frame_id}", 40)
         case {"kind": "answer", "objects": []}:
@@ -80,7 +96,11 @@ def _describe_object(item: Mapping[str, Any]) -> str:
     box = read_box(item.get("box_norm1000"))
     where = f"box {' '.join(f'{v:g}' for v in box.as_list())}" if box else "no box"
     given = item.get("points_norm1000")
-    pairs = [p for p in given if isinstance(p, list) and len(p) == 2 and all(map(_is_number, p))] if isinstance(given, list) else []
+    pairs = (
+        [p for p in given if isinstance(p, list) and len(p) == 2 and all(map(_is_number, p))]
+        if isinstance(given, list)
+        else []
+    )
     return where + "".join(f", point {x:g} {y:g}" for x, y in pairs[:8])
 
 
@@ -96,7 +116,11 @@ def _found(source: str, found_pictures: Mapping[str, Path]) -> Picture:
 
 def read_box(value: Any) -> Norm1000Box | None:
     """Read [x1, y1, x2, y2] in thousandths; None where it is anything else."""
-    if not isinstance(value, list | tuple) or len(value) != 4 or not all(_is_number(v) for v in value):
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) != 4
+        or not all(_is_number(v) for v in value)
+    ):
         return None
     try:
         return Norm1000Box(*value)

@@ -10,7 +10,9 @@ import pytest
 
 @pytest.fixture
 def trainer(one_video, mini, talkative_model, tmp_path):
-    """Return a function of overrides that starts `seg-research train`; what is left of it is ended afterwards."""
+    """Return a function of overrides that starts `seg-research train`; what is left of it is ended
+    afterwards.
+    """
     started: list[subprocess.Popen] = []
 
     def start(**changes: object) -> subprocess.Popen:
@@ -25,9 +27,19 @@ def trainer(one_video, mini, talkative_model, tmp_path):
             "actor_rollout_ref.rollout.n": 4,
             **changes,
         }
-        command = [sys.executable, "-m", "seg_research.cli.main", "train", *(f"{key}={value}" for key, value in values.items())]
+        command = [
+            sys.executable,
+            "-m",
+            "seg_research.cli.main",
+            "train",
+            *(f"{key}={value}" for key, value in values.items()),
+        ]
         with (tmp_path / "stderr").open("wb") as stderr:
-            started.append(subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL, start_new_session=True))
+            started.append(
+                subprocess.Popen(
+                    command, stderr=stderr, stdout=subprocess.DEVNULL, start_new_session=True
+                )
+            )
         return started[-1]
 
     yield start

@@ -1,4 +1,6 @@
-"""The launcher is killed: the trainer does not live on alone, and the same command goes on from the last checkpoint."""
+"""The launcher is killed: the trainer does not live on alone, and the same command goes on from the
+last checkpoint.
+"""
 
 import pytest
 
@@ -6,14 +8,21 @@ pytest.importorskip("verl", reason="verl comes with the train extra")
 
 import psutil
 
-from seg_research.training.learning_curve import learning_curve
+from seg_research.training.launch.learning_curve import learning_curve
 
 pytestmark = [pytest.mark.verl, pytest.mark.slow]
 
 
-def test_a_run_whose_launcher_is_killed_ends_and_goes_on_where_it_was(trainer, wait_until, mini, tmp_path):
+def test_a_run_whose_launcher_is_killed_ends_and_goes_on_where_it_was(
+    trainer, wait_until, mini, tmp_path
+):
     run_dir = tmp_path / "run"
-    local = {"seg.search.text": mini.text, "seg.search.images": mini.images, "trainer.save_freq": 1, "trainer.total_training_steps": 3}
+    local = {
+        "seg.search.text": mini.text,
+        "seg.search.images": mini.images,
+        "trainer.save_freq": 1,
+        "trainer.total_training_steps": 3,
+    }
     process = trainer(**local)
     tracker = run_dir / "checkpoints" / "latest_checkpointed_iteration.txt"
     wait_until(tracker.is_file, process, 300)

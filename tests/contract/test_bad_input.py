@@ -1,4 +1,6 @@
-"""Bad input gives one line that says what to do, exit code 2, never a traceback; what was written before is kept."""
+"""Bad input gives one line that says what to do, exit code 2, never a traceback; what was written
+before is kept.
+"""
 
 import json
 import os
@@ -11,8 +13,8 @@ import pytest
 from PIL import Image
 
 from seg_research.cli.main import main
-from seg_research.datasets.mini.writer import MiniSizes, write_mini
-from seg_research.datasets.okvos import Preparation, prepare_okvos
+from seg_research.data.readers.okvos import Preparation, prepare_okvos
+from seg_research.mini.writer import MiniSizes, write_mini
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,9 @@ def mini(tmp_path_factory):
     root = tmp_path_factory.mktemp("bad") / "mini"
     write_mini(root, 0, MiniSizes(train=4, val=4, test=4))
     for split in ("train", "val"):
-        prepare_okvos(root, Preparation(split=split, max_size_px=64, min_size_px=64, patch_factor=16))
+        prepare_okvos(
+            root, Preparation(split=split, max_size_px=64, min_size_px=64, patch_factor=16)
+        )
     return root
 
 
@@ -36,7 +40,13 @@ def prediction(video, **changes):
         "data_source": "",
         "turns": [],
         "keyframe": {"id": 0, "position": 0},
-        "objects": [{"box_norm1000": [100, 100, 900, 900], "points_norm1000": [[500, 500]], "negative_points_norm1000": []}],
+        "objects": [
+            {
+                "box_norm1000": [100, 100, 900, 900],
+                "points_norm1000": [[500, 500]],
+                "negative_points_norm1000": [],
+            }
+        ],
         "stop_reason": "answered",
         "rewards": {},
         "num_search": 0,
@@ -57,14 +67,25 @@ def complaint(capsys, *arguments):
 
 def test_a_missing_parquet(capsys, tmp_path):
     assert "no such file" in complaint(
-        capsys, "predict", "--data", tmp_path / "none.parquet", "--scripted", "expert", "--text", "x", "--out", tmp_path / "p.jsonl"
+        capsys,
+        "predict",
+        "--data",
+        tmp_path / "none.parquet",
+        "--scripted",
+        "expert",
+        "--text",
+        "x",
+        "--out",
+        tmp_path / "p.jsonl",
     )
 
 
 def test_wrong_json_names_file_and_line(capsys, tmp_path):
     path = tmp_path / "predictions.jsonl"
     path.write_text(json.dumps(prediction(tmp_path)) + "\n{broken\n")
-    assert f"{path} line 2" in complaint(capsys, "segment", path, "--backend", "box", "--workers", "1")
+    assert f"{path} line 2" in complaint(
+        capsys, "segment", path, "--backend", "box", "--workers", "1"
+    )
 
 
 def test_an_unknown_recipe(capsys, mini, tmp_path):
@@ -74,17 +95,28 @@ def test_an_unknown_recipe(capsys, mini, tmp_path):
 
 
 def test_a_misspelt_key(capsys, tmp_path):
-    assert "max_turn_token" in complaint(capsys, "train", "seg.episode.limits.max_turn_token=5", f"seg.run_dir={tmp_path}")
+    assert "max_turn_token" in complaint(
+        capsys, "train", "seg.episode.limits.max_turn_token=5", f"seg.run_dir={tmp_path}"
+    )
 
 
 def test_no_search_server_was_named(capsys, mini, tmp_path):
     data = mini / "val_6_64_64.parquet"
-    assert "--text" in complaint(capsys, "predict", "--data", data, "--scripted", "expert", "--out", tmp_path / "p.jsonl")
+    assert "--text" in complaint(
+        capsys, "predict", "--data", data, "--scripted", "expert", "--out", tmp_path / "p.jsonl"
+    )
 
 
 def test_a_model_folder_without_a_model(capsys, mini, tmp_path):
     (tmp_path / "empty").mkdir()
-    arguments = ["--data", mini / "val_6_64_64.parquet", "--model", tmp_path / "empty", "--search-url", "http://127.0.0.1:9"]
+    arguments = [
+        "--data",
+        mini / "val_6_64_64.parquet",
+        "--model",
+        tmp_path / "empty",
+        "--search-url",
+        "http://127.0.0.1:9",
+    ]
     assert "config.json" in complaint(capsys, "predict", *arguments, "--out", tmp_path / "p.jsonl")
 
 
@@ -93,7 +125,9 @@ def test_a_port_in_use(capsys, mini):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert str(port) in complaint(capsys, "serve", "--port", port, "--text", mini / "local_KB" / "text_corpus.jsonl")
+        assert str(port) in complaint(
+            capsys, "serve", "--port", port, "--text", mini / "local_KB" / "text_corpus.jsonl"
+        )
 
 
 def test_a_missing_video_is_reported_and_the_rest_goes_on(capsys, tmp_path):
@@ -129,7 +163,19 @@ def test_a_full_disk_stops_with_one_line_and_keeps_what_was_written(mini, tmp_pa
     def small_files_only():
         resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, 3_000))
 
-    command = [sys.executable, "-m", "seg_research.cli.main", "data", "mini", "--out", str(tmp_path / "mini"), "--train", "4", "--val", "4"]
+    command = [
+        sys.executable,
+        "-m",
+        "seg_research.cli.main",
+        "data",
+        "mini",
+        "--out",
+        str(tmp_path / "mini"),
+        "--train",
+        "4",
+        "--val",
+        "4",
+    ]
     done = subprocess.run(
         [*command, "--test", "4", "--workers", "1"],
         preexec_fn=small_files_only,

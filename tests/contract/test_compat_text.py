@@ -1,13 +1,15 @@
-"""The text that compat rewards judge live is what the original would decode from the tokens of the same episode."""
+"""The text that compat rewards judge live is what the original would decode from the tokens of the
+same episode.
+"""
 
 import pytest
 
 pytest.importorskip("transformers", reason="models need the train extra")
 
-from seg_research.core.transcript import Outcome
-from seg_research.env.runner import run_episode
+from seg_research.episode.run import run_episode
+from seg_research.episode.transcript import Outcome
+from seg_research.recipes.seg_research.compat import decoded_response
 from seg_research.recipes.settings import EpisodeSettings
-from seg_research.rewards.compat import decoded_response
 from seg_research.testing.fakes import FakeSearcher
 from seg_research.testing.samples import draw_sample
 from seg_research.testing.teacher import TeacherConversation
@@ -27,7 +29,13 @@ async def test_decoded_tokens_and_judged_text_are_one(num_turns, tiny_processor,
     recipe, turns = settings.build_recipe(), TURNS[:num_turns]
     conversation = TeacherConversation(tiny_processor, [*turns, *["silence"] * 9])
     sample = draw_sample(tmp_path, frame_ids=(3, 8))
-    transcript = await run_episode(recipe.episode(sample, settings.limits), conversation, recipe.build_tools(FakeSearcher(), settings.view))
+    transcript = await run_episode(
+        recipe.episode(sample, settings.limits),
+        conversation,
+        recipe.build_tools(FakeSearcher(), settings.view),
+    )
     assert transcript.observations[0].outcome is Outcome.OK
-    decoded = tiny_processor.tokenizer.decode(conversation.tokens().response_ids, skip_special_tokens=True)
+    decoded = tiny_processor.tokenizer.decode(
+        conversation.tokens().response_ids, skip_special_tokens=True
+    )
     assert decoded_response(transcript) == decoded

@@ -11,16 +11,40 @@ import pytest
 from seg_research.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "verl").glob("*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "verl").glob("*.md"),
+    ]
+)
 FENCE = re.compile(r"^( *)```bash *\n(.*?)^\1``` *$", re.MULTILINE | re.DOTALL)
 SEPARATORS = {"&&", "||", "|", ";", "&"}
-ELSEWHERE = {"git", "cd", "export", "pip", "curl", "ls", "open", "xdg-open", "python3.11", "nvidia-smi", "docker", "sudo", "kill", "source"}
+ELSEWHERE = {
+    "git",
+    "cd",
+    "export",
+    "pip",
+    "curl",
+    "ls",
+    "open",
+    "xdg-open",
+    "python3.11",
+    "nvidia-smi",
+    "docker",
+    "sudo",
+    "kill",
+    "source",
+}
 ELSEWHERE |= {"ray", "serve"}
 """Programs of other people: nothing of ours to check in their arguments."""
 
 
 def commands(markdown: str) -> Iterator[list[str]]:
-    """Yield each simple command as words: prompts, comments, variable assignments, redirections and continuation lines taken away."""
+    """Yield each simple command as words: prompts, comments, variable assignments, redirections and
+    continuation lines taken away.
+    """
     for match in FENCE.finditer(markdown):
         for line in match[2].replace("\\\n", " ").splitlines():
             plain = re.sub(r"\d?>&\d", "", line.strip().removeprefix("$ "))
@@ -32,7 +56,11 @@ def commands(markdown: str) -> Iterator[list[str]]:
 def _simple(words: list[str]) -> Iterator[list[str]]:
     """Split at separators; drop redirections (`> log`, `2>log`) and leading assignments."""
     current: list[str] = []
-    words = [w for w, before in zip(words, ["", *words], strict=False) if not re.match(r"\d?>", w) and not re.fullmatch(r"\d?>>?", before)]
+    words = [
+        w
+        for w, before in zip(words, ["", *words], strict=False)
+        if not re.match(r"\d?>", w) and not re.fullmatch(r"\d?>>?", before)
+    ]
     for word in [*words, ";"]:
         if word not in SEPARATORS:
             current.append(word)
@@ -54,10 +82,14 @@ def problem_with(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str | Non
     name = re.sub(r"^\.venv(-vllm)?/bin/", "", program)
     if name == "make":
         wanted = {a for a in arguments if "=" not in a and not a.startswith("-")}
-        return f"no such make target: {wanted - make_targets()}" if wanted - make_targets() else None
+        return (
+            f"no such make target: {wanted - make_targets()}" if wanted - make_targets() else None
+        )
     if name == "seg-research":
         return problem_with_arguments(arguments, monkeypatch)
-    if name in {"python", "bash", "sh"} or program.startswith(("./", ".ci/", "examples/", "data/", "benchmarks/")):
+    if name in {"python", "bash", "sh"} or program.startswith(
+        ("./", ".ci/", "examples/", "data/", "benchmarks/")
+    ):
         return problem_with_script([program] if "/" in program and name == program else arguments)
     if name in ELSEWHERE or name != program:
         return None
@@ -100,11 +132,22 @@ def test_the_readme_shows_the_two_commands():
 
 def test_reading_a_block():
     block = "```bash\n$ cd x && A=1 make test  # why\nseg-research serve \\\n  --port 1 > log 2>&1 &\n```\n```python\nmake nothing\n```\n"
-    assert list(commands(block)) == [["cd", "x"], ["make", "test"], ["seg-research", "serve", "--port", "1"]]
+    assert list(commands(block)) == [
+        ["cd", "x"],
+        ["make", "test"],
+        ["seg-research", "serve", "--port", "1"],
+    ]
 
 
 @pytest.mark.parametrize(
-    "line", ["make tset", "seg-research report --no-such-option", "seg-research rport", "python examples/none.py", "frobnicate"]
+    "line",
+    [
+        "make tset",
+        "seg-research report --no-such-option",
+        "seg-research rport",
+        "python examples/none.py",
+        "frobnicate",
+    ],
 )
 def test_a_wrong_command_is_found(line, monkeypatch, capsys):
     assert problem_with(shlex.split(line), monkeypatch)

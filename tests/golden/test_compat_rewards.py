@@ -1,4 +1,6 @@
-"""Real rollouts of the original system, scored anew by its own definitions: every recorded number comes out to the last digit."""
+"""Real rollouts of the original system, scored anew by its own definitions: every recorded number
+comes out to the last digit.
+"""
 
 import json
 from collections import Counter
@@ -7,17 +9,23 @@ from pathlib import Path
 import pytest
 
 from seg_research.cli.main import main
-from seg_research.evaluation import differences
-from seg_research.evaluation.recorded import read_rollout
-from seg_research.rewards.compat import decoded_response
+from seg_research.evaluation import disagreement_reasons as differences
+from seg_research.recipes.seg_research.compat import decoded_response
+from seg_research.records.seg_research_rollouts import read_rollout
 
 ROLLOUTS = Path(__file__).parents[3] / "shared" / "data" / "rollouts"
-RECORDED = {"iou_score": "box_iou", "box_l1_score": "box_l1", "point_l1_score": "point", "keyframe_score": "keyframe"}
+RECORDED = {
+    "iou_score": "box_iou",
+    "box_l1_score": "box_l1",
+    "point_l1_score": "point",
+    "keyframe_score": "keyframe",
+}
 
 pytestmark = [
     pytest.mark.shared,
     pytest.mark.skipif(
-        not ROLLOUTS.is_dir(), reason=f"{ROLLOUTS} is not there: the recorded rollouts come with the project's shared folder"
+        not ROLLOUTS.is_dir(),
+        reason=f"{ROLLOUTS} is not there: the recorded rollouts come with the project's shared folder",
     ),
 ]
 
@@ -28,7 +36,21 @@ def lines(step) -> list[dict]:
 
 def scored(step, mode, tmp_path, capsys) -> tuple[list[dict], str]:
     out = tmp_path / "out.json"
-    assert main(["score", str(ROLLOUTS / f"{step}.jsonl"), "--recipe", "seg_research", "--mode", mode, "--json", str(out)]) == 0
+    assert (
+        main(
+            [
+                "score",
+                str(ROLLOUTS / f"{step}.jsonl"),
+                "--recipe",
+                "seg_research",
+                "--mode",
+                mode,
+                "--json",
+                str(out),
+            ]
+        )
+        == 0
+    )
     return json.loads(out.read_text())["rows"], capsys.readouterr().out
 
 
@@ -38,14 +60,18 @@ def test_recorded_fields_come_out_exactly(step, tmp_path, capsys):
     recorded = lines(step)
     assert len(rows) == len(recorded) == 128
     for row, line in zip(rows, recorded, strict=True):
-        assert {field: row["terms"][name] for field, name in RECORDED.items()} == {field: line[field] for field in RECORDED}
+        assert {field: row["terms"][name] for field, name in RECORDED.items()} == {
+            field: line[field] for field in RECORDED
+        }
         assert row["num_search"] == line["num_search"]
         assert (row["process"], row["score"]) == (line["process_score"], line["score"])
     assert "disagreements with recorded numbers: 0 of 128 rows" in shown
 
 
 @pytest.mark.parametrize(("step", "sources"), [("step_001", (122, 6)), ("step_020", (112, 16))])
-def test_guidance_is_recovered_where_the_process_score_is_not_the_format(step, sources, tmp_path, capsys):
+def test_guidance_is_recovered_where_the_process_score_is_not_the_format(
+    step, sources, tmp_path, capsys
+):
     rows, _ = scored(step, "compat", tmp_path, capsys)
     for row, line in zip(rows, lines(step), strict=True):
         terms = row["terms"]
@@ -64,7 +90,8 @@ def test_the_text_that_was_judged_is_the_recorded_one_without_special_tokens(ste
     for line in lines(step):
         decoded = decoded_response(read_rollout(line).transcript)
         plain = line["output"].replace("<|im_start|>", "").replace("<|im_end|>", "")
-        # The only pictures stand in results of searches; the original's tokenizer leaves nothing of them.
+        # The only pictures stand in results of searches; the original's tokenizer leaves nothing of
+        # them.
         assert decoded == plain.replace(" <image>\n</information>", " \n</information>")
 
 
@@ -76,23 +103,35 @@ EFFECT = {
         ("point", differences.OTHER_POINT_RULE): 6,
         ("keyframe", "the answer is refused (bad fields)"): 3,
         ("keyframe", differences.LAST_KEYFRAME): 2,
-        ("process", f"guidance: {differences.ANSWERED_ONLY}; tapering: {differences.ANSWERED_ONLY}"): 36,
+        (
+            "process",
+            f"guidance: {differences.ANSWERED_ONLY}; tapering: {differences.ANSWERED_ONLY}",
+        ): 36,
         ("process", f"tapering: {differences.ANSWERED_ONLY}"): 3,
         ("process", f"tapering: {differences.USEFUL_SEARCHES}"): 3,
         ("num_search", differences.CARRIED_OUT): 11,
     },
     "step_020": {
-        ("process", f"guidance: {differences.ANSWERED_ONLY}; tapering: {differences.ANSWERED_ONLY}"): 23,
+        (
+            "process",
+            f"guidance: {differences.ANSWERED_ONLY}; tapering: {differences.ANSWERED_ONLY}",
+        ): 23,
         ("process", f"tapering: {differences.ANSWERED_ONLY}"): 1,
         ("process", f"tapering: {differences.USEFUL_SEARCHES}"): 3,
         ("num_search", differences.CARRIED_OUT): 15,
     },
 }
-"""Rows of 128 that robust mode scores otherwise, by the reason that docs/rewards.md explains. Every difference is one that we chose."""
+"""Rows of 128 that robust mode scores otherwise, by the reason that docs/rewards.md explains. Every
+difference is one that we chose.
+"""
 
 
 @pytest.mark.parametrize("step", EFFECT)
 def test_the_effect_of_robust_mode_is_the_documented_one(step, tmp_path, capsys):
     rows, _ = scored(step, "robust", tmp_path, capsys)
-    found = Counter((changed["name"], changed["reason"]) for row in rows for changed in row.get("disagreements", ()))
+    found = Counter(
+        (changed["name"], changed["reason"])
+        for row in rows
+        for changed in row.get("disagreements", ())
+    )
     assert {key: count for key, count in found.items() if key[0] != "score"} == EFFECT[step]

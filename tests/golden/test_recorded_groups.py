@@ -1,4 +1,6 @@
-"""The recorded groups of the original system, eight rollouts a prompt: the orders that our advantages keep, and what published ones do."""
+"""The recorded groups of the original system, eight rollouts a prompt: the orders that our
+advantages keep, and what published ones do.
+"""
 
 import json
 from itertools import permutations
@@ -7,19 +9,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seg_research.evaluation.recorded import read_rollout
-from seg_research.rewards.groups import PUBLISHED, Earned, GroupSettings, Scale, earned_by, group_advantages
-from seg_research.rewards.presets import build_rubric
-from seg_research.rewards.settings import Mode, RewardSettings
+from seg_research.recipes.seg_research.reward_settings import Mode, RewardSettings
+from seg_research.recipes.seg_research.rewards import build_rubric
+from seg_research.records.seg_research_rollouts import read_rollout
+from seg_research.rewards.grouping import (
+    PUBLISHED,
+    Earned,
+    GroupSettings,
+    Scale,
+    earned_by,
+    group_advantages,
+)
 
 ROLLOUTS = Path(__file__).parents[3] / "shared" / "data" / "rollouts"
 SIZE = 8
-SETTINGS = [GroupSettings(), GroupSettings(Scale.NONE), GroupSettings(per_term=True), GroupSettings(Scale.PUBLISHED)]
+SETTINGS = [
+    GroupSettings(),
+    GroupSettings(Scale.NONE),
+    GroupSettings(per_term=True),
+    GroupSettings(Scale.PUBLISHED),
+]
 
 pytestmark = [
     pytest.mark.shared,
     pytest.mark.skipif(
-        not ROLLOUTS.is_dir(), reason=f"{ROLLOUTS} is not there: the recorded rollouts come with the project's shared folder"
+        not ROLLOUTS.is_dir(),
+        reason=f"{ROLLOUTS} is not there: the recorded rollouts come with the project's shared folder",
     ),
 ]
 
@@ -46,10 +61,15 @@ def lines(step) -> list[dict]:
 
 
 def groups_of(lines: list[dict], mode: Mode) -> list[list[Earned]]:
-    """Score the rows; annotated steps are not recorded, so the first three queries of the same prompt stand for them."""
+    """Score the rows; annotated steps are not recorded, so the first three queries of the same
+    prompt stand for them.
+    """
     queries: dict[str, list[str]] = {}
     for line in lines:
-        found = [json.loads(call["action"].split("<search>")[1].split("</search>")[0])["query"] for call in searches(line)]
+        found = [
+            json.loads(call["action"].split("<search>")[1].split("</search>")[0])["query"]
+            for call in searches(line)
+        ]
         queries.setdefault(line["input"], []).extend(found)
     rollouts = [read_rollout({**line, "steps": queries[line["input"]][:3]}) for line in lines]
     rubric = build_rubric(RewardSettings(mode=mode), Words())
@@ -73,7 +93,11 @@ def compat_groups(lines) -> list[list[Earned]]:
 
 
 def searches(line: dict) -> list[dict]:
-    return [call for call in line["tool_interact_info"] if "</search>" in call["action"] and call["valid_action"]]
+    return [
+        call
+        for call in line["tool_interact_info"]
+        if "</search>" in call["action"] and call["valid_action"]
+    ]
 
 
 def others(one: Earned) -> dict[str, float]:
@@ -105,7 +129,12 @@ def test_fewer_searches_never_lose_at_equal_outcome(groups, settings):
     compared = 0
     for group in groups:
         for (a, mine), (b, theirs) in pairs(group, settings):
-            if a.outcome == b.outcome and a.answered == b.answered and others(a) == others(b) and a.num_searches < b.num_searches:
+            if (
+                a.outcome == b.outcome
+                and a.answered == b.answered
+                and others(a) == others(b)
+                and a.num_searches < b.num_searches
+            ):
                 assert mine >= theirs
                 compared += 1
     assert compared > 10
@@ -113,7 +142,8 @@ def test_fewer_searches_never_lose_at_equal_outcome(groups, settings):
 
 def prefers_silence(group: list[Earned], settings: GroupSettings) -> bool:
     return any(
-        a.answered and not b.answered and a.outcome == b.outcome and mine < theirs for (a, mine), (b, theirs) in pairs(group, settings)
+        a.answered and not b.answered and a.outcome == b.outcome and mine < theirs
+        for (a, mine), (b, theirs) in pairs(group, settings)
     )
 
 
@@ -130,5 +160,8 @@ def prefers_searching(group: list[Earned], settings: GroupSettings) -> bool:
 
 
 def test_published_grpo_breaks_both_orders_on_what_the_originals_rubric_pays(compat_groups, step):
-    found = [sum(wrong(group, PUBLISHED) for group in compat_groups) for wrong in (prefers_silence, prefers_searching)]
+    found = [
+        sum(wrong(group, PUBLISHED) for group in compat_groups)
+        for wrong in (prefers_silence, prefers_searching)
+    ]
     assert found == {"step_001": [9, 8], "step_020": [3, 9]}[step]

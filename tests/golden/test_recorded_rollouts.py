@@ -1,6 +1,7 @@
 """Real rollouts of the original system, read by our parser.
 
-Counts are those of specs seg_research_reference_findings B6, where the same 256 rows were counted with other code.
+Counts are those of specs seg_research_reference_findings B6, where the same 256 rows were counted
+with other code.
 """
 
 from collections import Counter
@@ -8,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from seg_research.evaluation.predictions import Prediction, read_predictions
-from seg_research.protocol.actions import FaultKind, FormatFault, Search
-from seg_research.protocol.parser import parse_turn
+from seg_research.episode.action import FaultKind, FormatFault
+from seg_research.recipes.seg_research.actions import Search
+from seg_research.recipes.seg_research.grammar import parse_turn
+from seg_research.records.reader import Prediction, read_predictions
 
 ROLLOUTS = Path(__file__).parents[3] / "shared" / "data" / "rollouts"
 
 pytestmark = [
     pytest.mark.shared,
     pytest.mark.skipif(
-        not ROLLOUTS.is_dir(), reason=f"{ROLLOUTS} is not there: the recorded rollouts come with the project's shared folder"
+        not ROLLOUTS.is_dir(),
+        reason=f"{ROLLOUTS} is not there: the recorded rollouts come with the project's shared folder",
     ),
 ]
 
@@ -55,10 +58,12 @@ def test_rows_by_kind_of_fault(step, rows):
             "step_001": {
                 FaultKind.BAD_FRAME: 28,  # the key frame in brackets
                 FaultKind.NO_ACTION: 11,
-                FaultKind.UNCLOSED_TAG: 1,  # with these, 12 turns without an action; this one ran into the token limit
+                # with these, 12 turns without an action; this one ran into the token limit
+                FaultKind.UNCLOSED_TAG: 1,
                 FaultKind.BAD_FIELDS: 8,  # "point_2_d"
                 FaultKind.BAD_BOX: 5,
-                FaultKind.BAD_POINT: 1,  # of wrong shape: 9 with the misspelt ones; its box is one of 6 without area
+                # of wrong shape: 9 with the misspelt ones; its box is one of 6 without area
+                FaultKind.BAD_POINT: 1,
                 FaultKind.BAD_JSON: 1,
             },
             "step_020": {FaultKind.NO_ACTION: 3, FaultKind.BAD_POINT: 2, FaultKind.BAD_BOX: 2},
@@ -71,7 +76,10 @@ def test_rows_without_the_tags(step, rows):
         return sum(not any(tag in text for text in texts(row)) for row in rows)
 
     assert len(rows) == 128
-    assert (without("<answer>"), without("<keyframe>")) == {"step_001": (32, 45), "step_020": (20, 25)}[step]
+    assert (without("<answer>"), without("<keyframe>")) == {
+        "step_001": (32, 45),
+        "step_020": (20, 25),
+    }[step]
 
 
 def test_what_is_no_answer_is_missing_or_malformed(step, rows):
@@ -82,10 +90,16 @@ def test_what_is_no_answer_is_missing_or_malformed(step, rows):
 
 def test_turns_without_a_thought_and_repeated_queries(step, rows):
     thoughtless = sum(any(parse_turn(text).thinking is None for text in texts(row)) for row in rows)
-    # The two rows of step 1: a thought that ran into the token limit and was never closed, and one that stands in <error>.
-    assert (thoughtless, sum(map(repeats_a_query, rows))) == {"step_001": (2, 9), "step_020": (0, 14)}[step]
+    # The two rows of step 1: a thought that ran into the token limit and was never closed, and one
+    # that stands in <error>.
+    assert (thoughtless, sum(map(repeats_a_query, rows))) == {
+        "step_001": (2, 9),
+        "step_020": (0, 14),
+    }[step]
 
 
 def test_every_search_is_counted_as_the_original_counted_it(rows):
     for row in rows:
-        assert row.num_search == sum(isinstance(parse_turn(text).action, Search) for text in texts(row)), row.sample_id
+        assert row.num_search == sum(
+            isinstance(parse_turn(text).action, Search) for text in texts(row)
+        ), row.sample_id

@@ -1,4 +1,6 @@
-"""XMem against probabilities that the published code computed from the same random parameters; docs/xmem.md says how they were made."""
+"""XMem against probabilities that the published code computed from the same random parameters;
+docs/xmem.md says how they were made.
+"""
 
 import json
 from math import prod
@@ -12,18 +14,22 @@ pytest.importorskip("torch")
 import torch
 
 from post_segmentation.xmem.memory import MemorySettings
-from post_segmentation.xmem.question import Question
+from post_segmentation.xmem.object_group import Question
 from post_segmentation.xmem.tracker import Fit
 from post_segmentation.xmem.weights import load_xmem
 from seg_research.core.geometry import ImageSize
 
 FOLDER = Path(__file__).parent
 NUM_FRAMES, HEIGHT, WIDTH = 26, 52, 60
-SETTINGS = MemorySettings(every=2, top_k=10, max_frames=4, min_frames=2, num_prototypes=16, max_long_term=40)
+SETTINGS = MemorySettings(
+    every=2, top_k=10, max_frames=4, min_frames=2, num_prototypes=16, max_long_term=40
+)
 
 
 def parameters(shapes):
-    """Random parameters by their published names, the same on every machine, such that masks are neither empty nor full."""
+    """Random parameters by their published names, the same on every machine, such that masks are
+    neither empty nor full.
+    """
     made = {}
     for name, shape in shapes.items():
         rng = np.random.default_rng(crc32(name.encode()))
@@ -45,7 +51,10 @@ def clip():
     """Normalised frames (3, H, W) of a scene that drifts, and two masks on the first."""
     rng = np.random.default_rng(7)
     scene = np.repeat(np.repeat(rng.normal(0, 1, (3, 20, 20)), 8, 1), 8, 2).astype(np.float32)
-    frames = [torch.from_numpy(scene[:, 2 * t : 2 * t + HEIGHT, t : t + WIDTH].copy()) for t in range(NUM_FRAMES)]
+    frames = [
+        torch.from_numpy(scene[:, 2 * t : 2 * t + HEIGHT, t : t + WIDTH].copy())
+        for t in range(NUM_FRAMES)
+    ]
     masks = np.zeros((2, HEIGHT, WIDTH), np.float32)
     masks[0, 8:30, 5:33] = 1
     masks[1, 22:45, 36:56] = 1
@@ -64,7 +73,10 @@ def reference():
 @pytest.mark.parametrize("variant", ["sensory", "no sensory"])
 def test_probabilities_equal_those_of_the_published_code(reference, variant, tmp_path):
     stored = reference[variant]
-    torch.save(parameters({name: tuple(shape) for name, shape in stored["shapes"].items()}), tmp_path / "small.pth")
+    torch.save(
+        parameters({name: tuple(shape) for name, shape in stored["shapes"].items()}),
+        tmp_path / "small.pth",
+    )
     network = load_xmem(tmp_path / "small.pth", torch.device("cpu"))
     question = Question(network, SETTINGS)
     fit = Fit.of(ImageSize(WIDTH, HEIGHT), None)
@@ -74,9 +86,19 @@ def test_probabilities_equal_those_of_the_published_code(reference, variant, tmp
         for index, frame in enumerate(frames):
             code = network.encode_image(fit._padded(frame[None]))
             given = ((0, 1), fit._padded(masks)) if index == 0 else ()
-            probs = question.step(code, *given, remember=index < NUM_FRAMES - 1)[:, top : top + HEIGHT, left : left + WIDTH]
+            probs = question.step(code, *given, remember=index < NUM_FRAMES - 1)[
+                :, top : top + HEIGHT, left : left + WIDTH
+            ]
             expected = torch.tensor(stored["probabilities"][index])
-            torch.testing.assert_close(sampled(probs), expected, atol=2e-4, rtol=0, msg=lambda text, t=index: f"frame {t}: {text}")
+            torch.testing.assert_close(
+                sampled(probs),
+                expected,
+                atol=2e-4,
+                rtol=0,
+                msg=lambda text, t=index: f"frame {t}: {text}",
+            )
     memory = question.cohorts[0][1]
     assert memory.long_term is not None, "the clip must consolidate"
-    assert len(memory.long_term) == SETTINGS.max_long_term, "the clip must fill long-term memory, so that cells are evicted"
+    assert len(memory.long_term) == SETTINGS.max_long_term, (
+        "the clip must fill long-term memory, so that cells are evicted"
+    )

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from seg_research.rewards.presets import build_rubric
-from seg_research.rewards.settings import Mode, Preset, RewardSettings
+from seg_research.recipes.seg_research.reward_settings import Mode, Preset, RewardSettings
+from seg_research.recipes.seg_research.rewards import build_rubric
 from seg_research.testing.attacks import ATTACKS, honest_miss, play_attack, target_of
 from seg_research.testing.fakes import WordEncoder, play
 from seg_research.testing.samples import draw_sample
 
 DOCS = Path(__file__).parents[2] / "docs" / "rewards.md"
-STEPS = {"one step": ("colour of Velmora",), "three steps": ("colour of Velmora", "crest of Babir", "who wears it")}
+STEPS = {
+    "one step": ("colour of Velmora",),
+    "three steps": ("colour of Velmora", "crest of Babir", "who wears it"),
+}
 HAIR = 1e-9
 
 ROBUST = [RewardSettings(preset=preset) for preset in Preset]
@@ -60,7 +63,10 @@ async def test_no_attack_earns_more_than_an_honest_miss(sample, encoder, name):
     for settings in ROBUST:
         rubric = build_rubric(settings, encoder)
         score = rubric.score(attacked, sample.truth)
-        assert score.total <= rubric.score(missed, sample.truth).total + HAIR, (settings.preset, score)
+        assert score.total <= rubric.score(missed, sample.truth).total + HAIR, (
+            settings.preset,
+            score,
+        )
         assert all(value is None or 0 <= value <= 1 for value in score.terms.values())
 
 
@@ -71,7 +77,11 @@ async def test_paid_by_degrees_an_attack_gains_only_what_its_box_overlaps(sample
     for settings in DENSE:
         rubric = build_rubric(settings, encoder)
         without_boxes = [
-            sum(value for term, value in rubric.score(played, sample.truth).paid.items() if term not in BOX_TERMS)
+            sum(
+                value
+                for term, value in rubric.score(played, sample.truth).paid.items()
+                if term not in BOX_TERMS
+            )
             for played in (attacked, missed)
         ]
         assert without_boxes[0] <= without_boxes[1] + HAIR, settings.preset
@@ -81,7 +91,12 @@ async def test_paid_by_degrees_an_attack_gains_only_what_its_box_overlaps(sample
 async def test_no_attack_breaks_the_original_terms(samples, encoder, settings):
     rubric = build_rubric(settings, encoder)
     for name, attack in ATTACKS.items():
-        assert rubric.score(await play_attack(attack, samples["one step"]), samples["one step"].truth).total >= 0, name
+        assert (
+            rubric.score(
+                await play_attack(attack, samples["one step"]), samples["one step"].truth
+            ).total
+            >= 0
+        ), name
 
 
 async def test_the_documentation_lists_what_the_original_pays(samples, encoder):
@@ -89,7 +104,8 @@ async def test_the_documentation_lists_what_the_original_pays(samples, encoder):
     rows = []
     for name in ATTACKS:
         (_, ours), (honest, theirs) = [
-            await measured(sample, settings, encoder, name) for settings in (RewardSettings(), RewardSettings(mode=Mode.COMPAT))
+            await measured(sample, settings, encoder, name)
+            for settings in (RewardSettings(), RewardSettings(mode=Mode.COMPAT))
         ]
         if theirs.total > honest.total + HAIR:
             rows.append(f"| {name} | {theirs.total:.2f} | {ours.total:.2f} |")
@@ -100,11 +116,16 @@ async def test_the_documentation_lists_what_the_original_pays(samples, encoder):
 
 
 async def test_an_attack_that_is_simply_right_is_paid(samples, encoder):
-    # The measure itself must be able to fail: knowing the target and saying so plainly beats every attack.
+    # The measure itself must be able to fail: knowing the target and saying so plainly beats every
+    # attack.
     sample = samples["one step"]
     target = target_of(sample)
     rubric = build_rubric(RewardSettings(), encoder)
-    turns = [target.look, target.show, f"<thinking> there </thinking><answer> {json.dumps(target.truth)} </answer>"]
+    turns = [
+        target.look,
+        target.show,
+        f"<thinking> there </thinking><answer> {json.dumps(target.truth)} </answer>",
+    ]
     right = rubric.score(await play(sample, turns), sample.truth).total
     missed = rubric.score(await play(sample, honest_miss(target)), sample.truth).total
     assert right == pytest.approx(missed + 3)

@@ -1,13 +1,15 @@
-"""Recipes with a bug in them, for runs that must not go on as if nothing had happened (PYTHONPATH=tests/smoke)."""
+"""Recipes with a bug in them, for runs that must not go on as if nothing had happened
+(PYTHONPATH=tests/smoke).
+"""
 
 from dataclasses import dataclass, replace
 
-from seg_research.core.transcript import Transcript
-from seg_research.datasets.sample import GroundTruth
-from seg_research.recipes import seg_research
+from seg_research.data.sample import GroundTruth
+from seg_research.episode.transcript import Transcript
 from seg_research.recipes.recipe import Recipe
+from seg_research.recipes.seg_research import recipe as seg_research
+from seg_research.recipes.seg_research.reward_settings import RewardSettings
 from seg_research.rewards.rubric import Part, Weighted
-from seg_research.rewards.settings import RewardSettings
 
 
 @dataclass(frozen=True)
@@ -25,4 +27,6 @@ def reward(*, rewards: RewardSettings | None = None, brief_prompt: bool = False)
     """Return the published recipe with that term."""
     base = seg_research.recipe(rewards=rewards, brief_prompt=brief_prompt)
     broken = Weighted(Divides(), weight=0.1, part=Part.PROCESS)
-    return replace(base, name="broken", rubric=replace(base.rubric, terms=(*base.rubric.terms, broken)))
+    return replace(
+        base, name="broken", rubric=replace(base.rubric, terms=(*base.rubric.terms, broken))
+    )

@@ -35,7 +35,9 @@ class Run:
         return (self.folder / "trainer.log").read_text(errors="replace")
 
     def start(self) -> None:
-        arguments = [f"{key}={value}" for key, value in {**self.values, "seg.run_dir": self.folder}.items()]
+        arguments = [
+            f"{key}={value}" for key, value in {**self.values, "seg.run_dir": self.folder}.items()
+        ]
         command = [sys.executable, "-m", "seg_research.cli.main", "train", *arguments]
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with (self.folder.parent / "stderr").open("wb") as stderr:
@@ -51,7 +53,9 @@ class Run:
             )
 
     def members(self) -> list[Any]:
-        """Return all processes that ever descended from the launcher, as far as they were seen; Ray's do not stay its descendants."""
+        """Return all processes that ever descended from the launcher, as far as they were seen;
+        Ray's do not stay its descendants.
+        """
         import psutil
 
         assert self.process is not None
@@ -60,7 +64,11 @@ class Run:
             try:
                 root = psutil.Process(pid)
                 self.family.setdefault(pid, root)
-                self.family |= {child.pid: child for child in root.children(recursive=True) if child.pid not in self.family}
+                self.family |= {
+                    child.pid: child
+                    for child in root.children(recursive=True)
+                    if child.pid not in self.family
+                }
             except psutil.NoSuchProcess:
                 continue
         return list(self.family.values())
@@ -70,7 +78,9 @@ class Run:
         give_up = time.monotonic() + seconds
         while not condition():
             self.members()
-            assert self.process.poll() is None, f"{self.said[-2000:]}\n{self.log[-3000:] if (self.folder / 'trainer.log').exists() else ''}"
+            assert self.process.poll() is None, (
+                f"{self.said[-2000:]}\n{self.log[-3000:] if (self.folder / 'trainer.log').exists() else ''}"
+            )
             assert time.monotonic() < give_up, f"waited {seconds} s in vain\n{self.log[-3000:]}"
             time.sleep(0.2)
 
@@ -80,7 +90,9 @@ class Run:
         give_up = time.monotonic() + seconds
         while self.process.poll() is None:
             self.members()
-            assert time.monotonic() < give_up, f"still running after {seconds} s\n{self.log[-3000:]}"
+            assert time.monotonic() < give_up, (
+                f"still running after {seconds} s\n{self.log[-3000:]}"
+            )
             time.sleep(1)
         return self.process.returncode
 
@@ -103,12 +115,24 @@ class Run:
         psutil.wait_procs(members, timeout=30)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the logged trajectories, later files last; a line that is being written is left out."""
-        paths = sorted((self.folder / "trajectories").glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
-        return [json.loads(line) for path in paths for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        """Return the logged trajectories, later files last; a line that is being written is left
+        out.
+        """
+        paths = sorted(
+            (self.folder / "trajectories").glob("*.jsonl"), key=lambda path: path.stat().st_mtime
+        )
+        return [
+            json.loads(line)
+            for path in paths
+            for line in path.read_text().splitlines(keepends=True)
+            if line.endswith("\n")
+        ]
 
     def metrics(self) -> list[dict[str, float]]:
-        return [json.loads(line)["data"] for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+        return [
+            json.loads(line)["data"]
+            for line in (self.folder / "metrics.jsonl").read_text().splitlines()
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +140,9 @@ def new_run(one_video, mini, talkative_model, search_url, tmp_path_factory):
     """Return a function of overrides that prepares a run of 2 prompts x 2 rollouts a step."""
     runs: list[Run] = []
 
-    def prepare(changes: dict[str, Any] | None = None, environment: dict[str, str] | None = None) -> Run:
+    def prepare(
+        changes: dict[str, Any] | None = None, environment: dict[str, str] | None = None
+    ) -> Run:
         values = {
             "hardware": "cpu",
             "search": "server",

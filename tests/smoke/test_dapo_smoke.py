@@ -1,4 +1,6 @@
-"""One real training run with DAPO in which no group has a spread: each is replaced, the cap is met, and the guard ends the run."""
+"""One real training run with DAPO in which no group has a spread: each is replaced, the cap is met,
+and the guard ends the run.
+"""
 
 import json
 from collections import Counter
@@ -46,11 +48,17 @@ def stopped(one_video, mini, talkative_model, search_url, tmp_path_factory) -> t
 
 @pytest.fixture(scope="module")
 def metrics(stopped) -> list[dict]:
-    return [json.loads(line)["data"] for line in (stopped[0] / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)["data"] for line in (stopped[0] / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
 def test_each_group_without_a_spread_was_replaced_until_the_cap(stopped, metrics):
-    records = [json.loads(line) for path in (stopped[0] / "trajectories").glob("*.jsonl") for line in path.read_text().splitlines()]
+    records = [
+        json.loads(line)
+        for path in (stopped[0] / "trajectories").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
     groups = {(r["global_step"], r["uid"]) for r in records}
     assert Counter(step for step, _ in groups) == {1: PROMPTS * ROUNDS, 2: PROMPTS * ROUNDS}
     (first,) = metrics
@@ -63,16 +71,29 @@ def test_each_group_without_a_spread_was_replaced_until_the_cap(stopped, metrics
 def test_rollout_and_trainer_are_compared_turn_by_turn(metrics):
     (first,) = metrics
     gaps = {name: value for name, value in first.items() if name.startswith("seg/logprob_gap/")}
-    assert {"seg/logprob_gap/turn_1", "seg/logprob_gap/turn_2", "seg/logprob_gap/mean", "seg/logprob_gap/max"} <= gaps.keys()
+    assert {
+        "seg/logprob_gap/turn_1",
+        "seg/logprob_gap/turn_2",
+        "seg/logprob_gap/mean",
+        "seg/logprob_gap/max",
+    } <= gaps.keys()
     assert 0 < max(gaps.values()) == gaps["seg/logprob_gap/max"] <= 1e-3
-    assert {f"seg/mean/{name}" for name in ("truncated", "tool_errors", "empty_turns", "cache_hits", "overlong")} <= first.keys()
+    assert {
+        f"seg/mean/{name}"
+        for name in ("truncated", "tool_errors", "empty_turns", "cache_hits", "overlong")
+    } <= first.keys()
 
 
 def test_the_guard_ended_the_run_and_left_the_worst_trajectories(stopped, capsys):
     run_dir, code = stopped
     assert code != 0
-    assert "step 2: in no group any rollout earned more than another" in (run_dir / "stopped.txt").read_text()
-    worst = [json.loads(line) for line in (run_dir / "worst_trajectories.jsonl").read_text().splitlines()]
+    assert (
+        "step 2: in no group any rollout earned more than another"
+        in (run_dir / "stopped.txt").read_text()
+    )
+    worst = [
+        json.loads(line) for line in (run_dir / "worst_trajectories.jsonl").read_text().splitlines()
+    ]
     assert {r["global_step"] for r in worst} == {2}
     assert main(["report", "--run", str(run_dir)]) == 0
     assert worst[0]["id"] in (run_dir / "report.html").read_text()

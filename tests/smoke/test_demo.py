@@ -1,4 +1,6 @@
-"""The whole demo, shorter: every stage, its files, and what it promises about the ceiling and about being run again."""
+"""The whole demo, shorter: every stage, its files, and what it promises about the ceiling and about
+being run again.
+"""
 
 import json
 

@@ -11,7 +11,12 @@ pytest.importorskip("verl", reason="verl comes with the train extra")
 
 @pytest.mark.slow
 def test_this_installation_is_sound():
-    done = subprocess.run([sys.executable, "-m", "seg_research.cli.main", "doctor", "--json"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "seg_research.cli.main", "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     told = json.loads(done.stdout)
     assert [f for f in told["findings"] if f["verdict"] == "problem"] == []
     assert done.returncode == 0

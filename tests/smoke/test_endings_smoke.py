@@ -1,4 +1,6 @@
-"""However a run ends, it says how in one line, keeps what was written, and leaves no process behind."""
+"""However a run ends, it says how in one line, keeps what was written, and leaves no process
+behind.
+"""
 
 import re
 import signal
@@ -14,16 +16,24 @@ pytestmark = [pytest.mark.slow, pytest.mark.verl]
 
 ENDLESS = {"trainer.total_training_steps": 1000, "trainer.total_epochs": 1000}
 KNOWN = (
-    "Failed to set NUMA affinity",  # verl, where libnuma is not installed; single-socket machines lose nothing
+    # verl, where libnuma is not installed; single-socket machines lose nothing
+    "Failed to set NUMA affinity",
 )
 
 
 @pytest.fixture
 def start(new_run, mini):
-    """Return a function that starts a run with a search server of its own; it must end without help."""
+    """Return a function that starts a run with a search server of its own; it must end without
+    help.
+    """
 
     def begin(changes=None, environment=None):
-        local = {"search": "local", "seg.search.url": "null", "seg.search.text": mini.text, "seg.search.images": mini.images}
+        local = {
+            "search": "local",
+            "seg.search.url": "null",
+            "seg.search.text": mini.text,
+            "seg.search.images": mini.images,
+        }
         run = new_run({**local, **(changes or {})}, environment)
         run.start()
         return run
@@ -39,12 +49,20 @@ def left_behind(run) -> list[str]:
     members = run.members()
     assert len(members) > 5, "launcher, search server, driver, Ray and its workers were seen"
     _gone, alive = psutil.wait_procs(members, timeout=180)
-    return [" ".join(process.cmdline())[:80] for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    return [
+        " ".join(process.cmdline())[:80]
+        for process in alive
+        if process.status() != psutil.STATUS_ZOMBIE
+    ]
 
 
 def worker(run, title: str) -> psutil.Process:
     (found,) = [
-        p for p in run.members() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE and f"ray::{title}" in "".join(p.cmdline())
+        p
+        for p in run.members()
+        if p.is_running()
+        and p.status() != psutil.STATUS_ZOMBIE
+        and f"ray::{title}" in "".join(p.cmdline())
     ]
     return found
 
@@ -61,11 +79,16 @@ def test_a_run_that_comes_to_its_end(start):
 
 
 def test_a_bug_in_a_reward(start):
-    run = start({**ENDLESS, "seg.episode.recipe": "broken_recipes:reward"}, {"PYTHONPATH": str(Path(__file__).parent)})
+    run = start(
+        {**ENDLESS, "seg.episode.recipe": "broken_recipes:reward"},
+        {"PYTHONPATH": str(Path(__file__).parent)},
+    )
     assert run.finish() == 2, run.said[-2000:]
     assert left_behind(run) == []
     (line,) = told(run)
-    assert re.search(r"the run was stopped: sample train_\d+_\d: ZeroDivisionError: division by zero", line)
+    assert re.search(
+        r"the run was stopped: sample train_\d+_\d: ZeroDivisionError: division by zero", line
+    )
     assert "broken_recipes.py" in run.log, "the traceback"
     assert not (run.folder / "policy").exists()
 
@@ -76,7 +99,9 @@ def test_ctrl_c(start):
     run.process.send_signal(signal.SIGINT)
     assert run.finish(600) == 130, run.said[-2000:]
     assert left_behind(run) == []
-    assert told(run) == ["seg-research: stopped; what was written is kept, run the same command again to go on"]
+    assert told(run) == [
+        "seg-research: stopped; what was written is kept, run the same command again to go on"
+    ]
     assert {r["global_step"] for r in run.records()} >= {1}
 
 

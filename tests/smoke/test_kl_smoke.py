@@ -1,4 +1,6 @@
-"""A KL term needs a reference model beside the policy: equal to it before the first update, and left behind by it."""
+"""A KL term needs a reference model beside the policy: equal to it before the first update, and
+left behind by it.
+"""
 
 import pytest
 

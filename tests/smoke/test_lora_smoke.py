@@ -1,4 +1,6 @@
-"""A LoRA run with the settings of `hardware=1gpu_lora`, carried over to the CPU, and what it exports."""
+"""A LoRA run with the settings of `hardware=1gpu_lora`, carried over to the CPU, and what it
+exports.
+"""
 
 import json
 from importlib import resources
@@ -12,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from seg_research.cli.main import main
-from seg_research.training.config import leaves
+from seg_research.training.launch.config import leaves
 
 pytestmark = [pytest.mark.slow, pytest.mark.verl]
 
@@ -29,8 +31,16 @@ CARRIED = (
 
 def lora_settings() -> dict[str, str]:
     """What makes the group a LoRA run, as overrides; its memory settings mean nothing on a CPU."""
-    group = leaves(yaml.safe_load(resources.files("seg_research.configs").joinpath("hardware/1gpu_lora.yaml").read_text()))
-    carried = {key: value for key, value in group.items() if key.endswith(tuple(f".{name}" for name in CARRIED))}
+    group = leaves(
+        yaml.safe_load(
+            resources.files("seg_research.configs").joinpath("hardware/1gpu_lora.yaml").read_text()
+        )
+    )
+    carried = {
+        key: value
+        for key, value in group.items()
+        if key.endswith(tuple(f".{name}" for name in CARRIED))
+    }
     assert len(carried) == len(CARRIED)
     assert carried["actor_rollout_ref.model.lora_rank"] > 0
     # Hydra knows no key that verl's own files do not name.
@@ -40,7 +50,8 @@ def lora_settings() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def finished(new_run):
-    # The text tower of the tiny model is narrower than the rank; the rate is that of a test of two steps.
+    # The text tower of the tiny model is narrower than the rank; the rate is that of a test of two
+    # steps.
     run = new_run({**lora_settings(), "actor_rollout_ref.actor.optim.lr": 1e-2})
     run.complete()
     return run
@@ -48,7 +59,13 @@ def finished(new_run):
 
 @pytest.fixture(scope="module")
 def probe(finished, tiny_processor):
-    return torch.tensor([tiny_processor.tokenizer.encode("who wears the emblem of the harbour town?", add_special_tokens=False)])
+    return torch.tensor(
+        [
+            tiny_processor.tokenizer.encode(
+                "who wears the emblem of the harbour town?", add_special_tokens=False
+            )
+        ]
+    )
 
 
 def logits(model, probe):
@@ -73,7 +90,10 @@ def test_the_export_is_the_base_with_the_adapter_and_not_the_base(finished, prob
     merged = logits(AutoModelForImageTextToText.from_pretrained(policy, dtype=torch.float32), probe)
     assert (merged - adapted).abs().max() <= 1e-4 * max(1.0, merged.abs().max())
     assert (merged - plain).abs().max() > 1e-3, "what was trained is not in the export"
-    before, after = load_file(talkative_model / "model.safetensors"), load_file(policy / "model.safetensors")
+    before, after = (
+        load_file(talkative_model / "model.safetensors"),
+        load_file(policy / "model.safetensors"),
+    )
     assert before.keys() == after.keys()
     changed = {name for name in before if not before[name].equal(after[name])}
     assert changed
@@ -82,11 +102,21 @@ def test_the_export_is_the_base_with_the_adapter_and_not_the_base(finished, prob
 
 def test_the_export_predicts(finished, mini, search_url, tmp_path):
     out = tmp_path / "predictions.jsonl"
-    command = ["predict", "--data", str(mini.parquet("test")), "--model", str(finished.folder / "policy"), "--search-url", search_url]
+    command = [
+        "predict",
+        "--data",
+        str(mini.parquet("test")),
+        "--model",
+        str(finished.folder / "policy"),
+        "--search-url",
+        search_url,
+    ]
     assert main([*command, "--out", str(out), "--limit", "2", "--threads", "1"]) == 0
     assert len(out.read_text().splitlines()) == 2
 
 
 def test_checkpoints_hold_adapters_only(finished):
-    (weights,) = (finished.folder / "checkpoints" / "global_step_2" / "actor").glob("model_world_size_1_rank_0.pt")
+    (weights,) = (finished.folder / "checkpoints" / "global_step_2" / "actor").glob(
+        "model_world_size_1_rank_0.pt"
+    )
     assert {".lora_" in name for name in torch.load(weights, weights_only=False)} == {True}

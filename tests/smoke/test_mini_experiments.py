@@ -1,4 +1,6 @@
-"""The experiments of docs/results/mini.md, in the small: trained, judged, gone on with and put on a page."""
+"""The experiments of docs/results/mini.md, in the small: trained, judged, gone on with and put on a
+page.
+"""
 
 import json
 import subprocess
@@ -14,7 +16,13 @@ MINI = Path(__file__).parents[2] / "examples" / "train" / "mini"
 
 
 def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, MINI / program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=900)
+    return subprocess.run(
+        [sys.executable, MINI / program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
 
 
 def test_experiments_are_run_gone_on_with_and_told(tmp_path):
@@ -22,8 +30,15 @@ def test_experiments_are_run_gone_on_with_and_told(tmp_path):
     plan["data"] |= {"train": 8, "val": 4, "test": 4}
     plan["judging"] |= {"test": 8}
     plan["versions"]["quick"] = {"steps": 2, "eval_every": 1}
-    small = ["data.train_batch_size=2", "actor_rollout_ref.actor.ppo_mini_batch_size=2", "actor_rollout_ref.rollout.n=2"]
-    small += [f"actor_rollout_ref.{key}_micro_batch_size_per_gpu=4" for key in ("rollout.log_prob", "actor.ppo")]
+    small = [
+        "data.train_batch_size=2",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+        "actor_rollout_ref.rollout.n=2",
+    ]
+    small += [
+        f"actor_rollout_ref.{key}_micro_batch_size_per_gpu=4"
+        for key in ("rollout.log_prob", "actor.ppo")
+    ]
     plan["experiments"] = {"hierarchical": small}
     out, path = tmp_path / "out", tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump(plan))
@@ -34,7 +49,10 @@ def test_experiments_are_run_gone_on_with_and_told(tmp_path):
     folder = out / "runs" / "hierarchical" / "seed0"
     for step in ("step1", "step2"):
         for decoding in ("greedy", "sampled"):
-            assert len(json.loads((folder / step / decoding / "result.json").read_text())["samples"]) == 8, "not the questions to judge on"
+            assert (
+                len(json.loads((folder / step / decoding / "result.json").read_text())["samples"])
+                == 8
+            ), "not the questions to judge on"
     kept = [path.name for path in (folder / "train" / "checkpoints").glob("global_step_*")]
     assert kept == ["global_step_2"], "what was judged is not kept, but for the last"
     assert len(json.loads((folder / "trained.json").read_text())["commit"]) == 40
@@ -69,4 +87,6 @@ def test_experiments_are_run_gone_on_with_and_told(tmp_path):
     path.write_text(yaml.safe_dump(plan))
     (out / "manifest.json").write_text("{}")
     refused = run("experiments.py", *command)
-    assert "holds experiments of another setting" in refused.stderr, "a folder of before the manifest had this form"
+    assert "holds experiments of another setting" in refused.stderr, (
+        "a folder of before the manifest had this form"
+    )

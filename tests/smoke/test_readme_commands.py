@@ -1,4 +1,6 @@
-"""The commands of the README, run as they stand there, in a folder with the checkout's programs and a mini benchmark as `data/OK_VOS`."""
+"""The commands of the README, run as they stand there, in a folder with the checkout's programs and
+a mini benchmark as `data/OK_VOS`.
+"""
 
 import os
 import re
@@ -9,12 +11,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+BLOCKS = re.findall(
+    r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
+)
 
 
 def run(script, cwd):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=cwd, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
@@ -26,7 +36,14 @@ def test_the_stages_work_as_the_readme_gives_them(tmp_path):
     assert (tmp_path / "outputs" / "grpo" / "policy" / "model.safetensors").is_file()
     assert (tmp_path / "outputs" / "eval" / "result.json").is_file()
     assert (tmp_path / "outputs" / "eval" / "report.html").stat().st_size > 100_000
-    assert len((tmp_path / "outputs" / "eval" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 48
+    assert (
+        len(
+            (tmp_path / "outputs" / "eval" / "predictions.jsonl")
+            .read_text(encoding="utf-8")
+            .splitlines()
+        )
+        == 48
+    )
 
 
 @pytest.mark.slow

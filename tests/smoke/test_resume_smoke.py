@@ -1,4 +1,6 @@
-"""A run that was killed in the middle of a step ends with the same weights, to the last bit, as one that was left alone."""
+"""A run that was killed in the middle of a step ends with the same weights, to the last bit, as one
+that was left alone.
+"""
 
 import json
 
@@ -35,7 +37,9 @@ def killed(new_run):
     assert tracker.read_text() == "1"
     assert not (run.folder / "checkpoints" / "global_step_2").exists()
     run.complete()
-    assert json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[0])["step"] == 2, "went on, did not begin anew"
+    assert json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[0])["step"] == 2, (
+        "went on, did not begin anew"
+    )
     return run
 
 
@@ -52,15 +56,22 @@ def test_every_token_was_sampled_as_it_would_have_been(undisturbed, killed):
         assert record["score"] == theirs[key]["score"]
     groups: dict[tuple[int, str], set[tuple[int, ...]]] = {}
     for record in theirs.values():
-        groups.setdefault((record["global_step"], record["id"]), set()).add(tuple(record["tokens"]["response_ids"]))
-    assert any(len(rollouts) > 1 for rollouts in groups.values()), "the rollouts of a prompt have seeds of their own"
+        groups.setdefault((record["global_step"], record["id"]), set()).add(
+            tuple(record["tokens"]["response_ids"])
+        )
+    assert any(len(rollouts) > 1 for rollouts in groups.values()), (
+        "the rollouts of a prompt have seeds of their own"
+    )
 
 
 def test_the_final_weights_are_equal_to_the_last_bit(undisturbed, killed, talkative_model):
     before, one, other = (
-        load_file(folder / "model.safetensors") for folder in (talkative_model, undisturbed.folder / "policy", killed.folder / "policy")
+        load_file(folder / "model.safetensors")
+        for folder in (talkative_model, undisturbed.folder / "policy", killed.folder / "policy")
     )
     assert one.keys() == other.keys()
     assert all(one[name].equal(other[name]) for name in one)
     assert not all(one[name].equal(before[name]) for name in one), "something was learned"
-    assert killed.metrics()[-1]["actor/grad_norm"] == undisturbed.metrics()[-1]["actor/grad_norm"] > 0
+    assert (
+        killed.metrics()[-1]["actor/grad_norm"] == undisturbed.metrics()[-1]["actor/grad_norm"] > 0
+    )

@@ -1,4 +1,6 @@
-"""A real cold start: verl's SFT trainer on episodes of the scripted expert, interrupted and taken up again; then GRPO from what it left."""
+"""A real cold start: verl's SFT trainer on episodes of the scripted expert, interrupted and taken
+up again; then GRPO from what it left.
+"""
 
 import json
 from pathlib import Path
@@ -10,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from seg_research.cli.main import main
-from seg_research.models.processor import load_processor
-from seg_research.training.sft_dataset import SftDataset
+from seg_research.policies.processor import load_processor
+from seg_research.training.sft.dataset import SftDataset
 
 pytestmark = [pytest.mark.verl, pytest.mark.slow]
 
@@ -22,7 +24,17 @@ EPISODES, STEPS = 4, 4
 def episodes(mini, tiny_folder, search_url, tmp_path_factory) -> Path:
     """What the expert says about the first questions, at the picture sizes of the tiny model."""
     out = tmp_path_factory.mktemp("expert") / "predictions.jsonl"
-    command = ["predict", "--data", mini.parquet("train"), "--scripted", "expert", "--settings", tiny_folder, "--search-url", search_url]
+    command = [
+        "predict",
+        "--data",
+        mini.parquet("train"),
+        "--scripted",
+        "expert",
+        "--settings",
+        tiny_folder,
+        "--search-url",
+        search_url,
+    ]
     assert main([str(word) for word in [*command, "--limit", EPISODES, "--out", out]]) == 0
     return out
 
@@ -34,7 +46,8 @@ def arguments(episodes, tiny_folder, tmp_path_factory) -> list[str]:
         "hardware": "cpu",
         "model.path": tiny_folder,
         "data.train_files": episodes,
-        # Each step sees every episode, so that its loss is known; and each step ends an epoch, where taking up a run is hardest.
+        # Each step sees every episode, so that its loss is known; and each step ends an epoch,
+        # where taking up a run is hardest.
         "data.train_batch_size": EPISODES,
         "data.micro_batch_size_per_gpu": EPISODES // 2,
         "trainer.total_epochs": STEPS,
@@ -55,16 +68,24 @@ def run_dir(arguments) -> Path:
 
 @pytest.fixture(scope="module")
 def losses(run_dir) -> list[float]:
-    lines = [line for name in ("metrics.0.jsonl", "metrics.jsonl") for line in (run_dir / name).read_text().splitlines()]
+    lines = [
+        line
+        for name in ("metrics.0.jsonl", "metrics.jsonl")
+        for line in (run_dir / name).read_text().splitlines()
+    ]
     rows = [json.loads(line) for line in lines]
-    assert [row["step"] for row in rows] == list(range(1, STEPS + 1)), "each step once: the second attempt went on behind the first"
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1)), (
+        "each step once: the second attempt went on behind the first"
+    )
     return [row["data"]["train/loss"] for row in rows]
 
 
 def load(folder):
     from transformers import AutoModelForImageTextToText
 
-    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
+    return AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="sdpa"
+    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +116,11 @@ def test_the_first_loss_is_that_of_the_models_own_turns_alone(losses, tiny_folde
     model = load(tiny_folder)
     total, count = 0.0, 0
     for sample in samples:
-        logprobs = logits_of(model, sample).log_softmax(-1)[:-1].gather(1, sample["input_ids"][0, 1:, None])[:, 0]
+        logprobs = (
+            logits_of(model, sample)
+            .log_softmax(-1)[:-1]
+            .gather(1, sample["input_ids"][0, 1:, None])[:, 0]
+        )
         said = sample["mask"][1:] == 1
         total, count = total - logprobs[said].sum().item(), count + int(said.sum())
     assert losses[0] == pytest.approx(total / count, rel=1e-4)
@@ -108,9 +133,16 @@ def test_the_loss_falls(losses):
 
 def test_the_policy_holds_the_trainers_weights(run_dir, tiny_folder, samples):
     policy, trained = run_dir / "policy", load(tiny_folder)
-    (state,) = (run_dir / "checkpoints" / f"global_step_{STEPS}").glob("model_world_size_1_rank_0.pt")
+    (state,) = (run_dir / "checkpoints" / f"global_step_{STEPS}").glob(
+        "model_world_size_1_rank_0.pt"
+    )
     shards = torch.load(state, weights_only=False)
-    trained.load_state_dict({name: getattr(value, "full_tensor", lambda value=value: value)() for name, value in shards.items()})
+    trained.load_state_dict(
+        {
+            name: getattr(value, "full_tensor", lambda value=value: value)()
+            for name, value in shards.items()
+        }
+    )
     assert torch.equal(logits_of(trained, samples[0]), logits_of(load(policy), samples[0]))
     before, after = (load_file(folder / "model.safetensors") for folder in (tiny_folder, policy))
     assert any((before[name] != after[name]).any() for name in before)
@@ -121,7 +153,9 @@ def test_a_finished_run_is_not_run_again(run_dir, arguments, capsys):
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
     assert main(arguments) == 0
     assert "finished" in capsys.readouterr().out
-    assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()
+    } == before
 
 
 def test_reinforcement_learning_goes_on_from_it(run_dir, mini, search_url, tiny_folder, tmp_path):
@@ -145,11 +179,13 @@ def test_reinforcement_learning_goes_on_from_it(run_dir, mini, search_url, tiny_
     (line,) = (tmp_path / "grpo" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["data"]["training/rollout_probs_diff_max"] <= 1e-3
     started, ended, never = (
-        load_file(folder / "model.safetensors") for folder in (run_dir / "policy", tmp_path / "grpo" / "policy", tiny_folder)
+        load_file(folder / "model.safetensors")
+        for folder in (run_dir / "policy", tmp_path / "grpo" / "policy", tiny_folder)
     )
 
     def farthest(these, those):
         return max((these[name] - those[name]).abs().max().item() for name in these)
 
-    # One step of Adam moves no weight much farther than the learning rate; the cold start moved them in four steps of three times that.
+    # One step of Adam moves no weight much farther than the learning rate; the cold start moved
+    # them in four steps of three times that.
     assert farthest(started, ended) <= 2e-3 < farthest(started, never)

@@ -1,4 +1,6 @@
-"""One real training run: stock `main_ppo`, two GRPO steps, searches against a live server, pictures that enter in the middle."""
+"""One real training run: stock `main_ppo`, two GRPO steps, searches against a live server, pictures
+that enter in the middle.
+"""
 
 import json
 from itertools import groupby
@@ -11,8 +13,8 @@ pytest.importorskip("verl", reason="verl comes with the train extra")
 from safetensors.torch import load_file
 
 from seg_research.cli.main import main
-from seg_research.models.processor import IMAGE_TOKEN, load_processor
-from seg_research.training.learning_curve import learning_curve
+from seg_research.policies.processor import IMAGE_TOKEN, load_processor
+from seg_research.training.launch.learning_curve import learning_curve
 
 pytestmark = pytest.mark.verl
 
@@ -35,9 +37,11 @@ def arguments(one_video, mini, talkative_model, search_url, tmp_path_factory) ->
         "actor_rollout_ref.actor.ppo_mini_batch_size": PROMPTS,
         "actor_rollout_ref.rollout.n": ROLLOUTS,
         "actor_rollout_ref.rollout.temperature": 0.6,
-        "actor_rollout_ref.actor.optim.lr": 1e-4,  # step 2 must still search; the tiny model's own rate may unlearn that in one update
+        # step 2 must still search; the tiny model's own rate may unlearn that in one update
+        "actor_rollout_ref.actor.optim.lr": 1e-4,
         "trainer.total_training_steps": STEPS,
-        # Half the square of the largest difference in log-probability, as a metric; the threshold is never met, so nothing is left out.
+        # Half the square of the largest difference in log-probability, as a metric; the threshold
+        # is never met, so nothing is left out.
         "algorithm.rollout_correction.rollout_rs": "token_k2",
         "algorithm.rollout_correction.rollout_rs_threshold": "1e9",
     }
@@ -53,12 +57,18 @@ def run_dir(arguments) -> Path:
 
 @pytest.fixture(scope="module")
 def metrics(run_dir) -> list[dict]:
-    return [json.loads(line)["data"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)["data"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
 @pytest.fixture(scope="module")
 def records(run_dir) -> list[dict]:
-    return [json.loads(line) for path in (run_dir / "trajectories").glob("*.jsonl") for line in path.read_text().splitlines()]
+    return [
+        json.loads(line)
+        for path in (run_dir / "trajectories").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +81,10 @@ def observations(record) -> list[dict]:
 
 
 def test_every_episode_of_both_steps_was_logged(records):
-    assert sorted(r["global_step"] for r in records) == [1] * PROMPTS * ROLLOUTS + [2] * PROMPTS * ROLLOUTS
+    assert (
+        sorted(r["global_step"] for r in records)
+        == [1] * PROMPTS * ROLLOUTS + [2] * PROMPTS * ROLLOUTS
+    )
     assert {r["sample_idx"] for r in records} == set(range(ROLLOUTS))
     assert not any(r["validation"] or r["error"] for r in records)
 
@@ -80,8 +93,13 @@ def test_searches_reached_the_server_and_pictures_entered_in_the_middle(records)
     outcomes = {(o["tool"], o["outcome"]) for r in records for o in observations(r)}
     assert {("image_search", "ok"), ("text_search", "ok"), ("keyframe", "ok")} <= outcomes
     for step in (1, 2):
-        pictures = [sum(len(o["images"]) for o in observations(r)) for r in records if r["global_step"] == step]
-        # Sampled turns differ from run to run; with the six frames of the opening, two more make eight pictures in one trajectory.
+        pictures = [
+            sum(len(o["images"]) for o in observations(r))
+            for r in records
+            if r["global_step"] == step
+        ]
+        # Sampled turns differ from run to run; with the six frames of the opening, two more make
+        # eight pictures in one trajectory.
         assert max(pictures) >= 2
 
 
@@ -98,38 +116,68 @@ def test_the_mask_is_1_exactly_on_sampled_tokens(records, tokenizer):
         tokens = record["tokens"]
         pieces = [
             (bool(mask), [token for token, _ in piece])
-            for mask, piece in groupby(zip(tokens["response_ids"], tokens["response_mask"], strict=True), key=lambda pair: pair[1])
+            for mask, piece in groupby(
+                zip(tokens["response_ids"], tokens["response_mask"], strict=True),
+                key=lambda pair: pair[1],
+            )
         ]
         said = [turn for turn in record["turns"] if turn["role"] == "assistant"]
         sampled = [piece for mask, piece in pieces if mask]
-        assert [tokenizer.decode(piece, skip_special_tokens=True) for piece in sampled] == [turn["text"] for turn in said]
+        assert [tokenizer.decode(piece, skip_special_tokens=True) for piece in sampled] == [
+            turn["text"] for turn in said
+        ]
         assert [len(piece) for piece in sampled] == [turn["num_tokens"] for turn in said]
-        shown = [tokenizer.decode(piece).replace(IMAGE_TOKEN, "") for mask, piece in pieces if not mask]
-        texts = [o["text"].replace("<image>", "<|vision_start|><|vision_end|>") for o in observations(record)]
+        shown = [
+            tokenizer.decode(piece).replace(IMAGE_TOKEN, "") for mask, piece in pieces if not mask
+        ]
+        texts = [
+            o["text"].replace("<image>", "<|vision_start|><|vision_end|>")
+            for o in observations(record)
+        ]
         assert [piece.removeprefix("<|im_end|>") for piece in shown] == [
             f"\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n" for text in texts
         ]
-        assert {p for p, mask in zip(tokens["response_logprobs"], tokens["response_mask"], strict=True) if not mask} <= {0.0}
+        assert {
+            p
+            for p, mask in zip(tokens["response_logprobs"], tokens["response_mask"], strict=True)
+            if not mask
+        } <= {0.0}
         assert not any(isinstance(p, str) or p > 0 for p in tokens["response_logprobs"])
 
 
 def test_the_trainer_trained_on_exactly_the_logged_tokens(records, metrics):
     for step, measured in enumerate(metrics, 1):
         mine = [r["tokens"] for r in records if r["global_step"] == step]
-        assert measured["perf/total_num_tokens"] == sum(len(t["prompt_ids"]) + len(t["response_ids"]) for t in mine)
+        assert measured["perf/total_num_tokens"] == sum(
+            len(t["prompt_ids"]) + len(t["response_ids"]) for t in mine
+        )
         scores = [r["score"] for r in records if r["global_step"] == step]
         assert measured["critic/score/mean"] == pytest.approx(sum(scores) / len(scores), abs=1e-5)
 
 
-def test_the_policy_was_trained_and_predicts(run_dir, talkative_model, metrics, mini, search_url, tmp_path):
+def test_the_policy_was_trained_and_predicts(
+    run_dir, talkative_model, metrics, mini, search_url, tmp_path
+):
     policy = run_dir / "policy"
     assert max(step["actor/grad_norm"] for step in metrics) > 0
-    before, after = (load_file(folder / "model.safetensors") for folder in (talkative_model, policy))
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (talkative_model, policy)
+    )
     assert before.keys() == after.keys()
     assert any((before[name] != after[name]).any() for name in before)
     assert (policy / "episode.json").read_text() == (talkative_model / "episode.json").read_text()
     out = tmp_path / "predictions.jsonl"
-    command = ["predict", "--data", str(mini.parquet("test")), "--model", str(policy), "--search-url", search_url, "--out", str(out)]
+    command = [
+        "predict",
+        "--data",
+        str(mini.parquet("test")),
+        "--model",
+        str(policy),
+        "--search-url",
+        search_url,
+        "--out",
+        str(out),
+    ]
     assert main([*command, "--limit", "2", "--threads", "1"]) == 0
     assert len(out.read_text().splitlines()) == 2
 

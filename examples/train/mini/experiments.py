@@ -1,12 +1,15 @@
-"""Run the experiments of docs/results/mini.md: GRPO and DAPO from the cold start, with each reward, over several seeds.
+"""Run the experiments of docs/results/mini.md: GRPO and DAPO from the cold start, with each reward,
+over several seeds.
 
-Each run trains, then judges every kept checkpoint (predict, GrabCut, J&F), greedily and as it samples in training, on questions of another
-benchmark than the one that it trains on and that settings are chosen on. What is done is not done again: killed at any moment, the same
-command goes on. Then `results.py` makes the tables, figures and the page.
+Each run trains, then judges every kept checkpoint (predict, GrabCut, J&F), greedily and as it
+samples in training, on questions of another benchmark than the one that it trains on and that
+settings are chosen on. What is done is not done again: killed at any moment, the same command goes
+on. Then `results.py` makes the tables, figures and the page.
 
-    python examples/train/mini/experiments.py --quick                        all experiments, three seeds, about 20 minutes a run
-    python examples/train/mini/experiments.py --quick --only hierarchical outcome_only --seeds 0
-    python examples/train/mini/experiments.py                                the long version, at most 2 hours a run
+    python examples/train/mini/experiments.py --quick                        all experiments, three
+    seeds, about 20 minutes a run python examples/train/mini/experiments.py --quick --only
+    hierarchical outcome_only --seeds 0 python examples/train/mini/experiments.py
+    the long version, at most 2 hours a run
 """
 
 from __future__ import annotations
@@ -29,11 +32,11 @@ from typing import Any
 import yaml
 
 from retrieval_server.server import running_server
+from seg_common.errors import InfraError, UsageError
+from seg_common.files import write_atomic
 from seg_research.cli.main import run_command
-from seg_research.core.errors import InfraError, UsageError
-from seg_research.core.files import write_atomic
-from seg_research.datasets.mini.folder import MiniFolder
-from seg_research.training.lora_export import export_lora
+from seg_research.mini.folder import MiniFolder
+from seg_research.training.launch.lora_export import export_lora
 
 ROOT = Path(__file__).parents[3]
 PLAN = Path(__file__).with_name("experiments.yaml")
@@ -45,9 +48,23 @@ PACKAGES = ("torch", "transformers", "verl", "ray", "numpy", "opencv-python-head
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plan", type=Path, default=PLAN, metavar="YAML", help="what to run (default: experiments.yaml beside this file)")
-    parser.add_argument("--out", type=Path, default=Path("outputs/mini_experiments"), metavar="FOLDER", help="where the raw logs go")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--plan",
+        type=Path,
+        default=PLAN,
+        metavar="YAML",
+        help="what to run (default: experiments.yaml beside this file)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("outputs/mini_experiments"),
+        metavar="FOLDER",
+        help="where the raw logs go",
+    )
     parser.add_argument("--quick", action="store_true", help="the quick version of the plan")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these experiments")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
@@ -62,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Prepare the data, judge the cold start, then train and judge every experiment with every seed.
+    """Prepare the data, judge the cold start, then train and judge every experiment with every
+    seed.
 
     Raises:
         UsageError: the plan has no such experiment, or the folder holds other experiments.
@@ -71,16 +89,26 @@ def run(options: argparse.Namespace) -> None:
     unknown = sorted(set(options.only or ()) - plan["experiments"].keys())
     if unknown:
         raise UsageError(f"--only {unknown[0]}: the plan has {', '.join(plan['experiments'])}")
-    bench = Bench(options.out, plan, plan["versions"]["quick" if options.quick else "full"], options.threads)
+    bench = Bench(
+        options.out, plan, plan["versions"]["quick" if options.quick else "full"], options.threads
+    )
     if not (bench.model / "config.json").is_file():
-        raise UsageError(f"{bench.model}: no model here; make the cold start first (examples/train/mini/coldstart.sh)")
+        raise UsageError(
+            f"{bench.model}: no model here; make the cold start first (examples/train/mini/coldstart.sh)"
+        )
     bench.claim()
     bench.prepare_data()
     for seed in options.seeds:
         # The greedy answer is the same with every seed.
         greedy_is_known = any((bench.out / COLD_START).glob("*/greedy/result.json"))
-        bench.judge(bench.model, bench.out / COLD_START / f"seed{seed}", seed, ("sampled",) if greedy_is_known else DECODINGS)
-    # Seed by seed: whoever stops early has every experiment with some seeds, not some experiments with every seed.
+        bench.judge(
+            bench.model,
+            bench.out / COLD_START / f"seed{seed}",
+            seed,
+            ("sampled",) if greedy_is_known else DECODINGS,
+        )
+    # Seed by seed: whoever stops early has every experiment with some seeds, not some experiments
+    # with every seed.
     for seed in options.seeds:
         for name, overrides in plan["experiments"].items():
             if not options.only or name in options.only:
@@ -118,17 +146,27 @@ class Bench:
         Raises:
             UsageError: the folder holds other experiments.
         """
-        manifest = {"plan": self.plan, "sizes": self.sizes, "model_sha256": digest(self.model / "model.safetensors")}
+        manifest = {
+            "plan": self.plan,
+            "sizes": self.sizes,
+            "model_sha256": digest(self.model / "model.safetensors"),
+        }
         path = self.out / "manifest.json"
         if path.is_file():
             held = json.loads(path.read_text(encoding="utf-8"))
-            same = all(held.get("plan", {}).get(key) == self.plan[key] for key in ("data", "judging", "common"))
+            same = all(
+                held.get("plan", {}).get(key) == self.plan[key]
+                for key in ("data", "judging", "common")
+            )
             if not same or any(held.get(key) != manifest[key] for key in ("sizes", "model_sha256")):
                 raise UsageError(
                     f"{self.out}: holds experiments of another setting, version or cold start; choose another --out or delete it"
                 )
         self.out.mkdir(parents=True, exist_ok=True)
-        versions = {"python": sys.version.split()[0], **{name: package_version(name) for name in PACKAGES}}
+        versions = {
+            "python": sys.version.split()[0],
+            **{name: package_version(name) for name in PACKAGES},
+        }
         write_atomic(path, json.dumps(manifest | {"versions": versions}, indent=1) + "\n")
 
     def prepare_data(self) -> None:
@@ -154,7 +192,9 @@ class Bench:
         record = folder / "trained.json"
         if record.is_file():
             if json.loads(record.read_text(encoding="utf-8"))["overrides"] != list(overrides):
-                raise UsageError(f"{folder}: was trained with other overrides than the plan has now; delete it to train it again")
+                raise UsageError(
+                    f"{folder}: was trained with other overrides than the plan has now; delete it to train it again"
+                )
             return
         began = time.monotonic()
         own = {
@@ -169,8 +209,17 @@ class Bench:
             "trainer.max_actor_ckpt_to_keep": "null",
         }
         with self.server(self.mini) as url:
-            command("train", *overrides, *(f"{key}={value}" for key, value in own.items()), f"seg.search.url={url}")
-        write_atomic(record, json.dumps({"minutes": minutes_since(began), "overrides": list(overrides), **commit()}) + "\n")
+            command(
+                "train",
+                *overrides,
+                *(f"{key}={value}" for key, value in own.items()),
+                f"seg.search.url={url}",
+            )
+        write_atomic(
+            record,
+            json.dumps({"minutes": minutes_since(began), "overrides": list(overrides), **commit()})
+            + "\n",
+        )
 
     def judge_run(self, name: str, seed: int) -> None:
         """Judge each kept checkpoint of a trained run; but for the last, they are deleted then."""
@@ -187,23 +236,57 @@ class Bench:
         write_atomic(finished, json.dumps({"minutes": minutes_since(began), **commit()}) + "\n")
 
     def judge(self, policy: Path, folder: Path, seed: int, decodings: Iterable[str]) -> None:
-        """Predict, segment and score a model or a checkpoint. Every policy is scored with the rewards of the cold start."""
-        missing = [decoding for decoding in decodings if not (folder / decoding / "result.json").is_file()]
+        """Predict, segment and score a model or a checkpoint. Every policy is scored with the
+        rewards of the cold start.
+        """
+        missing = [
+            decoding for decoding in decodings if not (folder / decoding / "result.json").is_file()
+        ]
         if not missing:
             return
         model = policy if (policy / "config.json").is_file() else self.merged(policy)
         with self.server(self.exam) as url:
             for decoding in missing:
                 predictions = folder / decoding / "predictions.jsonl"
-                data = ["--data", self.exam.parquet("test"), "--search-url", url, "--threads", self.threads, "--seed", seed]
-                command("predict", *data, "--model", model, "--settings", self.model, "--out", predictions, *DECODINGS[decoding])
+                data = [
+                    "--data",
+                    self.exam.parquet("test"),
+                    "--search-url",
+                    url,
+                    "--threads",
+                    self.threads,
+                    "--seed",
+                    seed,
+                ]
+                command(
+                    "predict",
+                    *data,
+                    "--model",
+                    model,
+                    "--settings",
+                    self.model,
+                    "--out",
+                    predictions,
+                    *DECODINGS[decoding],
+                )
                 command("segment", predictions, "--backend", "grabcut", "--workers", self.threads)
                 result = folder / decoding / "result.json"
-                command("evaluate", predictions, "--truth", self.exam.truth("test"), "--json", result, "--workers", 1)
+                command(
+                    "evaluate",
+                    predictions,
+                    "--truth",
+                    self.exam.truth("test"),
+                    "--json",
+                    result,
+                    "--workers",
+                    1,
+                )
                 shutil.rmtree(folder / decoding / "seg")
 
     def merged(self, checkpoint: Path) -> Path:
-        """Return the folder of a checkpoint that can be loaded; adapters are merged into the cold start first."""
+        """Return the folder of a checkpoint that can be loaded; adapters are merged into the cold
+        start first.
+        """
         actor, merged = checkpoint / "actor", checkpoint / "merged"
         if not (actor / "lora_train_meta.json").is_file():
             return actor / "huggingface"
@@ -231,16 +314,23 @@ def command(*arguments: object) -> None:
     print(f"$ seg-research {shlex.join(words)}", flush=True)
     code = run_command(words)
     if code:
-        raise InfraError(f"seg-research {words[0]} ended with exit code {code}; what is done is kept, run the same command again to go on")
+        raise InfraError(
+            f"seg-research {words[0]} ended with exit code {code}; what is done is kept, run the same command again to go on"
+        )
 
 
 def commit() -> dict[str, Any]:
     """Name the commit of this checkout, and whether files differ from it."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
-    return {"commit": git("rev-parse", "HEAD"), "changed_files": git("status", "--porcelain", "--untracked-files=no").splitlines()}
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "changed_files": git("status", "--porcelain", "--untracked-files=no").splitlines(),
+    }
 
 
 def digest(path: Path) -> str:

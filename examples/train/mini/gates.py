@@ -1,10 +1,13 @@
-"""Examine a cold-started model on the test questions of a mini benchmark: what it must be able to do before reinforcement learning.
+"""Examine a cold-started model on the test questions of a mini benchmark: what it must be able to
+do before reinforcement learning.
 
-Everything is played in the real loop (search server, episodes, GrabCut, J&F), once with the passages of the test entities and once with
-these passages withheld. Beside it stand a guesser who boxes any figure and an expert who is bound to one frame. Only "reads" is examined on
-text alone. What is done is not done again.
+Everything is played in the real loop (search server, episodes, GrabCut, J&F), once with the
+passages of the test entities and once with these passages withheld. Beside it stand a guesser who
+boxes any figure and an expert who is bound to one frame. Only "reads" is examined on text alone.
+What is done is not done again.
 
-    cd outputs/mini_coldstart; python …/examples/train/mini/gates.py --model policy --data mini --out gates
+    cd outputs/mini_coldstart; python …/examples/train/mini/gates.py --model policy --data mini
+    --out gates
 """
 
 from __future__ import annotations
@@ -19,15 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seg_common.errors import InfraError, UsageError
+from seg_common.files import read_jsonl, write_atomic
 from seg_research.cli.main import run_command
-from seg_research.core.errors import InfraError, UsageError
-from seg_research.core.files import read_jsonl, write_atomic
-from seg_research.datasets.mini.folder import MiniFolder
-from seg_research.datasets.mini.names import split_of
-from seg_research.datasets.mini.writer import read_manifest
-from seg_research.datasets.parquet import read_samples
-from seg_research.datasets.sample import FrameTruth, Sample
-from seg_research.datasets.splits import Split
+from seg_research.data.rows import read_samples
+from seg_research.data.sample import FrameTruth, Sample
+from seg_research.data.splits import Split
+from seg_research.mini.folder import MiniFolder
+from seg_research.mini.names import split_of
+from seg_research.mini.writer import read_manifest
 from seg_research.policies.scripted import ScriptedPolicy, answer_turn, keyframe_turn
 from seg_research.recipes.settings import load_settings
 
@@ -50,14 +53,24 @@ class Gate:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Examine, print the table, and write it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="mini benchmark with a prepared test split")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="mini benchmark with a prepared test split",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)
     try:
-        gates = Examination(options.model, MiniFolder(options.data), options.out, options.threads).run()
+        gates = Examination(
+            options.model, MiniFolder(options.data), options.out, options.threads
+        ).run()
     except (UsageError, InfraError) as error:
         print(f"gates.py: {error}", file=sys.stderr)
         return 1
@@ -79,8 +92,12 @@ class Examination:
         scores = {
             "with passages": self._play_model("with_passages", self.data.text),
             "passages withheld": self._play_model("passages_withheld", self._withheld()),
-            "any figure, best frame": self._play_script("any_figure", samples, self._any_figure(samples)),
-            "true box, but always the same frame": self._play_script("same_frame", samples, _same_frame(samples)),
+            "any figure, best frame": self._play_script(
+                "any_figure", samples, self._any_figure(samples)
+            ),
+            "true box, but always the same frame": self._play_script(
+                "same_frame", samples, _same_frame(samples)
+            ),
         }
         answers = {str(row["id"]): str(row["target"]) for row in read_jsonl(self.data.answers)}
         lines = list(read_jsonl(self.out / "with_passages" / "predictions.jsonl"))
@@ -88,8 +105,16 @@ class Examination:
         gates = [
             Gate("reads: look named, text alone", reading_score(self.model), 0.95),
             Gate("valid episodes", _mean(_is_valid(line) for line in lines), 0.9),
-            Gate("exact name in the first search (questions that need one)", _mean(_copies(line) for line in lines if _steps(line)), 0.9),
-            Gate("right target named", _mean(_names(line, answers[line["id"]]) for line in lines), 0.7),
+            Gate(
+                "exact name in the first search (questions that need one)",
+                _mean(_copies(line) for line in lines if _steps(line)),
+                0.9,
+            ),
+            Gate(
+                "right target named",
+                _mean(_names(line, answers[line["id"]]) for line in lines),
+                0.7,
+            ),
             Gate("J&F, GrabCut", scores["with passages"], 35),
             Gate("J&F above passages withheld", gain, 20),
         ]
@@ -100,11 +125,18 @@ class Examination:
         for name, score in scores.items():
             print(f"  {name:<56}{score:>8.1f}")
         by_ability = self._by_ability(lines, answers)
-        report = {"questions": len(lines), "gates": [vars(gate) for gate in gates], "J&F": scores, "abilities": by_ability}
+        report = {
+            "questions": len(lines),
+            "gates": [vars(gate) for gate in gates],
+            "J&F": scores,
+            "abilities": by_ability,
+        }
         write_atomic(self.out / "gates.json", json.dumps(report, indent=1) + "\n")
         return gates
 
-    def _by_ability(self, lines: Sequence[Mapping[str, Any]], answers: Mapping[str, str]) -> dict[str, Any]:
+    def _by_ability(
+        self, lines: Sequence[Mapping[str, Any]], answers: Mapping[str, str]
+    ) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for ability in sorted({line["ability"] for line in lines}):
             own = [line for line in lines if line["ability"] == ability]
@@ -112,16 +144,29 @@ class Examination:
                 "named": _mean(_names(line, answers[line["id"]]) for line in own),
                 "searches": sum(line["num_search"] for line in own) / len(own),
             }
-            print(f"  {ability:<30} named {result[ability]['named']:.2f}   searches {result[ability]['searches']:.2f}")
+            print(
+                f"  {ability:<30} named {result[ability]['named']:.2f}   searches {result[ability]['searches']:.2f}"
+            )
         return result
 
     def _play_model(self, name: str, corpus: Path) -> float:
         predictions = self.out / name / "predictions.jsonl"
-        arguments = ["--text", corpus, "--images", self.data.images, "--out", predictions, "--threads", self.threads]
+        arguments = [
+            "--text",
+            corpus,
+            "--images",
+            self.data.images,
+            "--out",
+            predictions,
+            "--threads",
+            self.threads,
+        ]
         _command("predict", "--data", self.data.parquet("test"), "--model", self.model, *arguments)
         return self._judge(predictions)
 
-    def _play_script(self, name: str, samples: Sequence[Sample], script: Callable[[Sample, int], Sequence[str]]) -> float:
+    def _play_script(
+        self, name: str, samples: Sequence[Sample], script: Callable[[Sample, int], Sequence[str]]
+    ) -> float:
         from seg_research.evaluation.predict import PredictionRun, predict
 
         settings = load_settings(self.model)
@@ -132,7 +177,9 @@ class Examination:
                 raise AssertionError("these scripts do not search")
 
         tools = recipe.build_tools(NoSearch(), settings.view)
-        run = PredictionRun(recipe, settings.limits, tools, lambda group: ScriptedPolicy(script), {"policy": name})
+        run = PredictionRun(
+            recipe, settings.limits, tools, lambda group: ScriptedPolicy(script), {"policy": name}
+        )
         predictions = self.out / name / "predictions.jsonl"
         predictions.parent.mkdir(parents=True, exist_ok=True)
         asyncio.run(predict(run, samples, predictions, lambda done: None))
@@ -142,12 +189,25 @@ class Examination:
         result = predictions.with_name("result.json")
         if not result.is_file():
             _command("segment", predictions, "--backend", "grabcut")
-            _command("evaluate", predictions, "--truth", self.data.truth("test"), "--json", result, "--workers", self.threads)
+            _command(
+                "evaluate",
+                predictions,
+                "--truth",
+                self.data.truth("test"),
+                "--json",
+                result,
+                "--workers",
+                self.threads,
+            )
         return float(json.loads(result.read_text(encoding="utf-8"))["overall"]["JF"])
 
     def _withheld(self) -> Path:
         """Write the corpus without the passages about names of the test split."""
-        kept = [row for row in read_jsonl(self.data.text) if split_of(str(row["contents"]).partition("\n")[0]) is not Split.TEST]
+        kept = [
+            row
+            for row in read_jsonl(self.data.text)
+            if split_of(str(row["contents"]).partition("\n")[0]) is not Split.TEST
+        ]
         path = self.out / "corpus_withheld.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept))
@@ -157,7 +217,9 @@ class Examination:
         """Take the frame that shows the target best, and box any figure that is in it."""
         manifest = read_manifest(self.data.root)
         if manifest is None:
-            raise UsageError(f"{self.data.root}: not a mini benchmark of this version; make it again with: seg-research data mini")
+            raise UsageError(
+                f"{self.data.root}: not a mini benchmark of this version; make it again with: seg-research data mini"
+            )
 
         def script(sample: Sample, rollout: int) -> list[str]:
             assert sample.truth is not None
@@ -170,29 +232,44 @@ class Examination:
 def _figure(seed: int, sample: Sample, frame_id: int) -> FrameTruth:
     from seg_research.core.geometry import Norm1000Box, Norm1000Point
     from seg_research.core.video import FrameId, FramePosition
-    from seg_research.datasets.mini.lessons.scenes import seen
-    from seg_research.datasets.mini.world import draw_world
+    from seg_research.mini.pretraining_data.scenes import seen
+    from seg_research.mini.world import draw_world
 
     split, _, index = sample.video_path.name.partition("_")
     world = draw_world(seed, Split(split), int(index))
     rendering = world.render(FramePosition(world.frame_ids.index(FrameId(frame_id))))
-    found = [place for n, actor in enumerate(world.cast) if (place := seen(rendering.labels_HW == n + 1, actor.look)) is not None]
+    found = [
+        place
+        for n, actor in enumerate(world.cast)
+        if (place := seen(rendering.labels_HW == n + 1, actor.look)) is not None
+    ]
     place = random.Random(sample.sample_id).choice(found)
-    return FrameTruth(Norm1000Box(*(min(1000.0, v) for v in place.box)), Norm1000Point(*place.point), 1.0, 1.0)
+    return FrameTruth(
+        Norm1000Box(*(min(1000.0, v) for v in place.box)), Norm1000Point(*place.point), 1.0, 1.0
+    )
 
 
 def _same_frame(samples: Sequence[Sample]) -> Callable[[Sample, int], Sequence[str]]:
-    """Know the target, but always take the same of the offered frames: the one that shows most targets."""
+    """Know the target, but always take the same of the offered frames: the one that shows most
+    targets.
+    """
 
     def shown(sample: Sample, position: int) -> FrameTruth | None:
         return sample.truth.frames.get(sample.frames[position].frame_id) if sample.truth else None
 
     count = min(len(sample.frames) for sample in samples)
-    best = max(range(count), key=lambda position: sum(shown(sample, position) is not None for sample in samples))
+    best = max(
+        range(count),
+        key=lambda position: sum(shown(sample, position) is not None for sample in samples),
+    )
 
     def script(sample: Sample, rollout: int) -> list[str]:
         truth = shown(sample, best)
-        return ["<keyframe> -1 </keyframe>"] if truth is None else _turns(sample.frames[best].frame_id, truth)
+        return (
+            ["<keyframe> -1 </keyframe>"]
+            if truth is None
+            else _turns(sample.frames[best].frame_id, truth)
+        )
 
     return script
 
@@ -202,15 +279,17 @@ def _turns(frame_id: Any, place: FrameTruth) -> list[str]:
 
 
 def reading_score(model: Path) -> float:
-    """Look names up among passages about held-out entities, on text alone: share of looks whose words all have the highest logit."""
+    """Look names up among passages about held-out entities, on text alone: share of looks whose
+    words all have the highest logit.
+    """
     import torch
     from transformers import AutoModelForImageTextToText
 
-    from seg_research.datasets.mini.lessons.lesson import Draw
-    from seg_research.datasets.mini.lessons.reading import examination
-    from seg_research.models.fast_forward import FastForward
-    from seg_research.models.processor import load_processor
-    from seg_research.training.lessons import Encoder
+    from seg_research.mini.curriculum import Encoder
+    from seg_research.mini.pretraining_data.lesson import Draw
+    from seg_research.mini.pretraining_data.passage_qa import examination
+    from seg_research.mini.qwen3vl_cpu_forward import FastForward
+    from seg_research.policies.processor import load_processor
 
     tokenizer = load_processor(model).tokenizer
     network = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
@@ -229,7 +308,9 @@ def _command(*arguments: object) -> None:
     words = [str(argument) for argument in arguments]
     code = run_command(words)
     if code:
-        raise InfraError(f"seg-research {words[0]} ended with exit code {code}; what is done is kept, run the same command again to go on")
+        raise InfraError(
+            f"seg-research {words[0]} ended with exit code {code}; what is done is kept, run the same command again to go on"
+        )
 
 
 def _mean(values: Any) -> float:
@@ -251,15 +332,23 @@ def _steps(line: Mapping[str, Any]) -> bool:
 
 
 def _copies(line: Mapping[str, Any]) -> bool:
-    name = next(word for word in line["query"].removeprefix("Please").replace("'", " ").split() if word[0].isupper())
-    searches = [turn["action"] for turn in _said(line) if (turn["action"] or {}).get("kind") == "search"]
+    name = next(
+        word
+        for word in line["query"].removeprefix("Please").replace("'", " ").split()
+        if word[0].isupper()
+    )
+    searches = [
+        turn["action"] for turn in _said(line) if (turn["action"] or {}).get("kind") == "search"
+    ]
     return bool(searches) and name in str(searches[0]["query"]).split()
 
 
 def _names(line: Mapping[str, Any], look: str) -> bool:
     """Tell whether the thought of the answer names the look of the target."""
     last = _said(line)[-1]
-    return (last["action"] or {}).get("kind") == "answer" and look in str(last["text"]).partition("</thinking>")[0]
+    return (last["action"] or {}).get("kind") == "answer" and look in str(last["text"]).partition(
+        "</thinking>"
+    )[0]
 
 
 if __name__ == "__main__":

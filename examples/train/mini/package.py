@@ -1,5 +1,5 @@
-"""Put a cold-started model into the package: weights in bf16, what an examination of these weights found (`gates.json`), and
-a model card that says so and how they were made.
+"""Put a cold-started model into the package: weights in bf16, what an examination of these weights
+found (`gates.json`), and a model card that says so and how they were made.
 
 python examples/train/mini/package.py outputs/mini_coldstart
 """
@@ -16,9 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from seg_research.datasets.mini.folder import MiniFolder
-from seg_research.datasets.mini.writer import read_manifest
-from seg_research.models import COLD_START as TARGET
+from seg_research.mini import COLD_START as TARGET
+from seg_research.mini.folder import MiniFolder
+from seg_research.mini.writer import read_manifest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from gates import Examination
@@ -55,9 +55,15 @@ It knows ten shapes, seven colours, one way to phrase each question, and two pas
 
 def main() -> int:
     """Write the folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, metavar="FOLDER", help="what coldstart.sh wrote")
-    parser.add_argument("--made", metavar="TEXT", help="a line for the card, where these weights were not made by the command in one piece")
+    parser.add_argument(
+        "--made",
+        metavar="TEXT",
+        help="a line for the card, where these weights were not made by the command in one piece",
+    )
     parser.add_argument("--seed", type=int, default=0, help="that it was made with (default 0)")
     options = parser.parse_args()
     count = _write_weights(options.run / "policy")
@@ -70,7 +76,12 @@ def main() -> int:
     size_mb = sum(path.stat().st_size for path in TARGET.iterdir()) / 1e6
     if size_mb > _LARGEST_MB:
         raise SystemExit(f"{TARGET}: {size_mb:.1f} MB, more than {_LARGEST_MB}")
-    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     card = _CARD.format(
         millions=count / 1e6,
         seed=options.seed,
@@ -81,7 +92,10 @@ def main() -> int:
         versions=", ".join(f"{name} {version(name)}" for name in _PACKAGES),
         commit=commit.stdout.strip(),
         questions=report["questions"],
-        gates="\n".join(f"| {gate['name']} | {gate['value']:.3f} | {gate['wanted']:g} |" for gate in report["gates"]),
+        gates="\n".join(
+            f"| {gate['name']} | {gate['value']:.3f} | {gate['wanted']:g} |"
+            for gate in report["gates"]
+        ),
         scores="\n".join(f"| {name} | {score:.1f} |" for name, score in report["J&F"].items()),
     )
     (TARGET / "README.md").write_text(card, encoding="utf-8")
@@ -99,7 +113,11 @@ def _write_weights(source: Path) -> int:
     model.save_pretrained(TARGET)
     (TARGET / "model.safetensors").chmod(0o644)
     for path in source.iterdir():
-        if path.is_file() and path.suffix in {".json", ".jinja"} and path.name not in {"config.json", "training.json"}:
+        if (
+            path.is_file()
+            and path.suffix in {".json", ".jinja"}
+            and path.name not in {"config.json", "training.json"}
+        ):
             shutil.copyfile(path, TARGET / path.name)
     return sum(parameter.numel() for parameter in model.parameters())
 

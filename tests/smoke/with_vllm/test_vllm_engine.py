@@ -1,4 +1,6 @@
-"""vLLM in this process against transformers: the same model must say the same, token by token, also where pictures enter in the middle."""
+"""vLLM in this process against transformers: the same model must say the same, token by token, also
+where pictures enter in the middle.
+"""
 
 import asyncio
 import os
@@ -9,14 +11,14 @@ pytest.importorskip("verl", reason="verl comes with the train extra")
 
 from PIL import Image
 
-from seg_research.core.transcript import FinishReason, ImageRef, Message, Text
-from seg_research.datasets.parquet import read_samples
-from seg_research.env.runner import run_episode
-from seg_research.models.processor import IMAGE_TOKEN, VISION_TOKENS, load_processor
+from seg_research.data.rows import read_samples
+from seg_research.episode.run import run_episode
+from seg_research.episode.transcript import FinishReason, ImageRef, Message, Text
 from seg_research.policies.chat_tokens import ChatTokens
 from seg_research.policies.engine import Completion, Request, Sampling, TransformersEngine
-from seg_research.policies.local import LocalPolicy
-from seg_research.policies.lockstep import Lockstep
+from seg_research.policies.processor import IMAGE_TOKEN, VISION_TOKENS, load_processor
+from seg_research.policies.transformers_policy import LocalPolicy
+from seg_research.policies.turn_barrier import TurnBarrier
 from seg_research.recipes.settings import tiny_settings
 from seg_research.search.client import SearchClient
 
@@ -50,10 +52,13 @@ class VllmEngine:
         from vllm import SamplingParams
 
         banned = {self.tokenizer.convert_tokens_to_ids(token): -100.0 for token in VISION_TOKENS}
-        # vLLM expands each placeholder, so that it wants one for each picture; verl's servers do the same.
+        # vLLM expands each placeholder, so that it wants one for each picture; verl's servers do
+        # the same.
         prompts = [
             {
-                "prompt_token_ids": list(qwen2_5_vl_dedup_image_tokens(list(r.prompt_ids), self.processor)),
+                "prompt_token_ids": list(
+                    qwen2_5_vl_dedup_image_tokens(list(r.prompt_ids), self.processor)
+                ),
                 "multi_modal_data": {"image": list(r.images)} if r.images else {},
             }
             for r in requests
@@ -69,17 +74,24 @@ class VllmEngine:
             )
             for r in requests
         ]
-        return [_completion(answer.outputs[0]) for answer in self._llm.generate(prompts, sampling, use_tqdm=False)]
+        return [
+            _completion(answer.outputs[0])
+            for answer in self._llm.generate(prompts, sampling, use_tqdm=False)
+        ]
 
 
 def _completion(output) -> Completion:
-    logprobs = tuple(step[token].logprob for step, token in zip(output.logprobs, output.token_ids, strict=True))
+    logprobs = tuple(
+        step[token].logprob for step, token in zip(output.logprobs, output.token_ids, strict=True)
+    )
     return Completion(tuple(output.token_ids), logprobs, FinishReason(output.finish_reason))
 
 
 @pytest.fixture(scope="module")
 def in_process():
-    """Keep vLLM's engine in this process, and undo what it does to the environment and to the cores this process may use."""
+    """Keep vLLM's engine in this process, and undo what it does to the environment and to the cores
+    this process may use.
+    """
     environment, cores = dict(os.environ), os.sched_getaffinity(0)
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     yield
@@ -90,12 +102,16 @@ def in_process():
 
 @pytest.fixture(scope="module")
 def random_engines(tiny_folder, in_process):
-    return TransformersEngine.load(tiny_folder, load_processor(tiny_folder)), VllmEngine(tiny_folder)
+    return TransformersEngine.load(tiny_folder, load_processor(tiny_folder)), VllmEngine(
+        tiny_folder
+    )
 
 
 @pytest.fixture(scope="module")
 def talking_engines(talkative_model, in_process):
-    return TransformersEngine.load(talkative_model, load_processor(talkative_model)), VllmEngine(talkative_model)
+    return TransformersEngine.load(talkative_model, load_processor(talkative_model)), VllmEngine(
+        talkative_model
+    )
 
 
 def gap(ours, theirs) -> float:
@@ -107,12 +123,23 @@ async def test_random_weights_say_the_same_about_none_one_and_three_pictures(ran
     chat = ChatTokens(ours.processor)
 
     def request(*pictures) -> Request:
-        parts = [Text("who wears the emblem of the harbour town?"), *(ImageRef(p, "x") for p in pictures), Text(" where is it?")]
-        return Request(chat.opening((Message("user", tuple(parts)),)), list(pictures), 40, Sampling(temperature=0.0))
+        parts = [
+            Text("who wears the emblem of the harbour town?"),
+            *(ImageRef(p, "x") for p in pictures),
+            Text(" where is it?"),
+        ]
+        return Request(
+            chat.opening((Message("user", tuple(parts)),)),
+            list(pictures),
+            40,
+            Sampling(temperature=0.0),
+        )
 
     colours = [Image.new("RGB", (64, 48), colour) for colour in ("red", "green", "blue")]
     requests = [request(), request(colours[0]), request(*colours)]
-    for expected, found in zip(await ours.run_batch(requests), await theirs.run_batch(requests), strict=True):
+    for expected, found in zip(
+        await ours.run_batch(requests), await theirs.run_batch(requests), strict=True
+    ):
         assert found.token_ids == expected.token_ids
         assert found.finish is expected.finish
         assert gap(found.logprobs, expected.logprobs) <= MAX_GAP
@@ -123,14 +150,22 @@ def play(engine, samples, search_url):
     settings = tiny_settings()
     recipe = settings.build_recipe()
     chat = ChatTokens(engine.processor)
-    policy = LocalPolicy(chat, Lockstep(engine, lambda turn: None), settings.limits, Sampling(0.0, stop_strings=recipe.stop_strings), 512)
+    policy = LocalPolicy(
+        chat,
+        TurnBarrier(engine, lambda turn: None),
+        settings.limits,
+        Sampling(0.0, stop_strings=recipe.stop_strings),
+        512,
+    )
 
     async def run():
         async with SearchClient(search_url) as client:
             tools = recipe.build_tools(client, settings.view)
             conversations = [policy.converse(sample, 0) for sample in samples]
             episodes = [recipe.episode(sample, settings.limits) for sample in samples]
-            return await asyncio.gather(*(run_episode(e, c, tools) for e, c in zip(episodes, conversations, strict=True)))
+            return await asyncio.gather(
+                *(run_episode(e, c, tools) for e, c in zip(episodes, conversations, strict=True))
+            )
 
     return asyncio.run(run())
 
@@ -145,7 +180,8 @@ def test_whole_episodes_are_the_same(talking_engines, one_video, search_url):
         assert found.tokens.response_mask == expected.tokens.response_mask
         assert found.stop is expected.stop
         assert gap(found.tokens.response_logprobs, expected.tokens.response_logprobs) <= MAX_GAP
-    # The comparison is worth something only where a turn follows a picture that came after the opening.
+    # The comparison is worth something only where a turn follows a picture that came after the
+    # opening.
     late = [t for t in theirs if image_id in t.tokens.response_ids[: _last_sampled(t.tokens)]]
     assert late, "no picture entered before the last turn"
 

@@ -1,4 +1,6 @@
-"""verl's own vLLM server, on a CPU, under our agent loop: two real steps; and what happens when new weights do not arrive."""
+"""verl's own vLLM server, on a CPU, under our agent loop: two real steps; and what happens when new
+weights do not arrive.
+"""
 
 from math import sqrt
 
@@ -8,10 +10,10 @@ pytest.importorskip("verl", reason="verl comes with the train extra")
 
 import psutil
 
-from seg_research.datasets.parquet import read_samples
-from seg_research.models.processor import load_processor
+from seg_research.data.rows import read_samples
 from seg_research.policies.chat_tokens import ChatTokens
 from seg_research.policies.engine import Request, Sampling, TransformersEngine
+from seg_research.policies.processor import load_processor
 from seg_research.recipes.settings import tiny_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.verl, pytest.mark.vllm]
@@ -26,11 +28,13 @@ def finished(new_run):
     run = new_run(
         VLLM
         | {
-            # Groups of two may earn the same; this gives the first step a gradient whatever they earn.
+            # Groups of two may earn the same; this gives the first step a gradient whatever they
+            # earn.
             "actor_rollout_ref.actor.entropy_coeff": 0.1,
             "actor_rollout_ref.actor.optim.lr": 2e-3,
             "trainer.save_freq": 1,
-            # Half the square of the largest difference in log-probability, as a metric; the threshold is never met, so nothing is left out.
+            # Half the square of the largest difference in log-probability, as a metric; the
+            # threshold is never met, so nothing is left out.
             "algorithm.rollout_correction.rollout_rs": "token_k2",
             "algorithm.rollout_correction.rollout_rs_threshold": "1e9",
         }
@@ -44,7 +48,12 @@ def test_vllm_generated_every_turn_and_pictures_entered_in_the_middle(finished):
     records = finished.records()
     assert sorted(r["global_step"] for r in records) == [1] * 4 + [2] * 4
     assert not any(r["error"] for r in records)
-    late = [turn for r in records for turn in r["turns"] if turn["role"] != "assistant" and turn["images"]]
+    late = [
+        turn
+        for r in records
+        for turn in r["turns"]
+        if turn["role"] != "assistant" and turn["images"]
+    ]
     assert late, "no observation brought a picture"
 
 
@@ -55,23 +64,37 @@ def test_rollout_and_actor_agree_on_every_log_probability(finished):
 
 
 async def test_weights_that_had_not_arrived_would_have_shown(finished, one_video):
-    """The second step generated with the weights of the first checkpoint; the model before it says something else, or ten gaps away."""
+    """The second step generated with the weights of the first checkpoint; the model before it says
+    something else, or ten gaps away.
+    """
     base = finished.values["actor_rollout_ref.model.path"]
     processor, settings = load_processor(base), tiny_settings()
     recipe = settings.build_recipe()
     prompt = recipe.episode(read_samples(one_video)[0], settings.limits).prompt
-    ids, pictures = ChatTokens(processor).opening(prompt), [image.image for message in prompt for image in message.images]
+    ids, pictures = (
+        ChatTokens(processor).opening(prompt),
+        [image.image for message in prompt for image in message.images],
+    )
     request = Request(ids, pictures, 8, Sampling(0.0))
     first_step = finished.folder / "checkpoints" / "global_step_1" / "actor" / "huggingface"
-    (before,), (after,) = [await TransformersEngine.load(path, processor).run_batch([request]) for path in (base, first_step)]
+    (before,), (after,) = [
+        await TransformersEngine.load(path, processor).run_batch([request])
+        for path in (base, first_step)
+    ]
     gap = max(abs(a - b) for a, b in zip(before.logprobs, after.logprobs, strict=False))
     assert before.token_ids != after.token_ids or gap > 10 * MAX_GAP
 
 
 def test_a_sync_that_fails_ends_the_run_with_a_reason(new_run):
-    """Without our worker extension vLLM repacks its weights, and verl's sender would wait for an engine that has given up."""
+    """Without our worker extension vLLM repacks its weights, and verl's sender would wait for an
+    engine that has given up.
+    """
     run = new_run(
-        VLLM | {"seg.rollout.sync_timeout_s": 20.0, "actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls": "null"},
+        VLLM
+        | {
+            "seg.rollout.sync_timeout_s": 20.0,
+            "actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls": "null",
+        },
     )
     run.start()
     assert run.finish() != 0

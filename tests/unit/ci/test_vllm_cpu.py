@@ -26,7 +26,11 @@ def helper():
 def test_the_later_pin_counts_however_it_is_spelt(helper, tmp_path):
     (tmp_path / "a").write_text("# all\nnumpy==2.4.6\nlxml_html_clean==1\n\nverl==0.9.1  # ours\n")
     (tmp_path / "b").write_text("numpy==2.3.5\nlxml-html-clean==2\n")
-    assert helper.merge(str(tmp_path / "a"), str(tmp_path / "b")).split() == ["numpy==2.3.5", "lxml-html-clean==2", "verl==0.9.1"]
+    assert helper.merge(str(tmp_path / "a"), str(tmp_path / "b")).split() == [
+        "numpy==2.3.5",
+        "lxml-html-clean==2",
+        "verl==0.9.1",
+    ]
 
 
 def test_what_a_wheel_requires_is_listed_without_what_breaks_beside_a_cpu_torch(helper, tmp_path):
@@ -34,13 +38,18 @@ def test_what_a_wheel_requires_is_listed_without_what_breaks_beside_a_cpu_torch(
     markers = ["Triton; sys_platform == 'linux'", "six; python_version < '3'", "more; extra == 'x'"]
     lines = ["fastapi[standard]<2", "torch==2.13.0+cpu", "torchvision", *markers]
     with zipfile.ZipFile(wheel, "w") as files:
-        files.writestr("x-1.dist-info/METADATA", "\n".join(["Name: x", *(f"Requires-Dist: {line}" for line in lines)]) + "\n")
+        files.writestr(
+            "x-1.dist-info/METADATA",
+            "\n".join(["Name: x", *(f"Requires-Dist: {line}" for line in lines)]) + "\n",
+        )
     assert helper.requirements(str(wheel)).split("\n") == ["fastapi[standard]<2"]
 
 
 def test_torchvision_gets_its_operators_before_its_code_runs(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch", reason="the hook declares operators of torch")
-    (tmp_path / "torchvision.py").write_text("import torch\nfound = torch.ops.torchvision.nms.default\n")
+    (tmp_path / "torchvision.py").write_text(
+        "import torch\nfound = torch.ops.torchvision.nms.default\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     monkeypatch.setitem(sys.modules, "torchvision", None)

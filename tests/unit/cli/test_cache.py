@@ -41,7 +41,9 @@ def test_export_and_import(recording, tmp_path, capsys):
     assert "3 answers, 1 pictures" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["stats", "none"], ["export", "none", "to"], ["import", "to", "none"]])
+@pytest.mark.parametrize(
+    "arguments", [["stats", "none"], ["export", "none", "to"], ["import", "to", "none"]]
+)
 def test_a_missing_file_is_one_line(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["cache", *arguments]) == 2

@@ -1,4 +1,6 @@
-"""`seg-research data`: a benchmark is made and prepared, and every mistake is one line with exit code 2."""
+"""`seg-research data`: a benchmark is made and prepared, and every mistake is one line with exit
+code 2.
+"""
 
 import subprocess
 import sys
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seg_research.cli.main import EXIT_USAGE, main
-from seg_research.datasets.parquet import check_paths, read_samples
+from seg_research.data.rows import check_paths, read_samples
 
 REPO = Path(__file__).parents[3]
 
@@ -15,7 +17,27 @@ REPO = Path(__file__).parents[3]
 @pytest.fixture(scope="module")
 def mini(tmp_path_factory):
     out = tmp_path_factory.mktemp("cli") / "mini"
-    assert main(["data", "mini", "--out", str(out), "--seed", "5", "--train", "4", "--val", "0", "--test", "4", "--workers", "1"]) == 0
+    assert (
+        main(
+            [
+                "data",
+                "mini",
+                "--out",
+                str(out),
+                "--seed",
+                "5",
+                "--train",
+                "4",
+                "--val",
+                "0",
+                "--test",
+                "4",
+                "--workers",
+                "1",
+            ]
+        )
+        == 0
+    )
     return out
 
 
@@ -27,12 +49,35 @@ def test_mini_then_okvos_gives_samples_whose_files_exist(mini, capsys):
         check_paths(samples)
         assert len(samples) == 4
         assert all(sample.truth.frames for sample in samples)
-        assert {sample.ability for sample in samples} == {"in-video", "one-hop", "multi-hop", "relational"}
+        assert {sample.ability for sample in samples} == {
+            "in-video",
+            "one-hop",
+            "multi-hop",
+            "relational",
+        }
     assert "test_6_64_64.parquet: 4 rows" in capsys.readouterr().out
 
 
 def test_mini_again_says_that_there_is_nothing_to_do(mini, capsys):
-    assert main(["data", "mini", "--out", str(mini), "--seed", "5", "--train", "4", "--val", "0", "--test", "4"]) == 0
+    assert (
+        main(
+            [
+                "data",
+                "mini",
+                "--out",
+                str(mini),
+                "--seed",
+                "5",
+                "--train",
+                "4",
+                "--val",
+                "0",
+                "--test",
+                "4",
+            ]
+        )
+        == 0
+    )
     assert "nothing to do" in capsys.readouterr().out
 
 
@@ -43,7 +88,9 @@ def test_mini_with_another_seed_is_refused(mini, capsys):
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("counts", [["--train", "-1"], ["--train", "0", "--val", "0", "--test", "0"]])
+@pytest.mark.parametrize(
+    "counts", [["--train", "-1"], ["--train", "0", "--val", "0", "--test", "0"]]
+)
 def test_impossible_counts_are_refused(tmp_path, capsys, counts):
     assert main(["data", "mini", "--out", str(tmp_path / "x"), *counts]) == EXIT_USAGE
     assert "expected counts" in capsys.readouterr().err
@@ -70,14 +117,24 @@ def test_the_example_script_takes_the_original_options(mini):
         "--workers",
         "1",
     ]
-    done = subprocess.run([sys.executable, script, *options, "--root", mini], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, script, *options, "--root", mini],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert len(read_samples(mini / "train_6_448_448.parquet")) == 4
 
 
 def test_the_example_script_tells_mistakes_in_one_line(tmp_path):
     script = REPO / "examples" / "data_preprocess" / "okvos.py"
-    done = subprocess.run([sys.executable, script, "--split", "train", "--root", tmp_path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, script, "--split", "train", "--root", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == EXIT_USAGE
     assert done.stderr.count("\n") == 1
     assert "no such file" in done.stderr
@@ -88,7 +145,22 @@ def test_skipped_rows_are_listed(mini, capsys):
     content = victim.read_bytes()
     victim.unlink()
     try:
-        assert main(["data", "okvos", "--root", str(mini), "--split", "train", "--skip-bad", "--workers", "1"]) == EXIT_USAGE
+        assert (
+            main(
+                [
+                    "data",
+                    "okvos",
+                    "--root",
+                    str(mini),
+                    "--split",
+                    "train",
+                    "--skip-bad",
+                    "--workers",
+                    "1",
+                ]
+            )
+            == EXIT_USAGE
+        )
         assert "no usable row" in capsys.readouterr().err
     finally:
         victim.write_bytes(content)

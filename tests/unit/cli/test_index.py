@@ -14,7 +14,11 @@ from seg_research.cli.main import main
 @pytest.fixture
 def corpus(tmp_path):
     path = tmp_path / "text_corpus.jsonl"
-    path.write_text("".join(json.dumps({"id": i, "contents": f"title {i}\nword{i} kite"}) + "\n" for i in range(20)))
+    path.write_text(
+        "".join(
+            json.dumps({"id": i, "contents": f"title {i}\nword{i} kite"}) + "\n" for i in range(20)
+        )
+    )
     return path
 
 
@@ -36,8 +40,25 @@ class WordEncoder:
 def test_an_index_is_built_judged_and_planned(corpus, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(encoder_module, "load_encoder", lambda name, num_threads: WordEncoder())
     of = ["--text", str(corpus)]
-    assert main(["index", "build", *of, "--out", str(tmp_path / "i"), "--retriever", "hybrid", "--type", "hnsw"]) == 0
-    assert "20 entries of text_corpus.jsonl (hybrid, hnsw, encoder words)" in capsys.readouterr().out
+    assert (
+        main(
+            [
+                "index",
+                "build",
+                *of,
+                "--out",
+                str(tmp_path / "i"),
+                "--retriever",
+                "hybrid",
+                "--type",
+                "hnsw",
+            ]
+        )
+        == 0
+    )
+    assert (
+        "20 entries of text_corpus.jsonl (hybrid, hnsw, encoder words)" in capsys.readouterr().out
+    )
     assert main(["index", "eval", *of, "--index", str(tmp_path / "i"), "--queries", "5"]) == 0
     said = capsys.readouterr().out
     assert "recall@1   1.000" in said
@@ -69,7 +90,10 @@ def test_words_are_indexed_and_planned_without_an_encoder(corpus, tmp_path, caps
         (["plan", "--text", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["build", "--text", "nowhere.jsonl", "--out", "x"], "nowhere.jsonl: no such file"),
         (["build", "--text", "nowhere.jsonl", "--out", "x", "--threads", "0"], "--threads 0"),
-        (["eval", "--text", "x", "--index", "y", "--queries", "0"], "--queries 0: expected at least 1"),
+        (
+            ["eval", "--text", "x", "--index", "y", "--queries", "0"],
+            "--queries 0: expected at least 1",
+        ),
     ],
 )
 def test_bad_options_are_one_line(capsys, arguments, said):

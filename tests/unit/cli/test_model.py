@@ -1,15 +1,19 @@
-"""`seg-research model` hands out the packaged tiny model as a folder of one's own, and touches nothing that is there."""
+"""`seg-research model` hands out the packaged tiny model as a folder of one's own, and touches
+nothing that is there.
+"""
 
 import pytest
 
 from seg_research.cli.main import main
-from seg_research.models import COLD_START
+from seg_research.mini import COLD_START
 
 
 def test_the_packaged_model_is_copied_once(tmp_path, capsys):
     out = tmp_path / "folder" / "tiny"
     assert main(["model", "--out", str(out)]) == 0
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == {path.name: path.read_bytes() for path in COLD_START.iterdir()}
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in COLD_START.iterdir()
+    }
     assert list(out.parent.iterdir()) == [out]
     (out / "episode.json").write_text("mine")
     assert main(["model", "--out", str(out)]) == 0
@@ -24,7 +28,10 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize("wrong", [["--lessons", "0"], ["--lessons", "5", "--clips", "0"], ["--lessons", "5", "--sight", "0"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [["--lessons", "0"], ["--lessons", "5", "--clips", "0"], ["--lessons", "5", "--sight", "0"]],
+)
 def test_lessons_of_no_length_are_refused(tmp_path, capsys, wrong):
     assert main(["model", "--out", str(tmp_path / "tiny"), *wrong]) != 0
     assert "expected 1 or more" in capsys.readouterr().err

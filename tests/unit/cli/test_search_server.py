@@ -5,10 +5,19 @@ import contextlib
 import pytest
 
 from retrieval_server.options import add_arguments, settings_from
+from seg_common.errors import UsageError
 from seg_research.cli.search_server import search_server, web_options
-from seg_research.core.errors import UsageError
 
-NOTHING = dict.fromkeys(("cache_mode", "cache_file", "max_calls_per_run", "max_usd_per_run", "max_calls_per_day", "max_usd_per_day"))
+NOTHING = dict.fromkeys(
+    (
+        "cache_mode",
+        "cache_file",
+        "max_calls_per_run",
+        "max_usd_per_run",
+        "max_calls_per_day",
+        "max_usd_per_day",
+    )
+)
 
 
 def search(**changed):
@@ -22,11 +31,25 @@ def test_without_a_provider_there_are_no_options():
 def test_options_are_ones_the_server_understands():
     import argparse
 
-    whole = search(provider="serper", browse=True, cache_mode="record", cache_file="c.sqlite", max_calls_per_run=5, max_usd_per_run=0.5)
+    whole = search(
+        provider="serper",
+        browse=True,
+        cache_mode="record",
+        cache_file="c.sqlite",
+        max_calls_per_run=5,
+        max_usd_per_run=0.5,
+    )
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     web = settings_from(parser.parse_args(web_options(whole, run_name="outputs/run"))).web
-    assert (web.provider, web.browse, web.cache_mode, web.calls_per_run, web.usd_per_run, web.run) == (
+    assert (
+        web.provider,
+        web.browse,
+        web.cache_mode,
+        web.calls_per_run,
+        web.usd_per_run,
+        web.run,
+    ) == (
         "serper",
         True,
         "record",
@@ -51,5 +74,8 @@ def test_the_web_alone_starts_a_server(monkeypatch):
 
 
 def test_nothing_to_search_is_a_usage_error():
-    with pytest.raises(UsageError, match="a search server is needed"), search_server(None, None, None):
+    with (
+        pytest.raises(UsageError, match="a search server is needed"),
+        search_server(None, None, None),
+    ):
         pass

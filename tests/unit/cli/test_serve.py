@@ -21,10 +21,16 @@ def corpus(tmp_path):
     [
         (["--host", "0.0.0.0"], "--host 0.0.0.0: other machines could reach this address"),
         (["--host", "192.168.1.5"], "have clients show a token: --token-env NAME"),
-        (["--host", "0.0.0.0", "--token-env", "NO_SUCH_TOKEN"], "--token-env: NO_SUCH_TOKEN is not set; make a token: "),
+        (
+            ["--host", "0.0.0.0", "--token-env", "NO_SUCH_TOKEN"],
+            "--token-env: NO_SUCH_TOKEN is not set; make a token: ",
+        ),
         (["--token-env", "SHORT_TOKEN"], "SHORT_TOKEN has 6 characters, expected at least 16"),
         (["--max-waiting", "0"], "--max-waiting 0: expected at least 1"),
-        (["--images-index", "i"], "--images-index: the index holds no texts; name its corpus with --images"),
+        (
+            ["--images-index", "i"],
+            "--images-index: the index holds no texts; name its corpus with --images",
+        ),
         (["--port", "0", "--text-index", "nowhere"], "nowhere: no such file"),
         (["--host", "example.com"], "use 127.0.0.1"),
         (["--port", "70000"], "--port 70000: expected 0..65535"),
@@ -53,7 +59,11 @@ def test_loopback_addresses_are_allowed_and_others_with_a_token(corpus, host, mo
     add_arguments(parser)
     assert settings_from(parser.parse_args(["--text", str(corpus), "--host", host])).host == host
     monkeypatch.setenv("SEARCH_TOKEN", "correct horse battery")
-    guarded = settings_from(parser.parse_args(["--text", str(corpus), "--host", "0.0.0.0", "--token-env", "SEARCH_TOKEN"]))
+    guarded = settings_from(
+        parser.parse_args(
+            ["--text", str(corpus), "--host", "0.0.0.0", "--token-env", "SEARCH_TOKEN"]
+        )
+    )
     assert (guarded.host, guarded.token()) == ("0.0.0.0", "correct horse battery")
     assert "correct horse" not in repr(guarded)
 
@@ -61,7 +71,10 @@ def test_loopback_addresses_are_allowed_and_others_with_a_token(corpus, host, mo
 def test_nothing_to_serve_is_one_line(capsys):
     pytest.importorskip("fastapi")
     assert main(["serve", "--port", "0"]) == 2
-    assert "name a corpus (--text CORPUS.jsonl, --images CORPUS.jsonl) or a web --provider" in capsys.readouterr().err
+    assert (
+        "name a corpus (--text CORPUS.jsonl, --images CORPUS.jsonl) or a web --provider"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_taken_port_is_one_line(corpus, capsys):
@@ -78,8 +91,21 @@ def test_a_taken_port_is_one_line(corpus, capsys):
 
 def test_it_tells_where_it_listens_and_stops_on_a_signal(corpus):
     pytest.importorskip("bm25s")
-    command = [sys.executable, "-m", "seg_research.cli.main", "serve", "--text", str(corpus), "--port", "0", "--retriever", "bm25"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "seg_research.cli.main",
+        "serve",
+        "--text",
+        str(corpus),
+        "--port",
+        "0",
+        "--retriever",
+        "bm25",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         first_line = process.stdout.readline()
         process.send_signal(signal.SIGINT)
@@ -94,20 +120,38 @@ def test_json_logs_name_requests_and_hide_secrets(corpus):
     import httpx
 
     token = "correct-horse-battery"
-    command = [sys.executable, "-m", "seg_research.cli.main", "serve", "--text", str(corpus), "--port", "0", "--retriever", "bm25"]
+    command = [
+        sys.executable,
+        "-m",
+        "seg_research.cli.main",
+        "serve",
+        "--text",
+        str(corpus),
+        "--port",
+        "0",
+        "--retriever",
+        "bm25",
+    ]
     command += ["--token-env", "SEARCH_TOKEN", "--log", "json"]
     environment = os.environ | {"SEARCH_TOKEN": token}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[2]
         headers = {"Authorization": f"Bearer {token}", "X-Request-Id": f"id-{token}"}
-        found = httpx.post(f"{url}/search", json={"query": f"town {token}"}, headers=headers, trust_env=False)
+        found = httpx.post(
+            f"{url}/search", json={"query": f"town {token}"}, headers=headers, trust_env=False
+        )
         refused = httpx.post(f"{url}/search", json={"query": "town"}, trust_env=False)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     assert [found.status_code, refused.status_code] == [200, 401]
     lines = [json.loads(line) for line in errors.splitlines()]
-    assert [(line["message"], line["status"]) for line in lines] == [("POST /search", 200), ("POST /search", 401)]
+    assert [(line["message"], line["status"]) for line in lines] == [
+        ("POST /search", 200),
+        ("POST /search", 401),
+    ]
     assert lines[0]["request_id"] == "id-***"
     assert token not in errors
     assert "town" not in errors

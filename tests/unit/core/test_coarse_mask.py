@@ -1,4 +1,6 @@
-"""A thinned-out mask: exact where nothing is left out, close where something is, and never larger than a few hundred characters."""
+"""A thinned-out mask: exact where nothing is left out, close where something is, and never larger
+than a few hundred characters.
+"""
 
 import base64
 
@@ -9,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
+from seg_common.errors import UsageError
 from seg_research.core.coarse_mask import GRID_SIDE, CoarseMask
-from seg_research.core.errors import UsageError
 from seg_research.core.geometry import ImageSize, Norm1000Point
 
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=40))
@@ -27,21 +29,32 @@ def test_on_small_targets_depth_is_the_distance_to_the_background(mask_HW):
     if not mask_HW.any():
         assert coarse is None
         return
-    found = coarse.depths_px([at(row, column, mask_HW) for row, column in np.ndindex(mask_HW.shape)])
+    found = coarse.depths_px(
+        [at(row, column, mask_HW) for row, column in np.ndindex(mask_HW.shape)]
+    )
     if mask_HW.all():
-        from_rows, from_columns = (np.minimum(np.arange(n) + 1, n - np.arange(n)) for n in mask_HW.shape)
+        from_rows, from_columns = (
+            np.minimum(np.arange(n) + 1, n - np.arange(n)) for n in mask_HW.shape
+        )
         exact = np.minimum(from_rows[:, None], from_columns)
     else:
         exact = ndimage.distance_transform_edt(mask_HW)
     assert np.reshape(found, mask_HW.shape) == pytest.approx(exact)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [((5, 15), (10, 30)), ((0, 10), (10, 30)), ((10, 20), (0, 40)), ((5, 6), (39, 40))])
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [((5, 15), (10, 30)), ((0, 10), (10, 30)), ((10, 20), (0, 40)), ((5, 6), (39, 40))],
+)
 def test_a_target_without_holes_is_as_deep_as_it_is_far_to_every_side(rows, columns):
     mask_HW = np.zeros((20, 40), bool)
     mask_HW[slice(*rows), slice(*columns)] = True
-    found = CoarseMask.of(mask_HW).depths_px([at(row, column, mask_HW) for row, column in np.ndindex(mask_HW.shape)])
-    assert np.reshape(found, mask_HW.shape) == pytest.approx(ndimage.distance_transform_edt(mask_HW))
+    found = CoarseMask.of(mask_HW).depths_px(
+        [at(row, column, mask_HW) for row, column in np.ndindex(mask_HW.shape)]
+    )
+    assert np.reshape(found, mask_HW.shape) == pytest.approx(
+        ndimage.distance_transform_edt(mask_HW)
+    )
 
 
 @pytest.mark.parametrize("radius_px", [60, 200, 470])
@@ -60,7 +73,11 @@ def test_a_target_at_the_border_of_the_frame_goes_on_beyond_it():
     mask_HW = np.zeros((50, 50), bool)
     mask_HW[:, :20] = True
     coarse = CoarseMask.of(mask_HW)
-    assert coarse.depths_px([at(0, 0, mask_HW), at(25, 0, mask_HW), at(25, 19, mask_HW)]) == [20, 20, 1]
+    assert coarse.depths_px([at(0, 0, mask_HW), at(25, 0, mask_HW), at(25, 19, mask_HW)]) == [
+        20,
+        20,
+        1,
+    ]
 
 
 @given(st.integers(0, 1000), st.integers(0, 1000))
@@ -78,7 +95,9 @@ def test_it_is_small_and_the_same_every_time():
     assert coarse.size == ImageSize(1920, 1080)
 
 
-@pytest.mark.parametrize("png", ["", "no base64!", "AAAA", base64.b64encode(b"\x89PNG\r\n\x1a\nrubbish").decode(), "é"])
+@pytest.mark.parametrize(
+    "png", ["", "no base64!", "AAAA", base64.b64encode(b"\x89PNG\r\n\x1a\nrubbish").decode(), "é"]
+)
 def test_what_is_no_mask_is_told(png):
     with pytest.raises(UsageError, match=r"not readable .*; prepare the data again"):
         CoarseMask(ImageSize(4, 4), 0, 0, 1, png).depths_px([Norm1000Point(0, 0)])

@@ -39,7 +39,11 @@ def pixel_boxes(draw):
     return PixelBox(x1, y1, x2, y2), size
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -0.001, 1000.001, 10**400, -(10**400)], ids=lambda value: str(value)[:9])
+@pytest.mark.parametrize(
+    "bad",
+    [math.nan, math.inf, -math.inf, -0.001, 1000.001, 10**400, -(10**400)],
+    ids=lambda value: str(value)[:9],
+)
 def test_a_coordinate_outside_the_range_is_a_value_error(bad):
     with pytest.raises(ValueError, match=r"outside 0\.\.1000"):
         Norm1000Point(bad, 5)
@@ -52,7 +56,9 @@ def test_a_coordinate_outside_the_range_is_a_value_error(bad):
             Norm1000Box(*values)
 
 
-@pytest.mark.parametrize("corners", [(5, 5, 5, 9), (5, 5, 9, 5), (9, 5, 5, 9), (5, 9, 9, 5), (0, 0, 0, 0)])
+@pytest.mark.parametrize(
+    "corners", [(5, 5, 5, 9), (5, 5, 9, 5), (9, 5, 5, 9), (5, 9, 9, 5), (0, 0, 0, 0)]
+)
 def test_a_box_without_area_is_refused_with_its_numbers(corners):
     with pytest.raises(ValueError, match="has no area") as caught:
         Norm1000Box(*corners)
@@ -98,7 +104,9 @@ def test_a_pixel_point_lies_inside_its_image(x, y, size):
 @given(st.data())
 def test_a_point_survives_the_way_there_and_back_within_half_a_thousandth(data):
     size = data.draw(sizes)
-    point = PixelPoint(data.draw(st.integers(0, size.width_px - 1)), data.draw(st.integers(0, size.height_px - 1)))
+    point = PixelPoint(
+        data.draw(st.integers(0, size.width_px - 1)), data.draw(st.integers(0, size.height_px - 1))
+    )
     back = point_to_pixels(point_to_norm1000(point, size), size)
     assert abs(back.x - point.x) <= size.width_px / 2000 + 1e-6
     assert abs(back.y - point.y) <= size.height_px / 2000 + 1e-6
@@ -141,10 +149,14 @@ def test_a_box_overlaps_itself_wholly(box):
     assert inclusive_iou(box, box) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("other", [(20, 0, 30, 10), (0, 20, 10, 30), (10, 0, 20, 10), (0, 10, 10, 20)])
+@pytest.mark.parametrize(
+    "other", [(20, 0, 30, 10), (0, 20, 10, 30), (10, 0, 20, 10), (0, 10, 10, 20)]
+)
 def test_boxes_that_are_apart_or_merely_touch_do_not_overlap(other):
     assert inclusive_iou(Norm1000Box(0, 0, 10, 10), Norm1000Box(*other)) == 0
 
 
 def test_overlap_counts_both_edges():
-    assert inclusive_iou(Norm1000Box(0, 0, 9, 9), Norm1000Box(5, 0, 14, 9)) == pytest.approx(50 / 150)
+    assert inclusive_iou(Norm1000Box(0, 0, 9, 9), Norm1000Box(5, 0, 14, 9)) == pytest.approx(
+        50 / 150
+    )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 from seg_research.core.geometry import PixelBox
 from seg_research.core.masks import mask_box, read_mask, write_mask
 
@@ -20,7 +20,11 @@ def test_a_mask_survives_the_disk_as_0_and_255(tmp_path):
 def test_any_number_but_zero_is_foreground_in_every_mode(tmp_path, mode):
     values = np.zeros((4, 5), np.uint8)
     values[1, 2] = 200
-    image = Image.fromarray(values.astype(np.uint16) * 256) if mode == "I;16" else Image.fromarray(values)
+    image = (
+        Image.fromarray(values.astype(np.uint16) * 256)
+        if mode == "I;16"
+        else Image.fromarray(values)
+    )
     if mode == "P":
         image = Image.fromarray(np.where(values > 0, 3, 0).astype(np.uint8), "L").convert("P")
     elif mode in ("1", "RGB"):

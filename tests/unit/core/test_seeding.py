@@ -21,6 +21,17 @@ def test_seeds_fit_every_generator_and_repeat(root, purpose):
 
 def test_every_part_of_the_purpose_counts():
     seeds = [
-        derive_seed(*parts) for parts in ((0,), (1,), (0, "a"), (0, "b"), (0, "a", "b"), (0, "ab"), (0, "a", 1), (0, "a", 11), (0, "a1"))
+        derive_seed(*parts)
+        for parts in (
+            (0,),
+            (1,),
+            (0, "a"),
+            (0, "b"),
+            (0, "a", "b"),
+            (0, "ab"),
+            (0, "a", 1),
+            (0, "a", 11),
+            (0, "a1"),
+        )
     ]
     assert len(set(seeds)) == len(seeds)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 from seg_research.core.geometry import ImageSize
 from seg_research.core.video import FrameFolder, frame_id_of, open_video, position_of, shown_image
 
@@ -22,7 +22,11 @@ def test_frames_are_ordered_by_number_not_by_text(tmp_path):
 
 
 def test_frames_without_numbers_are_ordered_by_name(tmp_path):
-    assert FrameFolder(write_frames(tmp_path / "v", ["b.jpg", "a.jpg", "10.jpg"])).names == ("10", "a", "b")
+    assert FrameFolder(write_frames(tmp_path / "v", ["b.jpg", "a.jpg", "10.jpg"])).names == (
+        "10",
+        "a",
+        "b",
+    )
 
 
 def test_other_files_are_not_frames(tmp_path):
@@ -37,7 +41,9 @@ def test_a_frame_id_is_found_by_name_where_numbers_have_gaps():
     assert position_of(2, names) is None
 
 
-@pytest.mark.parametrize(("name", "frame_id"), [("00012", 12), ("x12", None), ("", None), ("٣", None), ("9" * 30, None)])
+@pytest.mark.parametrize(
+    ("name", "frame_id"), [("00012", 12), ("x12", None), ("", None), ("٣", None), ("9" * 30, None)]
+)
 def test_frame_ids_are_plain_numbers(name, frame_id):
     assert frame_id_of(name) == frame_id
 
@@ -60,7 +66,9 @@ def test_one_frame_in_two_formats_is_refused(tmp_path):
 
 def test_a_corrupt_frame_is_named(tmp_path):
     folder = write_frames(tmp_path / "v", ["00000.png"])
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(folder / "00001.jpg")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(
+        folder / "00001.jpg"
+    )
     (folder / "00001.jpg").write_bytes((folder / "00001.jpg").read_bytes()[:500])
     with pytest.raises(UsageError, match=r"00001\.jpg: cannot decode"):
         FrameFolder(folder).read(1)

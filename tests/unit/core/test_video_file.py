@@ -4,8 +4,8 @@ import av
 import numpy as np
 import pytest
 
+from seg_common.errors import UsageError
 from seg_research.core import video_file
-from seg_research.core.errors import UsageError
 from seg_research.core.geometry import ImageSize
 from seg_research.core.video import open_video
 from seg_research.core.video_file import VideoFile
@@ -39,7 +39,12 @@ def shown(video, position):
 
 def test_names_count_frames(clip):
     video = open_video(clip)
-    assert (len(video), video.names[0], video.names[-1], video.size) == (NUM_FRAMES, "00000", "00029", ImageSize(48, 32))
+    assert (len(video), video.names[0], video.names[-1], video.size) == (
+        NUM_FRAMES,
+        "00000",
+        "00029",
+        ImageSize(48, 32),
+    )
 
 
 def test_every_order_of_reading_gives_the_right_frames(clip, monkeypatch):
@@ -63,7 +68,11 @@ def test_reading_forwards_decodes_every_frame_once(clip, monkeypatch):
     len(video)
     opened = []
     original = VideoFile._decode_from
-    monkeypatch.setattr(VideoFile, "_decode_from", lambda self, position: opened.append(position) or original(self, position))
+    monkeypatch.setattr(
+        VideoFile,
+        "_decode_from",
+        lambda self, position: opened.append(position) or original(self, position),
+    )
     for position in range(NUM_FRAMES):
         video.read(position)
     assert opened == [0]
@@ -87,7 +96,9 @@ def test_a_file_without_pictures_is_refused(tmp_path):
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=8000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+        )
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -100,6 +111,10 @@ def test_a_file_without_pictures_is_refused(tmp_path):
 def test_a_real_clip_is_the_same_read_forwards_and_by_seeking():
     forwards, seeking = VideoFile(DOG), VideoFile(DOG)
     assert len(forwards) == 289
-    wanted = {position: np.asarray(forwards.read(position)) for position in range(40) if position in (3, 20, 39)}
+    wanted = {
+        position: np.asarray(forwards.read(position))
+        for position in range(40)
+        if position in (3, 20, 39)
+    }
     for position in (39, 3, 20):
         assert (np.asarray(seeking.read(position)) == wanted[position]).all()

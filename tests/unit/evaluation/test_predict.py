@@ -1,4 +1,6 @@
-"""`predictions.jsonl` after kills, outages and half-written lines equals that of a run that nothing happened to."""
+"""`predictions.jsonl` after kills, outages and half-written lines equals that of a run that nothing
+happened to.
+"""
 
 import json
 import subprocess
@@ -10,13 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from retrieval_server.schemas import Health, Hit, Problem, SearchResponse
+from seg_common.errors import InfraError, UsageError
 from seg_research.cli.main import EXIT_FAILED, EXIT_USAGE, main
-from seg_research.core.errors import InfraError, UsageError
-from seg_research.core.transcript import Outcome
-from seg_research.datasets.parquet import read_samples
+from seg_research.data.rows import read_samples
+from seg_research.episode.transcript import Outcome
 from seg_research.evaluation.predict import PredictionRun, fingerprint, predict
 from seg_research.policies.scripted import ScriptedPolicy, expert_script
-from seg_research.protocol.actions import Search
+from seg_research.recipes.seg_research.actions import Search
 from seg_research.recipes.settings import tiny_settings
 from seg_research.tools.base import text_observation
 from seg_research.tools.keyframe import KeyframeTool
@@ -39,7 +41,9 @@ class CountedSearch:
         self.num_calls += 1
         if self.num_calls > self.limit:
             raise InfraError("search server http://127.0.0.1:1: no answer")
-        return text_observation(f"<information>{action.query}</information>", "text_search", Outcome.OK)
+        return text_observation(
+            f"<information>{action.query}</information>", "text_search", Outcome.OK
+        )
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,13 @@ def expert_run(search=None, **changes) -> PredictionRun:
     settings = tiny_settings()
     given = {"identity": IDENTITY, "num_rollouts": 2, "group_size": 5, **changes}
     tools = (search or CountedSearch(), KeyframeTool(96))
-    return PredictionRun(settings.build_recipe(), settings.limits, tools, lambda group: ScriptedPolicy(expert_script), **given)
+    return PredictionRun(
+        settings.build_recipe(),
+        settings.limits,
+        tools,
+        lambda group: ScriptedPolicy(expert_script),
+        **given,
+    )
 
 
 def lines(path) -> list[dict]:
@@ -79,7 +89,14 @@ async def test_a_file_cut_anywhere_is_completed_to_the_same_bytes(samples, tmp_p
     await predict(expert_run(), samples, whole, lambda settled: None)
     content = whole.read_bytes()
     line_ends = [i + 1 for i, byte in enumerate(content) if byte == 10]
-    cuts = {0, 1, line_ends[0], line_ends[6], line_ends[11] - 1, *range(len(content) // 2, len(content), len(content) // 11)}
+    cuts = {
+        0,
+        1,
+        line_ends[0],
+        line_ends[6],
+        line_ends[11] - 1,
+        *range(len(content) // 2, len(content), len(content) // 11),
+    }
     out = tmp_path / "p.jsonl"
     await predict(expert_run(), samples, out, lambda settled: None)
     for cut in sorted(cuts):
@@ -104,9 +121,13 @@ async def test_a_file_of_other_settings_is_refused_and_the_difference_named(samp
     await predict(expert_run(), samples[:1], out, lambda settled: None)
     before = out.read_bytes()
     with pytest.raises(UsageError, match=r"other settings \(seed\)"):
-        await predict(expert_run(identity={**IDENTITY, "seed": 1}), samples, out, lambda settled: None)
+        await predict(
+            expert_run(identity={**IDENTITY, "seed": 1}), samples, out, lambda settled: None
+        )
     with pytest.raises(UsageError, match=r"other settings \(extra\)"):
-        await predict(expert_run(identity={**IDENTITY, "extra": True}), samples, out, lambda settled: None)
+        await predict(
+            expert_run(identity={**IDENTITY, "extra": True}), samples, out, lambda settled: None
+        )
     assert out.read_bytes() == before
     await predict(expert_run(), samples, out, lambda settled: None)
 
@@ -129,7 +150,9 @@ async def test_an_outage_keeps_what_succeeded_and_the_next_run_completes_it(samp
     count = await predict(expert_run(), samples, out, lambda settled: None)
     assert (count.total, count.failed) == (24, 0)
     assert out.read_bytes().startswith(kept)
-    assert sorted(keys(out)) == sorted((sample.sample_id, rollout) for sample in samples for rollout in (0, 1))
+    assert sorted(keys(out)) == sorted(
+        (sample.sample_id, rollout) for sample in samples for rollout in (0, 1)
+    )
 
 
 async def test_a_single_failure_among_many_is_counted_and_left_for_the_next_run(samples, tmp_path):
@@ -139,7 +162,9 @@ async def test_a_single_failure_among_many_is_counted_and_left_for_the_next_run(
             return await super().run(action, sample)
 
     out = tmp_path / "p.jsonl"
-    count = await predict(expert_run(OneFailure(), max_infra_share=0.1), samples, out, lambda settled: None)
+    count = await predict(
+        expert_run(OneFailure(), max_infra_share=0.1), samples, out, lambda settled: None
+    )
     assert (count.total, count.written, count.failed) == (23, 23, 1)
     assert (await predict(expert_run(), samples, out, lambda settled: None)).written == 1
 
@@ -183,7 +208,9 @@ class _Answers(BaseHTTPRequestHandler):
         self.server.num_searches += 1
         broken = self.server.num_searches > self.server.broken_after
         hit = Hit(id="1", title="Velmora", text="a harbour town", score=0.5, source="corpus#1")
-        reply = Problem(detail="out of order") if broken else SearchResponse(hits=[hit], took_ms=1.0)
+        reply = (
+            Problem(detail="out of order") if broken else SearchResponse(hits=[hit], took_ms=1.0)
+        )
         self._answer(503 if broken else 200, reply)
 
     def _answer(self, status, reply):
@@ -210,12 +237,25 @@ def command(mini, server):
     """Return a function that gives the command line for an output file."""
 
     def build(out, *more):
-        return ["predict", "--data", str(mini.parquet("test")), "--search-url", server.url, "--out", str(out), "--threads", "1", *more]
+        return [
+            "predict",
+            "--data",
+            str(mini.parquet("test")),
+            "--search-url",
+            server.url,
+            "--out",
+            str(out),
+            "--threads",
+            "1",
+            *more,
+        ]
 
     return build
 
 
-def test_a_search_server_that_breaks_ends_the_command_and_loses_nothing(command, server, tiny_folder, tmp_path, capsys):
+def test_a_search_server_that_breaks_ends_the_command_and_loses_nothing(
+    command, server, tiny_folder, tmp_path, capsys
+):
     expert = ["--scripted", "expert", "--settings", str(tiny_folder), "--group-size", "4"]
     whole, out = tmp_path / "whole.jsonl", tmp_path / "p.jsonl"
     assert main(command(whole, *expert)) == 0
@@ -232,7 +272,9 @@ def test_a_search_server_that_breaks_ends_the_command_and_loses_nothing(command,
     assert sorted(out.read_text().splitlines()) == sorted(whole.read_text().splitlines())
 
 
-def test_a_search_server_that_is_not_there_is_told_before_any_work(command, server, tiny_folder, tmp_path, capsys):
+def test_a_search_server_that_is_not_there_is_told_before_any_work(
+    command, server, tiny_folder, tmp_path, capsys
+):
     server.shutdown()
     server.server_close()
     assert main(command(tmp_path / "p.jsonl", "--model", str(tiny_folder))) == EXIT_FAILED
@@ -241,7 +283,9 @@ def test_a_search_server_that_is_not_there_is_told_before_any_work(command, serv
     assert not (tmp_path / "p.jsonl").exists()
 
 
-def test_a_command_that_is_finished_needs_neither_server_nor_model(command, server, tiny_folder, tmp_path, capsys):
+def test_a_command_that_is_finished_needs_neither_server_nor_model(
+    command, server, tiny_folder, tmp_path, capsys
+):
     expert = ["--scripted", "expert", "--settings", str(tiny_folder)]
     assert main(command(tmp_path / "p.jsonl", *expert)) == 0
     server.broken_after = 0
@@ -270,7 +314,9 @@ def test_impossible_options_are_one_line(command, tmp_path, capsys, more, told):
     assert error.count("\n") == 1
 
 
-def test_the_settings_do_not_depend_on_where_the_command_is_run(command, tmp_path, tiny_folder, monkeypatch):
+def test_the_settings_do_not_depend_on_where_the_command_is_run(
+    command, tmp_path, tiny_folder, monkeypatch
+):
     tiny_settings().save(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     notes = []
@@ -282,11 +328,25 @@ def test_the_settings_do_not_depend_on_where_the_command_is_run(command, tmp_pat
     assert notes[0] == notes[1]
 
 
-def test_killed_in_the_middle_and_run_again_gives_the_file_of_an_uninterrupted_run(command, tiny_folder, tmp_path):
+def test_killed_in_the_middle_and_run_again_gives_the_file_of_an_uninterrupted_run(
+    command, tiny_folder, tmp_path
+):
     pytest.importorskip("transformers", reason="models need the train extra")
-    model = ["--model", str(tiny_folder), "--temperature", "1.0", "--seed", "3", "--group-size", "2"]
+    model = [
+        "--model",
+        str(tiny_folder),
+        "--temperature",
+        "1.0",
+        "--seed",
+        "3",
+        "--group-size",
+        "2",
+    ]
     whole, out = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
-    process = subprocess.Popen([sys.executable, "-m", "seg_research.cli.main", *command(out, *model)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "seg_research.cli.main", *command(out, *model)],
+        stderr=subprocess.DEVNULL,
+    )
     while not out.is_file() or out.read_bytes().count(b"\n") < 3:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.005)

@@ -22,11 +22,17 @@ def checkpoint(folder: Path, value: float, size: int = 2) -> Path:
 
 
 def run(*folders: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, PROGRAM, *folders], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, PROGRAM, *folders], capture_output=True, text=True, check=False
+    )
 
 
 def test_weights_are_averaged_and_the_rest_is_the_seconds(tmp_path):
-    first, second, out = checkpoint(tmp_path / "first", 1.0), checkpoint(tmp_path / "second", 4.0), tmp_path / "out"
+    first, second, out = (
+        checkpoint(tmp_path / "first", 1.0),
+        checkpoint(tmp_path / "second", 4.0),
+        tmp_path / "out",
+    )
     assert run(first, second, out).returncode == 0
     assert load_file(out / "model.safetensors")["weight"].tolist() == [2.5, 2.5]
     assert (out / "config.json").read_text() == "second"
@@ -34,7 +40,11 @@ def test_weights_are_averaged_and_the_rest_is_the_seconds(tmp_path):
 
 
 def test_weights_of_another_model_are_refused(tmp_path):
-    done = run(checkpoint(tmp_path / "first", 1.0), checkpoint(tmp_path / "second", 1.0, size=3), tmp_path / "out")
+    done = run(
+        checkpoint(tmp_path / "first", 1.0),
+        checkpoint(tmp_path / "second", 1.0, size=3),
+        tmp_path / "out",
+    )
     assert done.returncode == 1
     assert "not of one model" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -15,7 +15,11 @@ MINI = Path(__file__).parents[3] / "examples" / "train" / "mini"
 ABILITIES = ("in-video", "one-hop", "multi-hop", "relational")
 # Mean J&F and searches by ability of each experiment after training; seeds lie 1 above and below.
 JF = {"hierarchical": 60.0, "outcome_only": 50.0, "rigid_steps": 59.0}
-SEARCHES = {"hierarchical": (0.0, 1.0, 2.0, 1.5), "outcome_only": (0.0, 0.0, 0.0, 0.0), "rigid_steps": (1.0, 1.0, 1.0, 1.0)}
+SEARCHES = {
+    "hierarchical": (0.0, 1.0, 2.0, 1.5),
+    "outcome_only": (0.0, 0.0, 0.0, 0.0),
+    "rigid_steps": (1.0, 1.0, 1.0, 1.0),
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +34,12 @@ def results():
 GREEDY_GAIN = 2.0
 
 
-def write_log(checkpoint: Path, jf: float, searches: tuple[float, ...], *, greedy: bool = True) -> None:
-    """Write one judged checkpoint with one question an ability; greedy decoding is a little better than sampling."""
+def write_log(
+    checkpoint: Path, jf: float, searches: tuple[float, ...], *, greedy: bool = True
+) -> None:
+    """Write one judged checkpoint with one question an ability; greedy decoding is a little better
+    than sampling.
+    """
     write_judged(checkpoint / "sampled", jf, searches)
     if greedy:
         write_judged(checkpoint / "greedy", jf + GREEDY_GAIN, searches)
@@ -60,21 +68,43 @@ def raw(tmp_path) -> Path:
             write_log(run / "step2", jf + 2 * seed - 1, SEARCHES[name])
             trajectories = run / "train" / "trajectories"
             trajectories.mkdir(parents=True)
-            record = {"id": "a", "validation": False, "score": 1.0, "stop_reason": "answered", "num_response_tokens": 200}
+            record = {
+                "id": "a",
+                "validation": False,
+                "score": 1.0,
+                "stop_reason": "answered",
+                "num_response_tokens": 200,
+            }
             record["rewards"] = {"box_iou": 1.0, "point": None, "format": 1.0}
             # In the first step all search alike; in the second as often as the experiment will.
-            by_ability = {1: dict.fromkeys(ABILITIES, 0.5), 2: dict(zip(ABILITIES, SEARCHES[name], strict=True))}
+            by_ability = {
+                1: dict.fromkeys(ABILITIES, 0.5),
+                2: dict(zip(ABILITIES, SEARCHES[name], strict=True)),
+            }
             records = [
-                record | {"global_step": step, "ability": ability, "sample_idx": number, "num_search": searches}
+                record
+                | {
+                    "global_step": step,
+                    "ability": ability,
+                    "sample_idx": number,
+                    "num_search": searches,
+                }
                 for step, found in by_ability.items()
                 for number, (ability, searches) in enumerate(found.items())
             ]
-            (trajectories / "worker-0.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+            (trajectories / "worker-0.jsonl").write_text(
+                "".join(json.dumps(r) + "\n" for r in records)
+            )
             stage = {"commit": "c0ffee" + 10 * "0", "changed_files": [], "minutes": 3.5}
             (run / "trained.json").write_text(json.dumps(stage | {"overrides": []}))
-            (run / "finished.json").write_text(json.dumps(stage | {"changed_files": ["M x"], "minutes": 1.5 + seed}))
+            (run / "finished.json").write_text(
+                json.dumps(stage | {"changed_files": ["M x"], "minutes": 1.5 + seed})
+            )
     (raw / "runs" / "hierarchical" / "seed2" / "train").mkdir(parents=True)
-    plan = {"experiments": {name: [] for name in JF}, "figures": {"presets": {"title": "Presets", "show": list(JF)}}}
+    plan = {
+        "experiments": {name: [] for name in JF},
+        "figures": {"presets": {"title": "Presets", "show": list(JF)}},
+    }
     plan["figures"]["modes"] = {"title": "Modes", "show": ["hierarchical", "hierarchical_compat"]}
     plan["model"] = str(tmp_path / "model")
     (tmp_path / "model").mkdir()
@@ -83,7 +113,11 @@ def raw(tmp_path) -> Path:
     (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
     plan["versions"] = {"quick": {"steps": 2, "eval_every": 2}}
     plan["judging"] = {"seed": 3}
-    manifest = {"plan": plan, "sizes": {"steps": 2, "eval_every": 2}, "model_sha256": hashlib.sha256(b"weights").hexdigest()}
+    manifest = {
+        "plan": plan,
+        "sizes": {"steps": 2, "eval_every": 2},
+        "model_sha256": hashlib.sha256(b"weights").hexdigest(),
+    }
     manifest["versions"] = {"torch": "2"}
     (raw / "manifest.json").write_text(json.dumps(manifest))
     return raw
@@ -93,22 +127,40 @@ def test_page_judges_the_claims(results, raw, tmp_path):
     out = tmp_path / "page"
     assert results.main([str(raw), "--out", str(out)]) == 0
     page = (out / "mini.md").read_text()
-    verdicts = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in page.splitlines() if line.count("|") == 4}
+    verdicts = {
+        line.split("|")[1].strip(): line.split("|")[3].strip()
+        for line in page.splitlines()
+        if line.count("|") == 4
+    }
     searching = "interleaved search beats answering without what it finds, by 20 points (cold start, greedy, 80 other questions)"
     assert verdicts[searching] == "agrees"
     assert verdicts["RL from the cold start gains at least 10 points of J&F (sampled)"] == "agrees"
     assert verdicts["the hierarchical reward beats outcome only (greedy)"] == "agrees"
-    assert verdicts["the hierarchical reward beats rigid imitation of steps (sampled)"] == "**does not agree**"  # the seeds overlap
-    assert "hierarchical 60.0 (59.0 to 61.0), outcome_only 50.0 (49.0 to 51.0); difference +10.0, 95 % +10.0 to +10.0 | agrees" in page
+    # the seeds overlap
+    assert (
+        verdicts["the hierarchical reward beats rigid imitation of steps (sampled)"]
+        == "**does not agree**"
+    )
+    assert (
+        "hierarchical 60.0 (59.0 to 61.0), outcome_only 50.0 (49.0 to 51.0); difference +10.0, 95 % +10.0 to +10.0 | agrees"
+        in page
+    )
     assert "| 0.50 against 0.50, then 2.00 against 1.00 | agrees |" in page
     assert "| in-video questions cease to be searched | 0.50, then 0.00 | agrees |" in page
-    assert "sooner than outcome only | 1.25 (1.25 to 1.25), 0.25 (0.25 to 0.25) searches over all steps | agrees |" in page
+    assert (
+        "sooner than outcome only | 1.25 (1.25 to 1.25), 0.25 (0.25 to 0.25) searches over all steps | agrees |"
+        in page
+    )
     assert verdicts["under the published rewards the policy farms searches"] == "not run"
     efficient = "the hierarchical reward makes more episodes search exactly as often as needed than {} (sampled)"
     assert verdicts[efficient.format("hierarchical_compat")] == "not run"
-    assert f"| {efficient.format('outcome_only')} | 75.0 % (75.0 to 75.0) against 25.0 % (25.0 to 25.0) | agrees |" in page
     assert (
-        "| hierarchical | 62.0 | 60.0 | 60.0 to 60.0 | 59.0 to 61.0 (2) | 1.50 | 100 % | 75 % | 1.12 | 0.00 | 1.00 | 2.00 | 1.50 |" in page
+        f"| {efficient.format('outcome_only')} | 75.0 % (75.0 to 75.0) against 25.0 % (25.0 to 25.0) | agrees |"
+        in page
+    )
+    assert (
+        "| hierarchical | 62.0 | 60.0 | 60.0 to 60.0 | 59.0 to 61.0 (2) | 1.50 | 100 % | 75 % | 1.12 | 0.00 | 1.00 | 2.00 | 1.50 |"
+        in page
     )
     assert "Not finished, and not counted: hierarchical/seed2" in page
     assert all((out / f"{name}.svg").stat().st_size > 5000 for name in ("presets", "abilities"))
@@ -119,8 +171,12 @@ def test_page_judges_the_claims(results, raw, tmp_path):
 
 
 def test_farming_is_seen_where_it_is(results, raw, tmp_path):
-    # The published rewards' run is that of outcome only, and ours that of rigid steps, which searches once more.
-    for name, stands_for in (("outcome_only", "hierarchical"), ("rigid_steps", "hierarchical_compat")):
+    # The published rewards' run is that of outcome only, and ours that of rigid steps, which
+    # searches once more.
+    for name, stands_for in (
+        ("outcome_only", "hierarchical"),
+        ("rigid_steps", "hierarchical_compat"),
+    ):
         shutil.rmtree(raw / "runs" / stands_for, ignore_errors=True)
         (raw / "runs" / name).rename(raw / "runs" / stands_for)
     manifest = json.loads((raw / "manifest.json").read_text())
@@ -128,8 +184,14 @@ def test_farming_is_seen_where_it_is(results, raw, tmp_path):
     (raw / "manifest.json").write_text(json.dumps(manifest))
     assert results.main([str(raw), "--out", str(tmp_path / "page")]) == 0
     page = (tmp_path / "page" / "mini.md").read_text()
-    assert "| under the published rewards the policy farms searches | 1.00 searches an episode against 0.00 | agrees |" in page
-    assert "than hierarchical_compat (sampled) | 25.0 % (25.0 to 25.0) against 50.0 % (50.0 to 50.0) | **does not agree** |" in page
+    assert (
+        "| under the published rewards the policy farms searches | 1.00 searches an episode against 0.00 | agrees |"
+        in page
+    )
+    assert (
+        "than hierarchical_compat (sampled) | 25.0 % (25.0 to 25.0) against 50.0 % (50.0 to 50.0) | **does not agree** |"
+        in page
+    )
     assert (tmp_path / "page" / "modes.svg").is_file()
 
 
@@ -138,7 +200,8 @@ def test_questions_of_one_clip_are_drawn_together(results):
     ids = [f"test_{clip:04d}_{number}" for clip in range(40) for number in range(4)]
     alike = page.interval_over(page.pd.Series([float(name[5:9] < "0020") for name in ids], ids))
     spread = page.interval_over(page.pd.Series([float(name[-1] < "2") for name in ids], ids))
-    # 40 clips that are all right or all wrong: ±1.96·√(0.25 / 40). Clips that are all half right do not differ.
+    # 40 clips that are all right or all wrong: ±1.96·√(0.25 / 40). Clips that are all half right do
+    # not differ.
     assert alike == pytest.approx((0.345, 0.655), abs=0.03)
     assert spread == pytest.approx((0.5, 0.5))
 
@@ -147,7 +210,10 @@ def test_an_examination_of_other_weights_counts_for_nothing(results, raw, tmp_pa
     (tmp_path / "model" / "model.safetensors").write_bytes(b"other weights")
     assert results.main([str(raw), "--out", str(tmp_path / "page")]) == 0
     page = (tmp_path / "page" / "mini.md").read_text()
-    assert "| interleaved search beats answering without what it finds, by 20 points |  | not run |" in page
+    assert (
+        "| interleaved search beats answering without what it finds, by 20 points |  | not run |"
+        in page
+    )
 
 
 def test_the_page_is_made_again_from_the_tables_byte_for_byte(results, raw, tmp_path):

@@ -23,8 +23,12 @@ def means(group):
 
 def test_samples_weigh_the_same_whatever_their_length():
     table = aggregate(SAMPLES)
-    assert means(table.ability["one-hop"]) == pytest.approx({"J": 50, "F": 50, "JF": 50, "gIoU": 1000 / 12, "cIoU": 45, "tIoU": 75})
-    assert means(table.overall) == pytest.approx({"J": 50, "F": 40, "JF": 45, "gIoU": 1050 / 13, "cIoU": 40, "tIoU": 250 / 3})
+    assert means(table.ability["one-hop"]) == pytest.approx(
+        {"J": 50, "F": 50, "JF": 50, "gIoU": 1000 / 12, "cIoU": 45, "tIoU": 75}
+    )
+    assert means(table.overall) == pytest.approx(
+        {"J": 50, "F": 40, "JF": 45, "gIoU": 1050 / 13, "cIoU": 40, "tIoU": 250 / 3}
+    )
 
 
 def test_frames_weigh_the_same_if_asked():
@@ -41,16 +45,33 @@ def test_abilities_weigh_the_same_if_asked():
 
 
 def test_a_sample_of_which_nothing_could_be_judged_still_weighs():
-    hollow = sample("x", "one-hop", 0.0, 0.0, 0, temporal=0.0, common_px=0, either_px=0, faults=("no ground truth",))
+    hollow = sample(
+        "x",
+        "one-hop",
+        0.0,
+        0.0,
+        0,
+        temporal=0.0,
+        common_px=0,
+        either_px=0,
+        faults=("no ground truth",),
+    )
     full = sample("y", "one-hop", 1.0, 1.0, 1)
     for averaging in Averaging:
-        assert aggregate([hollow, full], averaging).overall.scores[Measure.J].mean == pytest.approx(50)
+        assert aggregate([hollow, full], averaging).overall.scores[Measure.J].mean == pytest.approx(
+            50
+        )
         assert aggregate([hollow], averaging).overall.scores[Measure.J].mean == 0
 
 
 def test_missing_absent_and_broken_are_counted():
     overall = aggregate([*SAMPLES, ABSENT]).overall
-    assert (overall.num_samples, overall.num_absent, overall.num_missing, overall.num_missing_frames) == (4, 1, 2, 5)
+    assert (
+        overall.num_samples,
+        overall.num_absent,
+        overall.num_missing,
+        overall.num_missing_frames,
+    ) == (4, 1, 2, 5)
     assert (overall.num_broken, overall.num_broken_frames) == (1, 1)
 
 
@@ -64,7 +85,12 @@ def test_the_mean_without_the_absent_is_told_apart():
 
 
 def test_masks_that_are_empty_everywhere_agree():
-    assert aggregate([sample("a", "x", 1.0, 1.0, either_px=0, common_px=0)]).overall.scores[Measure.C_IOU].mean == 100
+    assert (
+        aggregate([sample("a", "x", 1.0, 1.0, either_px=0, common_px=0)])
+        .overall.scores[Measure.C_IOU]
+        .mean
+        == 100
+    )
 
 
 def test_intervals_hold_the_mean_and_need_two_targets():
@@ -74,7 +100,9 @@ def test_intervals_hold_the_mean_and_need_two_targets():
     assert high is not None
     assert low < mean < high
     assert high - low < 60
-    lone = aggregate([sample("a", "x", 0.5, 0.5, target="t"), sample("b", "x", 0.0, 0.5, target="t")]).overall.scores[Measure.J]
+    lone = aggregate(
+        [sample("a", "x", 0.5, 0.5, target="t"), sample("b", "x", 0.0, 0.5, target="t")]
+    ).overall.scores[Measure.J]
     assert lone == (pytest.approx(25), None, None)
 
 
@@ -88,7 +116,9 @@ def test_an_ability_that_some_draws_lack_has_an_interval(averaging):
 def test_json_has_percent_for_groups_and_shares_for_samples():
     result = aggregate(SAMPLES).to_json()
     overall = result["overall"]
-    assert {key: overall[key] for key in ("J", "F", "JF", "n", "missing", "missing_frames", "broken")} == pytest.approx(
+    assert {
+        key: overall[key] for key in ("J", "F", "JF", "n", "missing", "missing_frames", "broken")
+    } == pytest.approx(
         {"J": 50.0, "F": 40.0, "JF": 45.0, "n": 3, "missing": 1, "missing_frames": 1, "broken": 1}
     )
     assert overall["interval_95"]["J"][0] < 50 < overall["interval_95"]["J"][1]
@@ -102,7 +132,9 @@ def test_json_has_percent_for_groups_and_shares_for_samples():
 def test_markdown_names_every_ability_and_what_is_missing_and_broken():
     lines = aggregate(SAMPLES).to_markdown().splitlines()
     assert lines[2].startswith("| one-hop | 2 | 50.00 | 50.00 | 50.00 | ")
-    assert lines[3] == "| multi-hop | 1 | 50.00 | 20.00 | 35.00 | – | 50.00 | 20.00 | 100.00 | 0 | 0 |"
+    assert (
+        lines[3] == "| multi-hop | 1 | 50.00 | 20.00 | 35.00 | – | 50.00 | 20.00 | 100.00 | 0 | 0 |"
+    )
     assert lines[4].startswith("| overall | 3 | 50.00 | 40.00 | 45.00 | ")
     assert lines[4].endswith("| 1 | 1 |")
     assert len({line.count("|") for line in lines}) == 1

@@ -19,7 +19,9 @@ def test_the_interval_of_a_mean_is_as_wide_as_theory_says():
     values = np.random.default_rng(0).normal(5, 2, size=400)
     low, high = interval_of(values)
     half_width = 1.96 * values.std() / np.sqrt(400)
-    assert (low, high) == pytest.approx((values.mean() - half_width, values.mean() + half_width), abs=0.1 * half_width)
+    assert (low, high) == pytest.approx(
+        (values.mean() - half_width, values.mean() + half_width), abs=0.1 * half_width
+    )
 
 
 def test_questions_about_one_target_count_as_one_draw():

@@ -54,12 +54,19 @@ def test_frames_are_judged_one_by_one():
 
 
 def plain_f(truth, prediction):
-    """The definition, pixel by pixel: outlines from three neighbours, matches within the radius of all pairs of outline pixels."""
+    """The definition, pixel by pixel: outlines from three neighbours, matches within the radius of
+    all pairs of outline pixels.
+    """
     radius = math.ceil(0.008 * math.hypot(*truth.shape))
     outlines = []
     for mask in (truth, prediction):
         padded = np.pad(mask, (0, 1), mode="edge")
-        here, right, below, diagonal = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+        here, right, below, diagonal = (
+            padded[:-1, :-1],
+            padded[:-1, 1:],
+            padded[1:, :-1],
+            padded[1:, 1:],
+        )
         outlines.append(np.argwhere((here != right) | (here != below) | (here != diagonal)))
     if min(map(len, outlines)) == 0:
         return float(len(outlines[0]) == len(outlines[1]))
@@ -71,10 +78,30 @@ def plain_f(truth, prediction):
 @st.composite
 def pairs(draw):
     """Two masks of one shape, up to a few words wide, made of a few rectangles and pixels."""
-    shape = draw(st.sampled_from([(1, 1), (1, 9), (9, 1), (7, 63), (6, 64), (8, 65), (40, 130), (110, 90), (3, 900), (700, 2), (2, 8100)]))
+    shape = draw(
+        st.sampled_from(
+            [
+                (1, 1),
+                (1, 9),
+                (9, 1),
+                (7, 63),
+                (6, 64),
+                (8, 65),
+                (40, 130),
+                (110, 90),
+                (3, 900),
+                (700, 2),
+                (2, 8100),
+            ]
+        )
+    )
     masks = np.zeros((2, *shape), bool)
     spans = st.tuples(
-        st.integers(0, 1), *(st.integers(0, size - 1) for size in shape), st.integers(1, 70), st.integers(1, 70), st.booleans()
+        st.integers(0, 1),
+        *(st.integers(0, size - 1) for size in shape),
+        st.integers(1, 70),
+        st.integers(1, 70),
+        st.booleans(),
     )
     for which, top, left, height, width, value in draw(st.lists(spans, max_size=8)):
         masks[which, top : top + height, left : left + width] = value
@@ -92,11 +119,14 @@ def test_an_outline_that_starts_in_the_word_before_the_mask_is_seen(side):
     truth, prediction = np.zeros((2, 1, 50, 300), bool)
     truth[0, 10:30, side:250] = True
     prediction[0, 12:33, side + 2 : 251] = True
-    assert boundary_f(truth, prediction)[0] == pytest.approx(plain_f(truth[0], prediction[0]), abs=1e-12)
+    assert boundary_f(truth, prediction)[0] == pytest.approx(
+        plain_f(truth[0], prediction[0]), abs=1e-12
+    )
 
 
 def test_an_outline_at_the_end_of_a_row_is_far_from_the_start_of_the_next():
-    truth, prediction = np.zeros((2, 1, 3, 9024), bool)  # whole words, and a radius of 73 px that reaches over more than one
+    # whole words, and a radius of 73 px that reaches over more than one
+    truth, prediction = np.zeros((2, 1, 3, 9024), bool)
     truth[0, 1, -1] = prediction[0, 2, 2] = True
     assert boundary_f(truth, prediction).tolist() == [0.0]
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 from seg_research.metrics import boundary_f, jaccard, overlap
 
 METRICS = [jaccard, boundary_f, overlap]
@@ -10,7 +10,9 @@ METRICS = [jaccard, boundary_f, overlap]
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("other", [np.zeros((1, 2, 3)), np.zeros((2, 2, 2)), np.zeros((2, 2))])
 def test_different_shapes_are_refused(metric, other):
-    with pytest.raises(UsageError, match=r"truth \(1, 2, 2\), prediction .* expected one shape \(T, H, W\)"):
+    with pytest.raises(
+        UsageError, match=r"truth \(1, 2, 2\), prediction .* expected one shape \(T, H, W\)"
+    ):
         metric(np.zeros((1, 2, 2)), other)
 
 

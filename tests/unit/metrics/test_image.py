@@ -5,7 +5,9 @@ from seg_research.metrics import c_iou, g_iou, overlap
 
 
 def image(truth, prediction, void=None):
-    return overlap(np.array([[truth]]), np.array([[prediction]]), None if void is None else np.array([[void]]))
+    return overlap(
+        np.array([[truth]]), np.array([[prediction]]), None if void is None else np.array([[void]])
+    )
 
 
 SMALL = image([1, 0], [1, 1])  # 1 of 2
@@ -15,7 +17,9 @@ EMPTY = image([0, 0, 0], [0, 0, 0])
 
 def test_g_iou_weighs_images_the_same():
     assert g_iou([SMALL, LARGE]) == pytest.approx((1 / 2 + 6 / 8) / 2)
-    assert g_iou([SMALL, LARGE, EMPTY]) == pytest.approx((1 / 2 + 6 / 8 + 1) / 3), "agreeing on nothing is right"
+    assert g_iou([SMALL, LARGE, EMPTY]) == pytest.approx((1 / 2 + 6 / 8 + 1) / 3), (
+        "agreeing on nothing is right"
+    )
 
 
 def test_c_iou_weighs_pixels_the_same():

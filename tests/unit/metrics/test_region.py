@@ -20,7 +20,9 @@ def test_two_empty_masks_agree_and_one_empty_does_not():
 def test_void_pixels_count_neither_way():
     truth, prediction = masks([1, 1, 0, 0]), masks([1, 0, 0, 1])
     assert jaccard(truth, prediction, masks([0, 0, 0, 1])).tolist() == [0.5]
-    assert jaccard(truth, prediction, masks([1, 1, 1, 1])).tolist() == [1.0], "all void: the union is empty"
+    assert jaccard(truth, prediction, masks([1, 1, 1, 1])).tolist() == [1.0], (
+        "all void: the union is empty"
+    )
 
 
 def test_every_frame_has_its_own_score():

@@ -15,7 +15,9 @@ def engine(tiny_folder, tiny_processor):
 
 @pytest.fixture
 def forced(engine):
-    """Return a context manager in which the model finds certain tokens overwhelmingly likely: row by row, step by step."""
+    """Return a context manager in which the model finds certain tokens overwhelmingly likely: row
+    by row, step by step.
+    """
 
     @contextlib.contextmanager
     def force(*rows):

@@ -1,4 +1,6 @@
-"""The expert is perfect by construction, the hostile policy repeats itself, and neither can be put off its script."""
+"""The expert is perfect by construction, the hostile policy repeats itself, and neither can be put
+off its script.
+"""
 
 import dataclasses
 
@@ -6,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
-from seg_research.core.transcript import FinishReason, Message
-from seg_research.datasets.sample import FrameTruth, GroundTruth
-from seg_research.env.policy import Generation
+from seg_research.data.sample import FrameTruth, GroundTruth
+from seg_research.episode.action import FaultKind, FormatFault
+from seg_research.episode.policy import Generation
+from seg_research.episode.transcript import FinishReason, Message
 from seg_research.policies.scripted import (
     HOSTILE_TURNS,
     ScriptedConversation,
@@ -21,10 +24,16 @@ from seg_research.policies.scripted import (
     keyframe_turn,
     search_turn,
 )
-from seg_research.protocol.actions import Answer, FaultKind, FormatFault, ObjectRegion, Search, SearchKind, SelectKeyframe
-from seg_research.protocol.parser import parse_turn
-from seg_research.rewards.presets import build_rubric
-from seg_research.rewards.settings import RewardSettings
+from seg_research.recipes.seg_research.actions import (
+    Answer,
+    ObjectRegion,
+    Search,
+    SearchKind,
+    SelectKeyframe,
+)
+from seg_research.recipes.seg_research.grammar import parse_turn
+from seg_research.recipes.seg_research.reward_settings import RewardSettings
+from seg_research.recipes.seg_research.rewards import build_rubric
 from seg_research.testing.fakes import WordEncoder, play
 from seg_research.testing.samples import draw_sample
 
@@ -63,13 +72,17 @@ async def test_the_expert_earns_all_but_the_taper(sample):
 
 def test_of_two_equal_frames_the_expert_takes_the_earlier(sample):
     one = FrameTruth(Norm1000Box(0, 0, 10, 10), Norm1000Point(5, 5), 1.0, 1.0)
-    tied = dataclasses.replace(sample, truth=GroundTruth({7: one, 3: one, 5: dataclasses.replace(one, max_conn_area=0.9)}))
+    tied = dataclasses.replace(
+        sample, truth=GroundTruth({7: one, 3: one, 5: dataclasses.replace(one, max_conn_area=0.9)})
+    )
     assert parse_turn(expert_script(tied, 0)[-2]).action == SelectKeyframe(3)
 
 
 @pytest.mark.parametrize("truth", [None, GroundTruth({})])
 def test_without_the_truth_there_is_no_expert(sample, truth):
-    with pytest.raises(UsageError, match="sample sample: the scripted expert needs the ground truth"):
+    with pytest.raises(
+        UsageError, match="sample sample: the scripted expert needs the ground truth"
+    ):
         expert_script(dataclasses.replace(sample, truth=truth), 0)
 
 
@@ -81,10 +94,15 @@ def test_an_answer_is_read_back_as_it_was_meant(x1, y1, x2, y2, x, y):
     if not (x1 < x2 and y1 < y2):
         return
     target = FrameTruth(Norm1000Box(x1, y1, x2, y2), Norm1000Point(x, y), 1.0, 1.0)
-    assert parse_turn(answer_turn(target, "there")).action == Answer((ObjectRegion(target.box, (target.point,)),))
+    assert parse_turn(answer_turn(target, "there")).action == Answer(
+        (ObjectRegion(target.box, (target.point,)),)
+    )
 
 
-@given(st.text(st.characters(codec="utf-8", exclude_characters="<"), max_size=200), st.sampled_from(SearchKind))
+@given(
+    st.text(st.characters(codec="utf-8", exclude_characters="<"), max_size=200),
+    st.sampled_from(SearchKind),
+)
 def test_a_search_is_read_back_as_it_was_meant(query, kind):
     action = parse_turn(search_turn(query, "hm", kind)).action
     if isinstance(action, FormatFault):
@@ -104,14 +122,19 @@ async def test_a_script_is_said_to_the_end_whatever_is_shown_and_then_there_is_s
     conversation = ScriptedConversation(["a", "b"])
     assert await conversation.open(())
     assert await conversation.observe(Message("user", ()))
-    assert [await conversation.generate(1) for _ in range(4)] == [Generation(text, FinishReason.STOP) for text in ("a", "b", "", "")]
+    assert [await conversation.generate(1) for _ in range(4)] == [
+        Generation(text, FinishReason.STOP) for text in ("a", "b", "", "")
+    ]
     assert conversation.tokens() is None
     await conversation.close()
 
 
 async def test_each_conversation_gets_its_own_script(sample):
     policy = ScriptedPolicy(lambda one, rollout: [f"{one.sample_id} {rollout}"])
-    assert [(await policy.converse(sample, rollout).generate(9)).text for rollout in (0, 1)] == ["sample 0", "sample 1"]
+    assert [(await policy.converse(sample, rollout).generate(9)).text for rollout in (0, 1)] == [
+        "sample 0",
+        "sample 1",
+    ]
 
 
 def test_hostility_is_reproducible_and_complete(sample):

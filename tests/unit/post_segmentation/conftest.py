@@ -1,4 +1,6 @@
-"""A drawn clip: a patterned disc crosses a textured scene behind a post, leaves on the right and comes back."""
+"""A drawn clip: a patterned disc crosses a textured scene behind a post, leaves on the right and
+comes back.
+"""
 
 import json
 from dataclasses import dataclass
@@ -61,9 +63,18 @@ def norm_box(mask):
 def prediction_row(clip, sample_id="disc/0", position=0, **fields):
     """A line of predictions.jsonl with the exact box of one frame."""
     box = norm_box(clip.masks[position])
-    region = {"box_norm1000": box, "points_norm1000": [[(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]]}
+    region = {
+        "box_norm1000": box,
+        "points_norm1000": [[(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]],
+    }
     keyframe = {"id": int(clip.names[position]), "position": position}
-    return {"schema_version": 1, "id": sample_id, "video_path": str(clip.folder), "keyframe": keyframe, "objects": [region]} | fields
+    return {
+        "schema_version": 1,
+        "id": sample_id,
+        "video_path": str(clip.folder),
+        "keyframe": keyframe,
+        "objects": [region],
+    } | fields
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""What goes wrong with one video is told in a line and stays with it: the other videos get their masks, and nothing is half there."""
+"""What goes wrong with one video is told in a line and stays with it: the other videos get their
+masks, and nothing is half there.
+"""
 
 import gc
 import itertools
@@ -13,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
+from post_segmentation.backends.sam2 import Sam2Propagator
 from post_segmentation.pipeline import SegmentSettings, Status, read_rollout, segment
 from post_segmentation.propagator import Backend, Engine, MaskPrompt
-from post_segmentation.sam2 import Sam2Propagator
 from seg_research.cli.main import main
 from seg_research.core.geometry import ImageSize, PixelBox
 from seg_research.core.masks import read_mask
@@ -29,13 +31,21 @@ def draw(folder, suffix="jpg", num_frames=NUM_FRAMES, size=(64, 48)):
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for frame in range(num_frames):
-        Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), np.uint8)).save(folder / f"{frame:05d}.{suffix}")
+        Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), np.uint8)).save(
+            folder / f"{frame:05d}.{suffix}"
+        )
     return folder
 
 
 def row(video, sample_id, **changes):
     region = {"box_norm1000": [100, 100, 900, 900], "points_norm1000": [[500, 500]]}
-    return {"schema_version": 1, "id": sample_id, "video_path": str(video), "keyframe": {"id": 1}, "objects": [region]} | changes
+    return {
+        "schema_version": 1,
+        "id": sample_id,
+        "video_path": str(video),
+        "keyframe": {"id": 1},
+        "objects": [region],
+    } | changes
 
 
 def write_rows(folder, *rows):
@@ -46,17 +56,24 @@ def write_rows(folder, *rows):
 
 @pytest.fixture(params=[Backend.BOX, Backend.GRABCUT, Backend.SAM2])
 def masks(request, tmp_path, monkeypatch):
-    """Run rows beside a good one; return what became of each, having checked that the good one is whole."""
+    """Run rows beside a good one; return what became of each, having checked that the good one is
+    whole.
+    """
     if request.param is Backend.SAM2:
         model = tiny_sam2()
-        monkeypatch.setattr("post_segmentation.pipeline._engine_of_process", lambda _: Sam2Propagator(model))
+        monkeypatch.setattr(
+            "post_segmentation.pipeline._engine_of_process", lambda _: Sam2Propagator(model)
+        )
         monkeypatch.setattr("post_segmentation.pipeline.identify", lambda _: "sam2 tiny")
 
     def run(*rows):
         good = draw(tmp_path / "good")
         path = write_rows(tmp_path, *rows, row(good, "good"))
         predictions, refused = read_rollout(path, 0)
-        outcomes = [*refused, *segment(predictions, SegmentSettings(tmp_path / "seg", Engine(request.param)))]
+        outcomes = [
+            *refused,
+            *segment(predictions, SegmentSettings(tmp_path / "seg", Engine(request.param))),
+        ]
         found = {outcome.sample_id: outcome for outcome in outcomes}
         assert found.pop("good").status is Status.MASKED
         assert len(list((tmp_path / "seg/good").glob("*.png"))) == NUM_FRAMES
@@ -64,7 +81,9 @@ def masks(request, tmp_path, monkeypatch):
         for sample_id, outcome in found.items():
             assert "\n" not in outcome.reason
             if outcome.status is Status.FAILED:
-                assert not (tmp_path / "seg" / sample_id).exists(), "half-written masks would be scored"
+                assert not (tmp_path / "seg" / sample_id).exists(), (
+                    "half-written masks would be scored"
+                )
         return found
 
     run.backend = request.param
@@ -87,7 +106,10 @@ def test_frames_of_different_sizes(masks, tmp_path):
     mixed = draw(tmp_path / "mixed")
     Image.new("RGB", (30, 20)).save(mixed / "00003.jpg")
     found = masks(row(mixed, "mixed"))["mixed"]
-    assert masks.backend is Backend.BOX or "frame 00003 is 30x20, the first frame is 64x48" in found.reason
+    assert (
+        masks.backend is Backend.BOX
+        or "frame 00003 is 30x20, the first frame is 64x48" in found.reason
+    )
 
 
 def test_deep_grey_frames(masks, tmp_path):
@@ -98,17 +120,25 @@ def test_deep_grey_frames(masks, tmp_path):
         grey[10:40, 15:50] = 60_000
         Image.fromarray(grey).save(deep / f"{frame}.png")
     assert masks(row(deep, "deep"))["deep"].status is Status.MASKED
-    assert set(np.unique(open_video(deep).read(0))) == {20_000 >> 8, 60_000 >> 8}, "scaled, not clipped to white"
+    assert set(np.unique(open_video(deep).read(0))) == {20_000 >> 8, 60_000 >> 8}, (
+        "scaled, not clipped to white"
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"keyframe": {"id": 77}}, "key frame 77 is not in the video; its 4 frames run from 00000 to 00003"),
+        (
+            {"keyframe": {"id": 77}},
+            "key frame 77 is not in the video; its 4 frames run from 00000 to 00003",
+        ),
         ({"keyframe": {"id": -1}}, "greater than or equal to 0"),
         ({"objects": [{"box_norm1000": [100, 100, 1900, 900]}]}, "outside 0..1000"),
         ({"objects": [{"box_norm1000": [100, 100, float("nan"), 900]}]}, "outside 0..1000"),
-        ({"objects": [{"box_norm1000": None, "points_norm1000": [[float("inf"), 3]]}]}, "outside 0..1000"),
+        (
+            {"objects": [{"box_norm1000": None, "points_norm1000": [[float("inf"), 3]]}]},
+            "outside 0..1000",
+        ),
         ({"objects": [{"box_norm1000": [500, 100, 500, 900]}]}, "no area"),
         ({"objects": [{"box_norm1000": None}]}, "an object needs"),
         ({"video_path": "/nowhere/at/all"}, "no such video"),
@@ -132,7 +162,10 @@ def test_points_and_boxes_on_the_very_edge(masks, tmp_path):
         {"box_norm1000": [999, 999, 1000, 1000], "negative_points_norm1000": [[1000, 0]]},
         {"box_norm1000": None, "points_norm1000": [[1000, 1000]]},
     ]
-    assert masks(row(draw(tmp_path / "video"), "edge", objects=objects))["edge"].status is Status.MASKED
+    assert (
+        masks(row(draw(tmp_path / "video"), "edge", objects=objects))["edge"].status
+        is Status.MASKED
+    )
 
 
 class EndlessVideo:
@@ -165,7 +198,11 @@ def test_a_video_of_twenty_thousand_frames_takes_the_memory_of_a_few():
     propagator.prompt(MaskPrompt(19_999, PixelBox(3, 3, 20, 20)))
     assert video.num_read == 0
     coming = propagator.propagate()
-    counts = [count_tensors() for position, _ in enumerate(itertools.islice(coming, 120)) if position % 10 == 0]
+    counts = [
+        count_tensors()
+        for position, _ in enumerate(itertools.islice(coming, 120))
+        if position % 10 == 0
+    ]
     coming.close()
     assert video.num_read == 121, "one ahead"
     assert max(counts[6:]) <= max(counts[:6]), "tensors that are alive"
@@ -179,7 +216,9 @@ def test_twenty_thousand_masks_are_written_one_by_one(tmp_path, monkeypatch):
     video = EndlessVideo()
     monkeypatch.setattr("post_segmentation.pipeline.open_video", lambda _: video)
     written = []
-    monkeypatch.setattr("post_segmentation.mask_writer.write_mask", lambda path, mask: written.append(path.name))
+    monkeypatch.setattr(
+        "post_segmentation.mask_writer.write_mask", lambda path, mask: written.append(path.name)
+    )
     monkeypatch.setattr("post_segmentation.mask_writer.MaskWriter.commit", lambda self: None)
     predictions, _ = read_rollout(write_rows(tmp_path, row("/long", "long")), 0)
     (outcome,) = segment(predictions, SegmentSettings(tmp_path / "seg", Engine(Backend.BOX)))
@@ -190,7 +229,21 @@ def test_twenty_thousand_masks_are_written_one_by_one(tmp_path, monkeypatch):
 def test_an_output_folder_that_cannot_be_made_stops_at_once(tmp_path, capsys):
     path = write_rows(tmp_path, row(draw(tmp_path / "video"), "a"))
     (tmp_path / "taken").write_text("a file")
-    assert main(["segment", str(path), "--backend", "box", "--workers", "1", "--out", str(tmp_path / "taken")]) == 2
+    assert (
+        main(
+            [
+                "segment",
+                str(path),
+                "--backend",
+                "box",
+                "--workers",
+                "1",
+                "--out",
+                str(tmp_path / "taken"),
+            ]
+        )
+        == 2
+    )
     error = capsys.readouterr().err
     assert "cannot write" in error
     assert "Traceback" not in error
@@ -215,7 +268,17 @@ def test_a_full_disk_leaves_nothing_half_written_and_what_was_there_before(tmp_p
         resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
 
     done = subprocess.run(
-        [sys.executable, "-m", "seg_research.cli.main", "segment", str(path), "--backend", "box", "--workers", "1"],
+        [
+            sys.executable,
+            "-m",
+            "seg_research.cli.main",
+            "segment",
+            str(path),
+            "--backend",
+            "box",
+            "--workers",
+            "1",
+        ],
         preexec_fn=limit_files,
         capture_output=True,
         text=True,

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from post_segmentation.mask_writer import MaskFormat, MaskWriter, encode_rle, is_complete
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 from seg_research.core.masks import read_mask
-from seg_research.core.run_lengths import decode_run_lengths
+from seg_research.core.rle import decode_rle
 
 NAMES = ["00000", "00005"]
 MASKS = np.random.default_rng(0).random((2, 11, 12, 17)) > 0.5
@@ -78,13 +78,13 @@ def test_run_lengths_are_one_line_a_frame_in_order(tmp_path):
     assert [line["frame"] for line in lines] == NAMES
     for line, masks in zip(lines, MASKS, strict=True):
         assert line["size"] == [12, 17]
-        assert (decode_run_lengths(line) == masks.any(axis=0)).all()
+        assert (decode_rle(line) == masks.any(axis=0)).all()
 
 
 @given(arrays.arrays(bool, st.tuples(st.integers(1, 20), st.integers(1, 20))))
 def test_run_lengths_come_back(mask):
     pytest.importorskip("pycocotools")
-    assert (decode_run_lengths(json.loads(json.dumps(encode_rle(mask)))) == mask).all()
+    assert (decode_rle(json.loads(json.dumps(encode_rle(mask)))) == mask).all()
 
 
 def test_without_pycocotools_run_lengths_say_what_to_install(monkeypatch):

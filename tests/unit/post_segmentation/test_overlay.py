@@ -2,7 +2,13 @@ import av
 import numpy as np
 from PIL import Image
 
-from post_segmentation.overlay import KEYFRAME_HOLD, NEGATIVE_RGB, OBJECT_RGB, draw_overlay, write_overlay_video
+from post_segmentation.overlay import (
+    KEYFRAME_HOLD,
+    NEGATIVE_RGB,
+    OBJECT_RGB,
+    draw_overlay,
+    write_overlay_video,
+)
 from post_segmentation.propagator import MaskPrompt
 from seg_research.core.geometry import PixelBox, PixelPoint
 from seg_research.core.video import open_video
@@ -17,10 +23,19 @@ def block(size, rows, columns):
 
 
 def test_each_object_has_its_colour_and_its_prompt_is_drawn_where_it_is():
-    masks = np.stack([block((80, 60), slice(20, 40), slice(30, 50)), block((80, 60), slice(45, 55), slice(60, 70))])
+    masks = np.stack(
+        [
+            block((80, 60), slice(20, 40), slice(30, 50)),
+            block((80, 60), slice(45, 55), slice(60, 70)),
+        ]
+    )
     first = MaskPrompt(0, PixelBox(10, 5, 70, 55), (PixelPoint(40, 30),), (PixelPoint(20, 10),))
     pixels = np.asarray(
-        draw_overlay(Image.new("RGB", (80, 60), GREY), masks, ((0, first), (1, MaskPrompt(0, None, (PixelPoint(75, 10),)))))
+        draw_overlay(
+            Image.new("RGB", (80, 60), GREY),
+            masks,
+            ((0, first), (1, MaskPrompt(0, None, (PixelPoint(75, 10),)))),
+        )
     )
     assert tuple(pixels[20, 35]) == OBJECT_RGB[0]
     assert tuple(pixels[25, 45]) not in (GREY, OBJECT_RGB[0])
@@ -46,7 +61,10 @@ def test_without_mask_and_prompt_the_frame_is_unchanged():
 def test_the_video_shows_every_frame_and_holds_the_key_frame(clip, tmp_path):
     path = tmp_path / "a" / "v.mp4"
     write_overlay_video(
-        path, open_video(clip.folder), lambda position: clip.masks[position][None], (MaskPrompt(2, PixelBox(5, 5, 20, 20)),)
+        path,
+        open_video(clip.folder),
+        lambda position: clip.masks[position][None],
+        (MaskPrompt(2, PixelBox(5, 5, 20, 20)),),
     )
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -56,6 +74,8 @@ def test_the_video_shows_every_frame_and_holds_the_key_frame(clip, tmp_path):
 
 def test_odd_sizes_are_padded(tmp_path):
     Image.new("RGB", (33, 21)).save(tmp_path / "0.png")
-    write_overlay_video(tmp_path / "v.mp4", open_video(tmp_path), lambda _: np.zeros((1, 21, 33), bool), ())
+    write_overlay_video(
+        tmp_path / "v.mp4", open_video(tmp_path), lambda _: np.zeros((1, 21, 33), bool), ()
+    )
     with av.open(str(tmp_path / "v.mp4")) as container:
         assert (container.streams.video[0].width, container.streams.video[0].height) == (34, 22)

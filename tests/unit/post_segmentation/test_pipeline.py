@@ -11,11 +11,11 @@ from post_segmentation import pipeline
 from post_segmentation.mask_writer import MaskFormat
 from post_segmentation.pipeline import SegmentSettings, Status, digest, read_rollout, segment
 from post_segmentation.propagator import Backend, Engine, FrameMasks
+from seg_common.errors import UsageError
 from seg_research.cli.main import main
-from seg_research.core.errors import UsageError
 from seg_research.core.masks import read_mask
-from seg_research.core.run_lengths import decode_run_lengths
-from seg_research.evaluation.predictions import Prediction
+from seg_research.core.rle import decode_rle
+from seg_research.records.reader import Prediction
 from seg_research.testing.sam2 import tiny_sam2
 
 ROLLOUTS = Path(__file__).parents[4] / "shared/data/rollouts/step_020.jsonl"
@@ -33,20 +33,27 @@ def snapshot(out):
     return {p.relative_to(out): p.stat().st_mtime_ns for p in out.rglob("*.png")}
 
 
-def test_masks_of_every_frame_lie_where_the_original_puts_them(clip, row_of, write_predictions, tmp_path):
+def test_masks_of_every_frame_lie_where_the_original_puts_them(
+    clip, row_of, write_predictions, tmp_path
+):
     outcomes = run(write_predictions(row_of(clip)), tmp_path / "seg")
     assert statuses(outcomes) == {"disc/0": Status.MASKED}
     assert sorted(p.stem for p in (tmp_path / "seg/disc/0").iterdir()) == clip.names
     first = read_mask(tmp_path / "seg/disc/0/00000.png")
     assert first.shape == (80, 120)
-    assert (first & clip.masks[0]).sum() == clip.masks[0].sum(), "the box of the key frame covers its object"
+    assert (first & clip.masks[0]).sum() == clip.masks[0].sum(), (
+        "the box of the key frame covers its object"
+    )
 
 
 def test_the_key_frame_is_found_by_name_on_disk(clip, row_of, write_predictions, tmp_path):
     """The recorded number is 8; as a position it would be another frame (the original's mistake)."""
     row = row_of(clip, position=2)
     assert row["keyframe"]["id"] == 8
-    segment(read_rollout(write_predictions(row), 0)[0], SegmentSettings(tmp_path / "seg", Engine(Backend.GRABCUT)))
+    segment(
+        read_rollout(write_predictions(row), 0)[0],
+        SegmentSettings(tmp_path / "seg", Engine(Backend.GRABCUT)),
+    )
     mask = read_mask(tmp_path / "seg/disc/0/00008.png")
     assert (mask & clip.masks[2]).sum() / (mask | clip.masks[2]).sum() > 0.9
 
@@ -82,7 +89,9 @@ def test_one_failure_does_not_take_the_rest(clip, row_of, write_predictions, tmp
         row_of(clip, "../escape"),
         row_of(clip, "good too"),
     )
-    outcomes = segment(read_rollout(path, 0)[0], SegmentSettings(tmp_path / "seg", Engine(Backend.GRABCUT)))
+    outcomes = segment(
+        read_rollout(path, 0)[0], SegmentSettings(tmp_path / "seg", Engine(Backend.GRABCUT))
+    )
     reasons = {o.sample_id: o.reason for o in outcomes if o.status is Status.FAILED}
     assert set(reasons) == {"gone", "broken", "off", "nameless", "../escape"}
     assert "no such video" in reasons["gone"]
@@ -99,7 +108,10 @@ def test_a_second_run_does_nothing(clip, row_of, write_predictions, tmp_path):
     before = snapshot(tmp_path / "seg")
     assert statuses(run(path, tmp_path / "seg")) == {"a": Status.KEPT, "b": Status.KEPT}
     assert snapshot(tmp_path / "seg") == before
-    assert set(statuses(run(path, tmp_path / "seg", overwrite=True)).values()) == {Status.MASKED, Status.EMPTY}
+    assert set(statuses(run(path, tmp_path / "seg", overwrite=True)).values()) == {
+        Status.MASKED,
+        Status.EMPTY,
+    }
 
 
 def test_what_changed_or_is_gone_is_done_again(clip, row_of, write_predictions, tmp_path):
@@ -107,10 +119,16 @@ def test_what_changed_or_is_gone_is_done_again(clip, row_of, write_predictions, 
     run(path, tmp_path / "seg")
     (tmp_path / "seg/a/00004.png").unlink()
     path = write_predictions(row_of(clip, "a"), row_of(clip, "b", position=5), row_of(clip, "c"))
-    assert statuses(run(path, tmp_path / "seg")) == {"a": Status.MASKED, "b": Status.MASKED, "c": Status.KEPT}
+    assert statuses(run(path, tmp_path / "seg")) == {
+        "a": Status.MASKED,
+        "b": Status.MASKED,
+        "c": Status.KEPT,
+    }
 
 
-def test_after_a_kill_the_rest_is_done_and_nothing_twice(clip, row_of, write_predictions, tmp_path, monkeypatch):
+def test_after_a_kill_the_rest_is_done_and_nothing_twice(
+    clip, row_of, write_predictions, tmp_path, monkeypatch
+):
     monkeypatch.setattr(pipeline, "MAX_GROUP", 1)
     path = write_predictions(*(row_of(clip, name) for name in "abc"))
     seen = []
@@ -120,7 +138,11 @@ def test_after_a_kill_the_rest_is_done_and_nothing_twice(clip, row_of, write_pre
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        segment(read_rollout(path, 0)[0], SegmentSettings(tmp_path / "seg", Engine(Backend.BOX)), stop_after_the_first)
+        segment(
+            read_rollout(path, 0)[0],
+            SegmentSettings(tmp_path / "seg", Engine(Backend.BOX)),
+            stop_after_the_first,
+        )
     with (tmp_path / "seg/done.jsonl").open("a") as manifest:
         manifest.write('{"id": "b", "dig')
     assert list(statuses(run(path, tmp_path / "seg")).values()).count(Status.KEPT) == 1
@@ -128,12 +150,17 @@ def test_after_a_kill_the_rest_is_done_and_nothing_twice(clip, row_of, write_pre
 
 
 def test_processes_give_the_same_masks(clip, row_of, write_predictions, tmp_path):
-    rows = [row_of(clip, f"{p}", position=p) for p in range(3)] + [row_of(clip, "x", video_path=str(tmp_path / "none"))]
+    rows = [row_of(clip, f"{p}", position=p) for p in range(3)] + [
+        row_of(clip, "x", video_path=str(tmp_path / "none"))
+    ]
     path = write_predictions(*rows)
     alone, together = run(path, tmp_path / "one"), run(path, tmp_path / "two", num_workers=2)
     assert statuses(alone) == statuses(together)
     for mask in (tmp_path / "one").rglob("*.png"):
-        assert mask.read_bytes() == (tmp_path / "two" / mask.relative_to(tmp_path / "one")).read_bytes()
+        assert (
+            mask.read_bytes()
+            == (tmp_path / "two" / mask.relative_to(tmp_path / "one")).read_bytes()
+        )
 
 
 def test_rollouts_are_chosen_by_number(clip, row_of, write_predictions):
@@ -149,9 +176,16 @@ def test_the_digest_covers_what_masks_depend_on_and_nothing_else(clip, row_of):
 
     base = digest_of(row_of(clip))
     assert digest_of(row_of(clip, query="other words", ability="x")) == base
-    others = [row_of(clip, position=1), row_of(clip, video_path="/else"), row_of(clip, keyframe=None)]
+    others = [
+        row_of(clip, position=1),
+        row_of(clip, video_path="/else"),
+        row_of(clip, keyframe=None),
+    ]
     assert base not in {digest_of(row) for row in others}
-    assert base not in {digest_of(row_of(clip), engine="sam2 0123"), digest_of(row_of(clip), mask_format=MaskFormat.RLE)}
+    assert base not in {
+        digest_of(row_of(clip), engine="sam2 0123"),
+        digest_of(row_of(clip), mask_format=MaskFormat.RLE),
+    }
 
 
 def test_the_command_writes_masks_and_videos_and_tells(clip, row_of, write_predictions, capsys):
@@ -166,7 +200,9 @@ def test_the_command_writes_masks_and_videos_and_tells(clip, row_of, write_predi
 
 
 def test_the_command_fails_aloud_but_keeps_what_worked(clip, row_of, write_predictions, capsys):
-    path = write_predictions(row_of(clip, "a"), *(row_of(clip, f"n{i}", video_path=None) for i in range(30)))
+    path = write_predictions(
+        row_of(clip, "a"), *(row_of(clip, f"n{i}", video_path=None) for i in range(30))
+    )
     assert main(["segment", str(path), "--backend", "box", "--workers", "1"]) == 1
     error = capsys.readouterr().err
     assert "failed: 30" in error
@@ -176,7 +212,9 @@ def test_the_command_fails_aloud_but_keeps_what_worked(clip, row_of, write_predi
 
 def test_other_rollouts_go_to_their_own_folder(clip, row_of, write_predictions):
     path = write_predictions(row_of(clip), row_of(clip, sample_idx=2))
-    assert main(["segment", str(path), "--backend", "box", "--workers", "1", "--sample-idx", "2"]) == 0
+    assert (
+        main(["segment", str(path), "--backend", "box", "--workers", "1", "--sample-idx", "2"]) == 0
+    )
     assert (path.parent / "seg_2/disc/0/00000.png").exists()
     assert not (path.parent / "seg").exists()
 
@@ -185,14 +223,19 @@ def test_the_originals_command_is_the_same_command(clip, row_of, write_predictio
     path = write_predictions(row_of(clip))
     script = Path(pipeline.__file__).with_name("sam2_okvos.py")
     finished = subprocess.run(
-        [sys.executable, str(script), str(path), "--backend", "box", "--workers", "1"], capture_output=True, text=True, check=False
+        [sys.executable, str(script), str(path), "--backend", "box", "--workers", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert finished.returncode == 0, finished.stderr
     assert len(list((path.parent / "seg/disc/0").iterdir())) == len(clip.names)
 
 
 class Recorder:
-    """A back-end that covers a point's pixel on every frame, two objects after the others, and counts rounds."""
+    """A back-end that covers a point's pixel on every frame, two objects after the others, and
+    counts rounds.
+    """
 
     def __init__(self):
         self.rounds, self.prompts = [], []
@@ -211,27 +254,39 @@ class Recorder:
             for objects in (range(0, len(prompts), 2), range(1, len(prompts), 2)):
                 masks = np.zeros((len(objects), height, width), bool)
                 for row, number in enumerate(objects):
-                    masks[row, int(prompts[number].points[0].y), int(prompts[number].points[0].x)] = True
+                    masks[
+                        row, int(prompts[number].points[0].y), int(prompts[number].points[0].x)
+                    ] = True
                 yield FrameMasks(position, masks, tuple(objects))
 
     def close(self):
         self.frames = None
 
 
-def test_all_questions_of_a_video_go_through_one_round_and_each_gets_its_own(clip, row_of, write_predictions, tmp_path, monkeypatch):
+def test_all_questions_of_a_video_go_through_one_round_and_each_gets_its_own(
+    clip, row_of, write_predictions, tmp_path, monkeypatch
+):
     recorder = Recorder()
     monkeypatch.setattr(pipeline, "_engine_of_process", lambda _: recorder)
     monkeypatch.setattr(pipeline, "identify", lambda _: "recorder")
-    rows = [row_of(clip, f"q{n}", position=n, objects=[{"points_norm1000": [[100 * n, 500]]}]) for n in range(9)]
+    rows = [
+        row_of(clip, f"q{n}", position=n, objects=[{"points_norm1000": [[100 * n, 500]]}])
+        for n in range(9)
+    ]
     rows.insert(4, row_of(clip, "empty", objects=[]))
-    outcomes = segment(read_rollout(write_predictions(*rows), 0)[0], SegmentSettings(tmp_path / "seg", Engine(Backend.SAM2)))
+    outcomes = segment(
+        read_rollout(write_predictions(*rows), 0)[0],
+        SegmentSettings(tmp_path / "seg", Engine(Backend.SAM2)),
+    )
     assert statuses(outcomes)["empty"] is Status.EMPTY
     (asked,) = recorder.rounds
     assert [prompt.position for prompt in asked] == list(range(9))
     assert len({prompt.question for prompt in asked}) == 9
     for n in range(9):
         for name in clip.names:
-            assert np.argwhere(read_mask(tmp_path / f"seg/q{n}/{name}.png")).tolist() == [[40, 12 * n]]
+            assert np.argwhere(read_mask(tmp_path / f"seg/q{n}/{name}.png")).tolist() == [
+                [40, 12 * n]
+            ]
 
 
 def test_the_back_end_is_chosen_aloud(clip, row_of, write_predictions, capsys, monkeypatch):
@@ -239,15 +294,37 @@ def test_the_back_end_is_chosen_aloud(clip, row_of, write_predictions, capsys, m
     path = write_predictions(row_of(clip))
     assert main(["segment", str(path), "--workers", "1"]) == 0
     printed = capsys.readouterr()
-    assert "facebook/sam2.1-hiera-large is not on this machine, so the masks are grabcut's" in printed.err
+    assert (
+        "facebook/sam2.1-hiera-large is not on this machine, so the masks are grabcut's"
+        in printed.err
+    )
     assert "by grabcut" in printed.out
 
 
-def test_weights_choose_sam2_and_other_weights_do_it_again(clip, row_of, write_predictions, capsys, tmp_path):
+def test_weights_choose_sam2_and_other_weights_do_it_again(
+    clip, row_of, write_predictions, capsys, tmp_path
+):
     path = write_predictions(row_of(clip))
-    for seed, expected in ((0, "new: 1, already there: 0"), (0, "new: 0, already there: 1"), (1, "new: 1, already there: 0")):
+    for seed, expected in (
+        (0, "new: 1, already there: 0"),
+        (0, "new: 0, already there: 1"),
+        (1, "new: 1, already there: 0"),
+    ):
         tiny_sam2(seed).save_pretrained(tmp_path / f"tiny{seed}")
-        assert main(["segment", str(path), "--weights", str(tmp_path / f"tiny{seed}"), "--device", "cpu", "--vis"]) == 0
+        assert (
+            main(
+                [
+                    "segment",
+                    str(path),
+                    "--weights",
+                    str(tmp_path / f"tiny{seed}"),
+                    "--device",
+                    "cpu",
+                    "--vis",
+                ]
+            )
+            == 0
+        )
         assert f"by sam2 ({expected})" in capsys.readouterr().out
     assert (path.parent / "vis/disc/0.mp4").stat().st_size > 1000
 
@@ -256,14 +333,24 @@ def test_run_lengths_hold_the_masks_of_the_pictures(clip, row_of, write_predicti
     pytest.importorskip("pycocotools")
     path = write_predictions(row_of(clip))
     run(path, tmp_path / "png")
-    assert statuses(run(path, tmp_path / "rle", mask_format=MaskFormat.RLE)) == {"disc/0": Status.MASKED}
-    lines = [json.loads(line) for line in (tmp_path / "rle/disc/0/masks.jsonl").read_text().splitlines()]
+    assert statuses(run(path, tmp_path / "rle", mask_format=MaskFormat.RLE)) == {
+        "disc/0": Status.MASKED
+    }
+    lines = [
+        json.loads(line) for line in (tmp_path / "rle/disc/0/masks.jsonl").read_text().splitlines()
+    ]
     assert [line["frame"] for line in lines] == clip.names
     for line in lines:
-        assert (decode_run_lengths(line) == read_mask(tmp_path / f"png/disc/0/{line['frame']}.png")).all()
-    assert statuses(run(path, tmp_path / "rle", mask_format=MaskFormat.RLE)) == {"disc/0": Status.KEPT}
-    assert statuses(run(path, tmp_path / "rle")) == {"disc/0": Status.MASKED}, "the other format is not there yet"
-    assert sorted(p.stem for p in (tmp_path / "rle/disc/0").iterdir()) == clip.names, "and takes the place of the first"
+        assert (decode_rle(line) == read_mask(tmp_path / f"png/disc/0/{line['frame']}.png")).all()
+    assert statuses(run(path, tmp_path / "rle", mask_format=MaskFormat.RLE)) == {
+        "disc/0": Status.KEPT
+    }
+    assert statuses(run(path, tmp_path / "rle")) == {"disc/0": Status.MASKED}, (
+        "the other format is not there yet"
+    )
+    assert sorted(p.stem for p in (tmp_path / "rle/disc/0").iterdir()) == clip.names, (
+        "and takes the place of the first"
+    )
 
 
 @pytest.mark.shared
@@ -276,7 +363,9 @@ def test_rollouts_of_the_original_become_masks(clip, tmp_path):
     frame_id = prediction.keyframe.frame_id
     video = tmp_path / "video"
     video.mkdir()
-    for number, source in zip((frame_id, frame_id + 3, frame_id + 7), sorted(clip.folder.iterdir())[:3], strict=True):
+    for number, source in zip(
+        (frame_id, frame_id + 3, frame_id + 7), sorted(clip.folder.iterdir())[:3], strict=True
+    ):
         shutil.copy(source, video / f"{number:05d}.png")
     path = tmp_path / "0.jsonl"
     path.write_text(json.dumps(recorded | {"id": "orig/1", "video_path": str(video)}) + "\n")

@@ -1,19 +1,21 @@
-"""A recipe as a value, and the opening it shows: offered frames at their size, and a question that stays text."""
+"""A recipe as a value, and the opening it shows: offered frames at their size, and a question that
+stays text.
+"""
 
 import pytest
 
-from seg_research.core.errors import UsageError
-from seg_research.core.transcript import ImageRef
-from seg_research.env.limits import Limits
-from seg_research.protocol.actions import Search, SearchKind, SelectKeyframe
-from seg_research.protocol.parser import STOP_STRINGS, parse_turn
-from seg_research.protocol.prompts import build_messages
+from seg_common.errors import UsageError
+from seg_research.episode.limits import Limits
+from seg_research.episode.transcript import ImageRef
 from seg_research.recipes.recipe import ViewSizes, opening_messages
 from seg_research.recipes.registry import RECIPES, find_recipe
-from seg_research.recipes.seg_research import build_tools
-from seg_research.rewards.settings import RewardSettings
-from seg_research.rewards.terms.outcome import BoxIoU
-from seg_research.rewards.terms.process import WellFormed
+from seg_research.recipes.seg_research.actions import Search, SearchKind, SelectKeyframe
+from seg_research.recipes.seg_research.grammar import STOP_STRINGS, parse_turn
+from seg_research.recipes.seg_research.prompt import build_messages
+from seg_research.recipes.seg_research.recipe import build_tools
+from seg_research.recipes.seg_research.reward_settings import RewardSettings
+from seg_research.recipes.seg_research.terms.outcome import BoxIoU
+from seg_research.recipes.seg_research.terms.process import WellFormed
 from seg_research.testing.fakes import FakeSearcher
 from seg_research.testing.samples import SHOWN_SIZE, draw_sample
 
@@ -68,7 +70,12 @@ def test_an_unreadable_frame_is_named(sample):
 
 def test_the_published_recipe():
     recipe = find_recipe("seg_research")
-    assert (recipe.name, recipe.parse, recipe.stop_strings, recipe.brief_prompt) == ("seg_research", parse_turn, STOP_STRINGS, False)
+    assert (recipe.name, recipe.parse, recipe.stop_strings, recipe.brief_prompt) == (
+        "seg_research",
+        parse_turn,
+        STOP_STRINGS,
+        False,
+    )
     assert recipe.rubric.max_total == 5
     terms = {entry.term.name: entry.term for entry in recipe.rubric.terms}
     assert (terms["box_iou"], terms["format"]) == (BoxIoU(threshold=0.5), WellFormed())
@@ -77,7 +84,11 @@ def test_the_published_recipe():
 def test_the_recipe_for_weak_policies_pays_by_degrees_and_weighs_the_same():
     dense = find_recipe("seg_research", rewards=RewardSettings(dense=True), brief_prompt=True)
     terms = {entry.term.name: entry.term for entry in dense.rubric.terms}
-    assert (terms["box_iou"], terms["format"], dense.brief_prompt) == (BoxIoU(threshold=None), WellFormed(graded=True), True)
+    assert (terms["box_iou"], terms["format"], dense.brief_prompt) == (
+        BoxIoU(threshold=None),
+        WellFormed(graded=True),
+        True,
+    )
     assert dense.rubric.max_total == find_recipe("seg_research").rubric.max_total
 
 

@@ -9,11 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import seg_research
-from seg_research.core.errors import UsageError
-from seg_research.env.limits import Limits
+from seg_common.errors import UsageError
+from seg_research.episode.limits import Limits
 from seg_research.recipes.recipe import ViewSizes
-from seg_research.recipes.settings import FILE_NAME, EpisodeSettings, load_settings, settings_from, tiny_settings
-from seg_research.rewards.settings import Preset, RewardSettings, Weights
+from seg_research.recipes.seg_research.reward_settings import Preset, RewardSettings, Weights
+from seg_research.recipes.settings import (
+    FILE_NAME,
+    EpisodeSettings,
+    load_settings,
+    settings_from,
+    tiny_settings,
+)
 
 CONFIGS = Path(seg_research.__file__).parent / "configs"
 
@@ -38,7 +44,14 @@ settings = st.builds(
     EpisodeSettings,
     brief_prompt=st.booleans(),
     max_prompt_tokens=st.integers(1, 10**6),
-    limits=st.builds(Limits, st.integers(1, 50), st.integers(0, 9), st.integers(1, 9999), st.integers(1000, 9999), st.integers(1, 999)),
+    limits=st.builds(
+        Limits,
+        st.integers(1, 50),
+        st.integers(0, 9),
+        st.integers(1, 9999),
+        st.integers(1000, 9999),
+        st.integers(1, 999),
+    ),
     view=st.builds(ViewSizes, st.integers(1, 2000), st.integers(1, 2000)),
     rewards=st.builds(
         RewardSettings,
@@ -58,7 +71,9 @@ def test_settings_survive_the_way_to_a_checkpoint_and_back(tmp_path_factory, val
 
 
 def test_a_model_without_settings_gets_the_published_ones(tmp_path):
-    assert load_settings(tmp_path) == load_settings(tmp_path / "no such folder") == EpisodeSettings()
+    assert (
+        load_settings(tmp_path) == load_settings(tmp_path / "no such folder") == EpisodeSettings()
+    )
 
 
 def test_settings_name_their_recipe():
@@ -70,8 +85,14 @@ def test_settings_name_their_recipe():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"brief": True}, "here: unknown key 'brief'; there are: brief_prompt, limits, max_prompt_tokens, recipe, rewards, view"),
-        ({"limits": {"max_tools": 3}}, "here: limits: unknown key 'max_tools'; there are: max_faults"),
+        (
+            {"brief": True},
+            "here: unknown key 'brief'; there are: brief_prompt, limits, max_prompt_tokens, recipe, rewards, view",
+        ),
+        (
+            {"limits": {"max_tools": 3}},
+            "here: limits: unknown key 'max_tools'; there are: max_faults",
+        ),
         ({"view": {"keyframe": 3}}, "here: view: unknown key 'keyframe'; there are: keyframe_px"),
         ({"limits": 5}, "here: limits: expected keys and values, found 5"),
         ({"view": None}, "here: view: expected keys and values, found None"),
@@ -81,12 +102,21 @@ def test_settings_name_their_recipe():
         ({"limits": {"max_tool_calls": 0}}, "expected max_tool_calls >= 1"),
         ({"brief_prompt": "no"}, "here: brief_prompt='no': expected bool"),
         ({"rewards": True}, "here: rewards: expected keys and values, found True"),
-        ({"rewards": {"mode": "exact"}}, "here: rewards: mode='exact': expected one of robust, compat"),
+        (
+            {"rewards": {"mode": "exact"}},
+            "here: rewards: mode='exact': expected one of robust, compat",
+        ),
         ({"rewards": {"mode": 1}}, "here: rewards: mode=1: expected Mode"),
         ({"rewards": {"dense": 1}}, "here: rewards: dense=1: expected bool"),
         ({"rewards": {"p": True}}, "here: rewards: p=True: expected float"),
-        ({"rewards": {"weights": {"format": 1}}}, "here: rewards: weights: unknown key 'format'; there are: box_iou, box_l1, keyframe"),
-        ({"rewards": {"weights": {"point": "1"}}}, "here: rewards: weights: point='1': expected float"),
+        (
+            {"rewards": {"weights": {"format": 1}}},
+            "here: rewards: weights: unknown key 'format'; there are: box_iou, box_l1, keyframe",
+        ),
+        (
+            {"rewards": {"weights": {"point": "1"}}},
+            "here: rewards: weights: point='1': expected float",
+        ),
         ({"recipe": None}, "here: recipe=None: expected str"),
         ({"max_prompt_tokens": 0}, "max_prompt_tokens=0: expected 1 or more"),
         ({"view": {"keyframe_px": 0}}, "expected sides of 1 pixel or more"),
@@ -100,7 +130,18 @@ def test_every_mistake_is_named_with_its_place(values, message):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "null", "3", "[[1, 2]]", '{"limits": [1]}', '{"limits": {"max_tool_calls": NaN}}', "[" * 10_000]
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "3",
+        "[[1, 2]]",
+        '{"limits": [1]}',
+        '{"limits": {"max_tool_calls": NaN}}',
+        "[" * 10_000,
+    ],
 )
 def test_a_broken_file_is_named(tmp_path, content):
     (tmp_path / FILE_NAME).write_text(content)

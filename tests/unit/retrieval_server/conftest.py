@@ -16,7 +16,12 @@ PASSAGES = [
 ]
 PICTURES = [
     {"id": 0, "name": "emblem of Velmora", "filename": "velmora.png"},
-    {"id": 1, "name": "mascot of Quillon", "filename": "quillon.png", "image_path": "elsewhere/quillon.jpg"},
+    {
+        "id": 1,
+        "name": "mascot of Quillon",
+        "filename": "quillon.png",
+        "image_path": "elsewhere/quillon.jpg",
+    },
     {"id": 2, "name": "crest of Nobody", "filename": "nobody.png"},
 ]
 
@@ -48,13 +53,17 @@ def write_jsonl(path: Path, records) -> Path:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """Return (text corpus, image corpus); one picture in images/, one at its image_path, one missing."""
+    """Return (text corpus, image corpus); one picture in images/, one at its image_path, one
+    missing.
+    """
     folder = tmp_path_factory.mktemp("kb")
     (folder / "images").mkdir()
     (folder / "elsewhere").mkdir()
     Image.new("RGBA", (640, 320), (0, 0, 255, 255)).save(folder / "images" / "velmora.png")
     Image.new("RGB", (40, 30), "red").save(folder / "elsewhere" / "quillon.jpg")
-    return write_jsonl(folder / "text_corpus.jsonl", PASSAGES), write_jsonl(folder / "image_corpus.jsonl", PICTURES)
+    return write_jsonl(folder / "text_corpus.jsonl", PASSAGES), write_jsonl(
+        folder / "image_corpus.jsonl", PICTURES
+    )
 
 
 @pytest.fixture
@@ -72,7 +81,7 @@ def memory(encoder):
 @pytest.fixture
 def collections(corpus):
     """Return the text and the image collection."""
-    from retrieval_server.collections import load_corpus
+    from retrieval_server.corpus import load_corpus
     from retrieval_server.schemas import CollectionKind
 
     return [load_corpus(kind, path) for kind, path in zip(CollectionKind, corpus, strict=True)]
@@ -82,14 +91,16 @@ def collections(corpus):
 def serve(memory):
     """Return a function that makes an app of collections, searched by meaning."""
     from retrieval_server.app import create_app
+    from retrieval_server.corpus_source import LocalSource
     from retrieval_server.index import build_in_memory
-    from retrieval_server.local import LocalSource
     from retrieval_server.ranking import Retriever
     from retrieval_server.service import Route, Service
 
     def make(collections, *, retriever=Retriever.DENSE, max_waiting=512, **options):
         indexes = {c.kind: build_in_memory(c, memory, retriever) for c in collections}
-        local = LocalSource(indexes, memory if retriever.uses_vectors else None, retriever, max_waiting=max_waiting)
+        local = LocalSource(
+            indexes, memory if retriever.uses_vectors else None, retriever, max_waiting=max_waiting
+        )
         service = Service({kind: Route(local) for kind in local.kinds}, default_top_k=2)
         return create_app(service, local=local, default_top_k=2, **options)
 

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 from retrieval_server.batching import Batcher, OverloadedError
-from retrieval_server.gate import MAX_BODY_BYTES
+from retrieval_server.middleware import MAX_BODY_BYTES
 from retrieval_server.ranking import Retriever
 
 
@@ -21,9 +21,14 @@ def app(collections, serve):
 
 @asynccontextmanager
 async def connected(app):
-    """Run the app's own life cycle and talk to it without a network; a bug inside is a 500, as over a network."""
+    """Run the app's own life cycle and talk to it without a network; a bug inside is a 500, as over
+    a network.
+    """
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+    ):
         yield client
 
 
@@ -34,7 +39,9 @@ async def client(app):
 
 
 async def test_text_search(client):
-    reply = await client.post("/search", json={"query": "who was born in Velmora", "kind": "text", "top_k": 1})
+    reply = await client.post(
+        "/search", json={"query": "who was born in Velmora", "kind": "text", "top_k": 1}
+    )
     assert reply.status_code == 200
     (hit,) = reply.json()["hits"]
     assert hit["title"] == "Tarn Oskel"
@@ -45,7 +52,9 @@ async def test_text_search(client):
 
 
 async def test_image_search_returns_pictures_and_titles_of_missing_ones(client):
-    hits = (await client.post("/search", json={"query": "crest of Nobody", "kind": "image", "top_k": 3})).json()["hits"]
+    hits = (
+        await client.post("/search", json={"query": "crest of Nobody", "kind": "image", "top_k": 3})
+    ).json()["hits"]
     assert hits[0]["title"] == "crest of Nobody"
     images = {hit["title"]: hit["image"] for hit in hits}
     assert images["crest of Nobody"] is None
@@ -57,14 +66,20 @@ async def test_the_default_number_of_hits_is_the_servers(client):
 
 
 async def test_equal_passages_keep_the_order_of_the_corpus(client):
-    hits = (await client.post("/search", json={"query": "Velmora harbour town emblem blue kite", "top_k": 2})).json()["hits"]
+    hits = (
+        await client.post(
+            "/search", json={"query": "Velmora harbour town emblem blue kite", "top_k": 2}
+        )
+    ).json()["hits"]
     assert [hit["id"] for hit in hits] == ["0", "3"]
     assert hits[0]["score"] == hits[1]["score"]
 
 
 async def test_retrieve_answers_as_search_r1_does(client):
     queries = ["mascot Quillon", "who was born in Velmora"]
-    scored = (await client.post("/retrieve", json={"queries": queries, "topk": 1, "return_scores": True})).json()["result"]
+    scored = (
+        await client.post("/retrieve", json={"queries": queries, "topk": 1, "return_scores": True})
+    ).json()["result"]
     assert [found[0]["document"]["id"] for found in scored] == [2, "b"]
     assert scored[0][0]["document"]["contents"].startswith("Quillon\nThe team")
     assert 0 < scored[0][0]["score"] <= 1
@@ -103,7 +118,9 @@ async def test_health(client):
     ],
 )
 async def test_a_bad_request_is_told_what_is_wrong_with_it(client, body, said):
-    reply = await client.post("/search", content=json.dumps(body), headers={"content-type": "application/json"})
+    reply = await client.post(
+        "/search", content=json.dumps(body), headers={"content-type": "application/json"}
+    )
     assert reply.status_code == 422
     assert reply.json()["detail"].startswith(said)
 
@@ -125,13 +142,21 @@ async def test_bad_lists_of_queries_are_refused(client, queries):
 @pytest.mark.parametrize("stated", ["text/plain", "application/x-www-form-urlencoded", ""])
 @pytest.mark.parametrize("path", ["/search", "/search/batch", "/retrieve"])
 async def test_what_a_web_page_could_send_unasked_is_refused(client, path, stated):
-    bodies = {"/search": {"query": "kite"}, "/search/batch": {"searches": [{"query": "kite"}]}, "/retrieve": {"queries": ["kite"]}}
-    reply = await client.post(path, content=json.dumps(bodies[path]), headers={"content-type": stated})
+    bodies = {
+        "/search": {"query": "kite"},
+        "/search/batch": {"searches": [{"query": "kite"}]},
+        "/retrieve": {"queries": ["kite"]},
+    }
+    reply = await client.post(
+        path, content=json.dumps(bodies[path]), headers={"content-type": stated}
+    )
     assert reply.status_code == 422
 
 
 async def test_500_characters_after_stripping_are_allowed(client):
-    assert (await client.post("/search", json={"query": "  " + "x" * 500 + "\n"})).status_code == 200
+    assert (
+        await client.post("/search", json={"query": "  " + "x" * 500 + "\n"})
+    ).status_code == 200
 
 
 async def test_large_bodies_are_refused_with_and_without_a_stated_length(client):
@@ -140,7 +165,9 @@ async def test_large_bodies_are_refused_with_and_without_a_stated_length(client)
             yield b" " * (MAX_BODY_BYTES // 2)
 
     for content in (b" " * (MAX_BODY_BYTES + 1), chunks()):
-        reply = await client.post("/search", content=content, headers={"content-type": "application/json"})
+        reply = await client.post(
+            "/search", content=content, headers={"content-type": "application/json"}
+        )
         assert reply.status_code == 413
         assert "larger than" in reply.json()["detail"]
 
@@ -152,7 +179,9 @@ async def test_a_collection_that_is_not_served_is_named(collections, serve):
     assert reply.json()["detail"] == "this server has no image collection; it has: text"
 
 
-async def test_a_bug_is_answered_without_telling_what_it_was_and_the_server_goes_on(client, encoder, monkeypatch, caplog):
+async def test_a_bug_is_answered_without_telling_what_it_was_and_the_server_goes_on(
+    client, encoder, monkeypatch, caplog
+):
     def broken(texts, role=None, progress=None):
         raise RuntimeError("/home/secret/model.bin is broken")
 
@@ -184,10 +213,19 @@ async def test_a_batch_answers_each_search_on_its_own_and_in_order(client, monke
         return await submit(self, lookup)
 
     monkeypatch.setattr(Batcher, "submit", picky)
-    searches = [{"query": "kite", "top_k": 1}, {"query": "star"}, {"query": "crest of Nobody", "kind": "image", "top_k": 1}]
+    searches = [
+        {"query": "kite", "top_k": 1},
+        {"query": "star"},
+        {"query": "crest of Nobody", "kind": "image", "top_k": 1},
+    ]
     reply = await client.post("/search/batch", json={"searches": searches})
     kite, star, crest = reply.json()["results"]
-    assert (reply.status_code, kite["status"], star["status"], crest["status"]) == (200, 200, 429, 200)
+    assert (reply.status_code, kite["status"], star["status"], crest["status"]) == (
+        200,
+        200,
+        429,
+        200,
+    )
     alone = (await client.post("/search", json=searches[0])).json()
     assert kite["response"]["hits"] == alone["hits"]
     assert star["response"] is None
@@ -204,7 +242,9 @@ async def test_batches_out_of_bounds_are_refused(client, searches):
 
 
 @pytest.mark.parametrize("where", ["header", "body"])
-async def test_a_search_past_its_deadline_is_dropped_before_it_is_embedded(client, encoder, monkeypatch, where):
+async def test_a_search_past_its_deadline_is_dropped_before_it_is_embedded(
+    client, encoder, monkeypatch, where
+):
     entered, gate = threading.Event(), threading.Event()
     encode = encoder.encode
 
@@ -218,7 +258,9 @@ async def test_a_search_past_its_deadline_is_dropped_before_it_is_embedded(clien
     first = asyncio.create_task(client.post("/search", json={"query": "kite"}))
     await asyncio.to_thread(entered.wait, 10)
     body = {"query": "star"} | ({"deadline_s": 0.05} if where == "body" else {})
-    late = await client.post("/search", json=body, headers={"X-Deadline-S": "0.05" if where == "header" else "30"})
+    late = await client.post(
+        "/search", json=body, headers={"X-Deadline-S": "0.05" if where == "header" else "30"}
+    )
     assert late.status_code == 504
     assert "deadline of 0.05 s" in late.json()["detail"]
     gate.set()
@@ -231,7 +273,9 @@ async def test_retrieve_honours_the_deadline_too(client, encoder, monkeypatch):
     gate = threading.Event()
     encode = encoder.encode
     monkeypatch.setattr(encoder, "encode", lambda texts: gate.wait(10) and encode(texts))
-    reply = await client.post("/retrieve", json={"queries": ["kite"]}, headers={"X-Deadline-S": "0.05"})
+    reply = await client.post(
+        "/retrieve", json={"queries": ["kite"]}, headers={"X-Deadline-S": "0.05"}
+    )
     gate.set()
     assert reply.status_code == 504
 
@@ -285,7 +329,9 @@ async def test_metrics_count_replies_batches_and_events_under_bounded_names(clie
 
 
 async def test_each_reply_bears_the_name_of_its_request(client):
-    named = await client.post("/search", json={"query": "kite"}, headers={"X-Request-Id": "run7.step-3_a"})
+    named = await client.post(
+        "/search", json={"query": "kite"}, headers={"X-Request-Id": "run7.step-3_a"}
+    )
     assert named.headers["x-request-id"] == "run7.step-3_a"
     forged = await client.get("/healthz", headers={"X-Request-Id": "a b\tc"})
     assert re.fullmatch("[0-9a-f]{32}", forged.headers["x-request-id"])
@@ -297,10 +343,22 @@ async def test_with_a_token_only_probes_are_open(collections, serve):
         assert (await client.get("/readyz")).status_code == 200
         for path in ("/metrics", "/docs", "/openapi.json"):
             assert (await client.get(path)).status_code == 401
-        for header in ("", "Bearer", "Bearer wrong", "correct horse battery", "bearer correct horse battery "):
-            reply = await client.post("/search", json={"query": "kite"}, headers={"Authorization": header})
+        for header in (
+            "",
+            "Bearer",
+            "Bearer wrong",
+            "correct horse battery",
+            "bearer correct horse battery ",
+        ):
+            reply = await client.post(
+                "/search", json={"query": "kite"}, headers={"Authorization": header}
+            )
             assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
-        reply = await client.post("/search", json={"query": "kite"}, headers={"Authorization": "Bearer correct horse battery"})
+        reply = await client.post(
+            "/search",
+            json={"query": "kite"},
+            headers={"Authorization": "Bearer correct horse battery"},
+        )
         assert reply.status_code == 200
 
 
@@ -313,7 +371,9 @@ async def test_a_bug_keeps_the_name_of_its_request(client, encoder, monkeypatch)
 @pytest.mark.parametrize("retriever", Retriever)
 async def test_every_retriever_finds_what_shares_its_words(collections, serve, retriever):
     async with connected(serve(collections, retriever=retriever)) as client:
-        hits = (await client.post("/search", json={"query": "painter born in Velmora", "top_k": 3})).json()["hits"]
+        hits = (
+            await client.post("/search", json={"query": "painter born in Velmora", "top_k": 3})
+        ).json()["hits"]
         assert hits[0]["title"] == "Tarn Oskel"
         nothing = (await client.post("/search", json={"query": "xylophone"})).json()["hits"]
         assert (nothing == []) == (retriever is Retriever.BM25)

@@ -4,7 +4,7 @@ import pytest
 pytest.importorskip("bm25s")
 
 from retrieval_server.bm25 import build_bm25, open_bm25, save_bm25
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 
 TEXTS = [
     "Velmora\nVelmora is a harbour town whose emblem is the blue kite.",

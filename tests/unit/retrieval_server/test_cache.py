@@ -1,4 +1,6 @@
-"""The cache: what goes in comes out, for as long as it should, whatever happens to the process or the file."""
+"""The cache: what goes in comes out, for as long as it should, whatever happens to the process or
+the file.
+"""
 
 import asyncio
 import json
@@ -11,17 +13,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval_server.cache import Answer, CacheMode, Key, MemoryCache, SqliteCache, export_cache, import_cache, normalised, stats_of
+from retrieval_server.cache import (
+    Answer,
+    CacheMode,
+    Key,
+    MemoryCache,
+    SqliteCache,
+    export_cache,
+    import_cache,
+    normalised,
+    stats_of,
+)
 from retrieval_server.schemas import CollectionKind
 from retrieval_server.sources import Found
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 
 TEXT, IMAGE = CollectionKind.TEXT, CollectionKind.IMAGE
 KEY = Key.of("serper", TEXT, "who", 3)
 
 
 def found(name="a", image=None):
-    return Found(f"id {name}", f"title {name}", f"text {name}", f"https://example.com/{name}", 0.5, image)
+    return Found(
+        f"id {name}", f"title {name}", f"text {name}", f"https://example.com/{name}", 0.5, image
+    )
 
 
 ANSWER = Answer((found("a"), found("b", b"\xff\xd8 jpeg \x00")), "a note")
@@ -50,7 +64,9 @@ async def test_an_answer_survives_a_restart(open_cache):
     assert await second.get(KEY) == second.look(KEY) == ANSWER
 
 
-FINDINGS = st.builds(Found, *[st.text()] * 4, st.floats(allow_nan=False), st.none() | st.binary(max_size=20))
+FINDINGS = st.builds(
+    Found, *[st.text()] * 4, st.floats(allow_nan=False), st.none() | st.binary(max_size=20)
+)
 
 
 @settings(max_examples=15, deadline=None)
@@ -108,7 +124,11 @@ def test_parts_of_a_key_cannot_be_shifted():
 @pytest.mark.parametrize("make", ["memory", "file"])
 async def test_answers_grow_stale(make, open_cache):
     now = 1000.0
-    cache = MemoryCache(ttl_s=10, clock=lambda: now) if make == "memory" else open_cache(ttl_s=10, clock=lambda: now)
+    cache = (
+        MemoryCache(ttl_s=10, clock=lambda: now)
+        if make == "memory"
+        else open_cache(ttl_s=10, clock=lambda: now)
+    )
     await cache.put(KEY, ANSWER)
     now = 1010.0
     assert await cache.get(KEY) == ANSWER
@@ -182,7 +202,9 @@ def test_another_file_is_a_usage_error_and_stays_as_it_is(name, tmp_path):
         with sqlite3.connect(path) as database:
             database.execute("CREATE TABLE accounts (a)")
             if name == "another version":
-                database.executescript("PRAGMA application_id = 0x53524348; PRAGMA user_version = 99")
+                database.executescript(
+                    "PRAGMA application_id = 0x53524348; PRAGMA user_version = 99"
+                )
         database.close()
     before = None if path.is_dir() else path.read_bytes()
     with pytest.raises(UsageError) as raised:
@@ -193,7 +215,14 @@ def test_another_file_is_a_usage_error_and_stays_as_it_is(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "hits", ["", "{", "[5]", '[{"id": 1}]', '[{"id": "a", "title": "", "text": "", "source": "", "score": "x", "image": null}]']
+    "hits",
+    [
+        "",
+        "{",
+        "[5]",
+        '[{"id": 1}]',
+        '[{"id": "a", "title": "", "text": "", "source": "", "score": "x", "image": null}]',
+    ],
 )
 async def test_a_damaged_row_is_no_answer_and_is_replaced(hits, open_cache, tmp_path, caplog):
     cache = open_cache()
@@ -252,7 +281,9 @@ asyncio.run(main())
 @pytest.mark.parametrize("num_lines", [1, 60, 150])
 async def test_a_killed_writer_loses_and_damages_nothing(num_lines, open_cache, tmp_path):
     path = tmp_path / "killed.sqlite"
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE
+    ) as process:
         lines = [process.stdout.readline() for _ in range(num_lines)]
         process.send_signal(signal.SIGKILL)
         lines += process.stdout.read().splitlines(keepends=True)
@@ -297,7 +328,10 @@ async def test_import_takes_what_is_missing_or_newer(open_cache, tmp_path):
     assert sum(done) == 2
     merged = open_cache(mine, CacheMode.REPLAY)
     assert await merged.get(KEY) == ANSWER
-    assert [(await merged.get(key)).hits[0].title for key in DIFFERENT[:2]] == ["title mine", "title theirs"]
+    assert [(await merged.get(key)).hits[0].title for key in DIFFERENT[:2]] == [
+        "title mine",
+        "title theirs",
+    ]
     assert import_cache(mine, theirs) == 0  # again changes nothing
     assert import_cache(theirs, mine) == 1
 
@@ -333,7 +367,11 @@ async def test_a_damaged_import_is_refused_whole(damage, open_cache, tmp_path):
 
 def test_files_that_are_not_there(tmp_path):
     here, there = tmp_path / "x", tmp_path / "y"
-    for work in (lambda: stats_of(here), lambda: export_cache(here, there), lambda: import_cache(there, here)):
+    for work in (
+        lambda: stats_of(here),
+        lambda: export_cache(here, there),
+        lambda: import_cache(there, here),
+    ):
         with pytest.raises(UsageError, match="no such cache file"):
             work()
     assert list(tmp_path.iterdir()) == []

@@ -8,17 +8,22 @@ import numpy as np
 import pytest
 
 from retrieval_server import encoder as encoder_module
-from retrieval_server.collections import load_corpus
+from retrieval_server.corpus import load_corpus
 from retrieval_server.encoder import QueryMemory, Role, load_encoder, prefixes_of
 from retrieval_server.index import build_in_memory
 from retrieval_server.ranking import Retriever
 from retrieval_server.schemas import CollectionKind
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 
 SHARED = Path(__file__).parents[4] / "shared"
-TEXTS = ["a red kite", "who won the cup in 1998?", "", "mañana 東京 🙂", "kite " * 60, "kite " * 900] + [
-    f"query number {i}" * (i % 9) for i in range(40)
-]
+TEXTS = [
+    "a red kite",
+    "who won the cup in 1998?",
+    "",
+    "mañana 東京 🙂",
+    "kite " * 60,
+    "kite " * 900,
+] + [f"query number {i}" * (i % 9) for i in range(40)]
 
 
 def test_vectors_have_length_one(minilm):
@@ -32,17 +37,23 @@ def test_a_text_gets_the_same_bits_in_any_company_and_order(minilm):
     together = minilm.encode(TEXTS)
     shuffled = np.random.default_rng(0).permutation(len(TEXTS))
     np.testing.assert_array_equal(minilm.encode([TEXTS[i] for i in shuffled]), together[shuffled])
-    np.testing.assert_array_equal(np.concatenate([minilm.encode([text]) for text in TEXTS]), together)
+    np.testing.assert_array_equal(
+        np.concatenate([minilm.encode([text]) for text in TEXTS]), together
+    )
 
 
 def test_the_library_itself_would_say_the_same(minilm):
     sentence_transformers = pytest.importorskip("sentence_transformers")
     from retrieval_server import DEFAULT_ENCODER
 
-    library = sentence_transformers.SentenceTransformer(encoder_module._locate(DEFAULT_ENCODER), device="cpu", local_files_only=True)
+    library = sentence_transformers.SentenceTransformer(
+        encoder_module._locate(DEFAULT_ENCODER), device="cpu", local_files_only=True
+    )
     theirs = library.encode(TEXTS, batch_size=1, normalize_embeddings=True, show_progress_bar=False)
     np.testing.assert_allclose(minilm.encode(TEXTS), theirs, atol=1e-6)
-    through_it = encoder_module.SentenceEncoder(encoder_module._load_any(encoder_module._locate(DEFAULT_ENCODER)), "m")
+    through_it = encoder_module.SentenceEncoder(
+        encoder_module._load_any(encoder_module._locate(DEFAULT_ENCODER)), "m"
+    )
     np.testing.assert_allclose(through_it.encode(TEXTS), theirs, atol=1e-6)
 
 
@@ -73,7 +84,9 @@ def test_prefixes_are_the_models_own_or_those_of_e5(name, prompts, expected):
 
 def test_prefixes_stand_before_what_is_embedded(minilm):
     e5 = encoder_module.SentenceEncoder(minilm._model, "e5-small-v2")
-    np.testing.assert_array_equal(e5.encode(["a kite"], Role.PASSAGE), minilm.encode(["passage: a kite"]))
+    np.testing.assert_array_equal(
+        e5.encode(["a kite"], Role.PASSAGE), minilm.encode(["passage: a kite"])
+    )
     np.testing.assert_array_equal(e5.encode(["a kite"]), minilm.encode(["query: a kite"]))
 
 
@@ -89,7 +102,9 @@ def test_a_memory_embeds_what_is_new_and_forgets_the_oldest(encoder):
 
 def test_a_memory_answers_more_queries_than_it_keeps(encoder):
     words = [f"word{i}" for i in range(5)]
-    np.testing.assert_array_equal(QueryMemory(encoder, capacity=2).embed(words), encoder.encode(words))
+    np.testing.assert_array_equal(
+        QueryMemory(encoder, capacity=2).embed(words), encoder.encode(words)
+    )
 
 
 def test_threads_may_share_an_encoder(minilm):
@@ -100,7 +115,9 @@ def test_threads_may_share_an_encoder(minilm):
 
 
 def test_meaning_is_what_counts(minilm):
-    question, near, far = minilm.encode(["who painted the ceiling", "a fresco by Michelangelo", "the price of diesel fuel"])
+    question, near, far = minilm.encode(
+        ["who painted the ceiling", "a fresco by Michelangelo", "the price of diesel fuel"]
+    )
     assert question @ near > question @ far + 0.1
 
 
@@ -111,7 +128,9 @@ def test_progress_adds_up(minilm):
     assert len(done) > 1
 
 
-def test_an_unknown_model_is_one_line_and_the_environment_is_left_alone(minilm, tmp_path, monkeypatch):
+def test_an_unknown_model_is_one_line_and_the_environment_is_left_alone(
+    minilm, tmp_path, monkeypatch
+):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     for name in ("no-such-organisation/no-such-model", str(tmp_path)):
         with pytest.raises(UsageError, match=r"--encoder .*leave --encoder out") as raised:
@@ -126,11 +145,15 @@ def recorded(minilm):
     path = SHARED / "data/local_kb/text_corpus.jsonl"
     if not path.exists():
         pytest.skip(f"{path} is not here")
-    return build_in_memory(load_corpus(CollectionKind.TEXT, path), QueryMemory(minilm), Retriever.DENSE)
+    return build_in_memory(
+        load_corpus(CollectionKind.TEXT, path), QueryMemory(minilm), Retriever.DENSE
+    )
 
 
 def ranks(index, encoder, queries, wanted):
-    """Rank of each wanted entry, told by title or contents, among the hits of its query; 101 where it is not among 100."""
+    """Rank of each wanted entry, told by title or contents, among the hits of its query; 101 where
+    it is not among 100.
+    """
     found = []
     for vector, is_wanted in zip(encoder.encode(queries), wanted, strict=True):
         (ranked,) = index.dense.index.search(vector[None], 100)
@@ -141,9 +164,16 @@ def ranks(index, encoder, queries, wanted):
 
 @pytest.mark.shared
 def test_a_title_finds_its_passage_in_the_recorded_corpus(recorded, minilm):
-    """Not all at rank 1: titles such as `Bono` or `Xiaomi` are nearer to other passages about them (19 of 185)."""
+    """Not all at rank 1: titles such as `Bono` or `Xiaomi` are nearer to other passages about them
+    (19 of 185).
+    """
     titles = [entry.title for entry in recorded.collection]
-    found = ranks(recorded, minilm, titles, [lambda entry, title=title: entry.title == title for title in titles])
+    found = ranks(
+        recorded,
+        minilm,
+        titles,
+        [lambda entry, title=title: entry.title == title for title in titles],
+    )
     assert np.mean(found == 1) >= 0.88
     assert np.mean(found <= 3) >= 0.98
 
@@ -152,6 +182,11 @@ def test_a_title_finds_its_passage_in_the_recorded_corpus(recorded, minilm):
 def test_title_and_opening_words_find_their_passage_first(recorded, minilm):
     entries = [*recorded.collection]
     queries = [f"{entry.title} {' '.join(entry.text.split()[:12])}" for entry in entries]
-    found = ranks(recorded, minilm, queries, [lambda entry, own=own: entry.contents == own.contents for own in entries])
+    found = ranks(
+        recorded,
+        minilm,
+        queries,
+        [lambda entry, own=own: entry.contents == own.contents for own in entries],
+    )
     print(f"recall@1 {np.mean(found == 1):.3f}")
     assert np.mean(found == 1) >= 0.95

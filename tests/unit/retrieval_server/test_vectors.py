@@ -6,8 +6,17 @@ from hypothesis import strategies as st
 pytest.importorskip("faiss")
 
 from retrieval_server import vectors as vectors_module
-from retrieval_server.vectors import FlatIndex, HnswIndex, IndexType, IvfPqIndex, build_faiss, flat_from_faiss, num_lists, open_faiss
-from seg_research.core.errors import UsageError
+from retrieval_server.vectors import (
+    FlatIndex,
+    HnswIndex,
+    IndexType,
+    IvfPqIndex,
+    build_faiss,
+    flat_from_faiss,
+    num_lists,
+    open_faiss,
+)
+from seg_common.errors import UsageError
 
 
 def unit(num, dimensions=16, seed=0):
@@ -16,7 +25,9 @@ def unit(num, dimensions=16, seed=0):
 
 
 def found(vectors, query, top_k):
-    (hits,) = FlatIndex(np.asarray(vectors, np.float32)).search(np.asarray([query], np.float32), top_k)
+    (hits,) = FlatIndex(np.asarray(vectors, np.float32)).search(
+        np.asarray([query], np.float32), top_k
+    )
     return [hit.row for hit in hits]
 
 
@@ -79,11 +90,24 @@ def test_hits_do_not_depend_on_what_is_searched_with_them(built, kind):
 def test_approximate_types_find_most_of_what_is_there_with_its_exact_score(built, kind, least):
     rows, indexes = built
     queries = unit(50, seed=2)
-    exact, near = FlatIndex(rows[: len(indexes[kind])]).search(queries, 10), indexes[kind].search(queries, 10)
-    recall = np.mean([len({hit.row for hit in a} & {hit.row for hit in b}) / 10 for a, b in zip(exact, near, strict=True)])
+    exact, near = (
+        FlatIndex(rows[: len(indexes[kind])]).search(queries, 10),
+        indexes[kind].search(queries, 10),
+    )
+    recall = np.mean(
+        [
+            len({hit.row for hit in a} & {hit.row for hit in b}) / 10
+            for a, b in zip(exact, near, strict=True)
+        ]
+    )
     assert recall >= least
     score_of = {(q, hit.row): hit.score for q, hits in enumerate(exact) for hit in hits}
-    shared = [(hit.score, score_of[q, hit.row]) for q, hits in enumerate(near) for hit in hits if (q, hit.row) in score_of]
+    shared = [
+        (hit.score, score_of[q, hit.row])
+        for q, hits in enumerate(near)
+        for hit in hits
+        if (q, hit.row) in score_of
+    ]
     np.testing.assert_allclose(*np.array(shared).T, atol=2e-5)
 
 
@@ -103,7 +127,10 @@ def test_other_files_are_refused(tmp_path):
 
     faiss.write_index(faiss.IndexFlatL2(8), str(tmp_path / "l2.index"))
     (tmp_path / "text").write_text("no index")
-    for name, said in (("l2.index", "expected a flat index by inner product"), ("text", "not a FAISS index that can be read")):
+    for name, said in (
+        ("l2.index", "expected a flat index by inner product"),
+        ("text", "not a FAISS index that can be read"),
+    ):
         with pytest.raises(UsageError, match=said):
             flat_from_faiss(tmp_path / name)
 

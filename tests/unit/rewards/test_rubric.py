@@ -4,17 +4,19 @@ import json
 
 import pytest
 
-from seg_research.core.errors import InfraError, InvariantError
-from seg_research.core.transcript import StopReason
+from seg_common.errors import InfraError, InvariantError
+from seg_research.episode.transcript import StopReason
 from seg_research.policies.scripted import answer_turn, expert_script, keyframe_turn, search_turn
-from seg_research.rewards.presets import build_rubric
+from seg_research.recipes.seg_research.reward_settings import RewardSettings
+from seg_research.recipes.seg_research.rewards import build_rubric
+from seg_research.recipes.seg_research.terms.outcome import BoxIoU, PointHit
 from seg_research.rewards.rubric import Rubric, Weighted
-from seg_research.rewards.settings import RewardSettings
-from seg_research.rewards.terms.outcome import BoxIoU, PointHit
 from seg_research.testing.fakes import FakeSearcher, WordEncoder, play
 from seg_research.testing.samples import draw_sample
 
-PUBLISHED, DENSE = (build_rubric(RewardSettings(dense=dense), WordEncoder()) for dense in (False, True))
+PUBLISHED, DENSE = (
+    build_rubric(RewardSettings(dense=dense), WordEncoder()) for dense in (False, True)
+)
 TAPERING_ONE, TAPERING_TWO = 0.7, 0.91
 
 LOOK = search_turn("colour of Velmora", "who is that")
@@ -55,18 +57,25 @@ async def test_honest_work_is_paid(sample):
     assert await total(sample, expert_script(sample, 0)) == pytest.approx(4.5 + 0.5 * TAPERING_TWO)
     assert await total(sample, [LOOK, FRAME, miss()]) == pytest.approx(1 + 0.5 + 0.5 * TAPERING_TWO)
     assert await total(sample, [FRAME, miss()]) == pytest.approx(1 + 0.5 * TAPERING_ONE)
-    assert await total(sample, expert_script(sample, 0), DENSE) == pytest.approx(4.75 + 0.25 * TAPERING_TWO)
+    assert await total(sample, expert_script(sample, 0), DENSE) == pytest.approx(
+        4.75 + 0.25 * TAPERING_TWO
+    )
 
 
 async def test_a_question_without_steps_is_paid_for_the_format(sample_without_steps):
     sample = sample_without_steps
     assert await total(sample, expert_script(sample, 0)) == pytest.approx(5)
-    assert await total(sample, [LOOK, FRAME, miss()]) == await total(sample, [FRAME, miss()]) == pytest.approx(2)
+    assert (
+        await total(sample, [LOOK, FRAME, miss()])
+        == await total(sample, [FRAME, miss()])
+        == pytest.approx(2)
+    )
     assert await total(sample, [FRAME, say(target(sample), thought="")]) == pytest.approx(4)
 
 
 async def test_unanswered_searching_is_worth_less_than_any_answer(sample):
-    # In the original seven unanswered searches beat five with a wrong answer, and the policy learned it (findings B5b).
+    # In the original seven unanswered searches beat five with a wrong answer, and the policy
+    # learned it (findings B5b).
     for rubric in (PUBLISHED, DENSE):
         unanswered = await total(sample, [search_turn(f"query {n}", "x") for n in range(7)], rubric)
         assert unanswered < await total(sample, [keyframe_turn(10, "x"), miss()], rubric)
@@ -78,8 +87,12 @@ async def test_recovering_from_a_refusal_is_paid_like_getting_it_right_at_once(s
 
 
 async def test_an_answer_over_several_lines_is_paid(sample):
-    text = f"<thinking> there </thinking>\n<answer>\n{json.dumps(target(sample), indent=1)}\n</answer>"
-    assert await total(sample, [FRAME, text]) == await total(sample, [FRAME, answer_turn(sample.truth.frames[5], "there")])
+    text = (
+        f"<thinking> there </thinking>\n<answer>\n{json.dumps(target(sample), indent=1)}\n</answer>"
+    )
+    assert await total(sample, [FRAME, text]) == await total(
+        sample, [FRAME, answer_turn(sample.truth.frames[5], "there")]
+    )
 
 
 async def test_a_failed_service_or_an_unknown_truth_gives_no_score_rather_than_zero(sample):
@@ -93,7 +106,10 @@ async def test_a_failed_service_or_an_unknown_truth_gives_no_score_rather_than_z
 
 async def test_the_total_is_the_sum_of_what_is_paid(sample, sample_without_steps):
     assert PUBLISHED.max_total == DENSE.max_total == 5
-    for question, paid in ((sample, set(TERMS) - {"format"}), (sample_without_steps, set(TERMS) - {"tapering", "guidance"})):
+    for question, paid in (
+        (sample, set(TERMS) - {"format"}),
+        (sample_without_steps, set(TERMS) - {"tapering", "guidance"}),
+    ):
         score = PUBLISHED.score(await play(question, expert_script(question, 0)), question.truth)
         assert set(score.paid) == paid
         assert score.total == pytest.approx(sum(score.paid.values()))
@@ -117,4 +133,10 @@ async def test_one_batch_scores_like_one_after_the_other(sample, sample_without_
 
 def test_two_terms_of_one_name_would_hide_each_other():
     with pytest.raises(InvariantError, match="box_iou"):
-        Rubric((Weighted(BoxIoU(), 1.0), Weighted(PointHit(), 1.0), Weighted(BoxIoU(threshold=None), 1.0)))
+        Rubric(
+            (
+                Weighted(BoxIoU(), 1.0),
+                Weighted(PointHit(), 1.0),
+                Weighted(BoxIoU(threshold=None), 1.0),
+            )
+        )

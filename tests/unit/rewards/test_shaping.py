@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg_research.core.errors import UsageError
-from seg_research.core.transcript import StopReason, Transcript
-from seg_research.rewards.groups import Earned, earned_by
+from seg_common.errors import UsageError
+from seg_research.episode.transcript import StopReason, Transcript
+from seg_research.rewards.grouping import Earned, earned_by
 from seg_research.rewards.rubric import Score
 from seg_research.rewards.shaping import OverlongSettings, overlong, shaped, was_cut
 
@@ -18,7 +18,16 @@ def ended(stop: StopReason) -> Transcript:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "value"), [(0, 0), (16384, 0), (16385, -1 / 4096), (18432, -0.5), (20479, -4095 / 4096), (20480, -1), (99999, -1)]
+    ("tokens", "value"),
+    [
+        (0, 0),
+        (16384, 0),
+        (16385, -1 / 4096),
+        (18432, -0.5),
+        (20479, -4095 / 4096),
+        (20480, -1),
+        (99999, -1),
+    ],
 )
 def test_the_curve_is_that_of_equation_13(tokens, value):
     assert overlong(tokens, max_tokens=20480, buffer_tokens=4096) == pytest.approx(value)
@@ -32,27 +41,40 @@ def test_longer_is_never_better(one, other, buffer):
 
 def test_the_shaping_is_a_term_of_its_own_and_leaves_the_outcome_alone():
     found = shaped(SCORE, ended(StopReason.ANSWERED), 900, 1000, OverlongSettings(0.2, penalty=2.0))
-    assert found == Score(0.5, {**SCORE.terms, "overlong": -0.5}, {**SCORE.paid, "overlong": -1.0}, 1.0)
+    assert found == Score(
+        0.5, {**SCORE.terms, "overlong": -0.5}, {**SCORE.paid, "overlong": -1.0}, 1.0
+    )
     earned = earned_by(ended(StopReason.ANSWERED), found)
     assert isinstance(earned, Earned)
     assert (sum(earned.paid.values()), earned.outcome) == (0.5, 1.0)
 
 
 def test_an_episode_whose_next_observation_did_not_fit_counts_as_full():
-    assert shaped(SCORE, ended(StopReason.TOO_LONG), 100, 1000, OverlongSettings(penalty=1.0)).total == 0.5
+    assert (
+        shaped(SCORE, ended(StopReason.TOO_LONG), 100, 1000, OverlongSettings(penalty=1.0)).total
+        == 0.5
+    )
 
 
 def test_without_a_penalty_or_without_a_score_nothing_changes():
     assert shaped(SCORE, ended(StopReason.ANSWERED), 1000, 1000, OverlongSettings()) is SCORE
     failed = Score(None, {"box_iou": None})
-    assert shaped(failed, ended(StopReason.INFRA), 1000, 1000, OverlongSettings(penalty=1.0)) is failed
+    assert (
+        shaped(failed, ended(StopReason.INFRA), 1000, 1000, OverlongSettings(penalty=1.0)) is failed
+    )
 
 
 def test_cut_episodes_are_those_that_a_budget_ended():
-    assert {stop for stop in StopReason if was_cut(ended(stop))} == {StopReason.TURN_TRUNCATED, StopReason.TOO_LONG}
+    assert {stop for stop in StopReason if was_cut(ended(stop))} == {
+        StopReason.TURN_TRUNCATED,
+        StopReason.TOO_LONG,
+    }
 
 
-@pytest.mark.parametrize("wrong", [{"buffer_share": 0}, {"buffer_share": 1.1}, {"penalty": -1}, {"penalty": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"buffer_share": 0}, {"buffer_share": 1.1}, {"penalty": -1}, {"penalty": float("nan")}],
+)
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(UsageError, match=r"seg\.overlong"):
         OverlongSettings(**wrong)

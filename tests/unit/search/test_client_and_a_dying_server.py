@@ -4,7 +4,7 @@ import asyncio
 import sys
 import time
 
-from seg_research.core.errors import InfraError
+from seg_common.errors import InfraError
 from seg_research.search.client import SearchClient
 
 DYING_SERVER = """
@@ -27,7 +27,9 @@ server.serve_forever()
 
 
 async def test_a_server_killed_in_the_middle_is_an_infra_error_within_the_deadline():
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", DYING_SERVER, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", DYING_SERVER, stdout=asyncio.subprocess.PIPE
+    )
     assert process.stdout is not None
     port = int(await process.stdout.readline())
     num_answered = 0

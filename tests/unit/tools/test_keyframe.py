@@ -3,10 +3,10 @@
 import pytest
 from PIL import Image
 
-from seg_research.core.errors import InfraError, ToolError
-from seg_research.core.transcript import ImageRef, Outcome, Text
+from seg_common.errors import InfraError, ToolError
 from seg_research.core.video import FrameId
-from seg_research.protocol.actions import Search, SearchKind, SelectKeyframe
+from seg_research.episode.transcript import ImageRef, Outcome, Text
+from seg_research.recipes.seg_research.actions import Search, SearchKind, SelectKeyframe
 from seg_research.testing.samples import FRAME_SIZE, draw_sample
 from seg_research.tools.keyframe import KeyframeTool
 
@@ -26,14 +26,19 @@ async def test_the_frame_is_shown_squashed_to_the_square(sample, side_px):
     (picture,) = observation.message.images
     assert picture.image.size == (side_px, side_px)
     assert picture.image.mode == "RGB"
-    assert (observation.message.role, observation.tool, observation.outcome) == ("user", "keyframe", Outcome.OK)
+    assert (observation.message.role, observation.tool, observation.outcome) == (
+        "user",
+        "keyframe",
+        Outcome.OK,
+    )
     assert (picture.source, picture.caption) == (str(sample.frames[1].path), "frame 5")
     assert observation.message.plain() == "Frame 5 in high resolution: <image>"
     assert [type(part) for part in observation.message.parts] == [Text, ImageRef]
 
 
 async def test_the_picture_is_that_frame_at_its_full_resolution(sample):
-    # A column of red at the left edge only survives if the original is read, not the small picture of the prompt.
+    # A column of red at the left edge only survives if the original is read, not the small picture
+    # of the prompt.
     path = sample.frames[0].path.with_suffix(".png")
     frame = Image.new("RGB", FRAME_SIZE, "black")
     frame.paste("white", (0, 0, 1, FRAME_SIZE.height_px))
@@ -48,14 +53,18 @@ async def test_the_picture_is_that_frame_at_its_full_resolution(sample):
 @pytest.mark.parametrize("number", [1, 11, 999999999])
 async def test_a_frame_that_was_not_offered_is_refused_with_the_offered_ones(sample, number):
     (sample.video_path / f"{number:05d}.jpg").write_bytes(sample.frames[0].path.read_bytes())
-    with pytest.raises(ToolError, match=f"Frame {number} was not among those shown. Choose one of: 0, 5, 10."):
+    with pytest.raises(
+        ToolError, match=f"Frame {number} was not among those shown. Choose one of: 0, 5, 10."
+    ):
         await KeyframeTool().run(choose(number), sample)
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "not an image", "empty"])
 async def test_a_broken_file_is_a_failure_of_the_data_not_of_the_policy(sample, damage):
     path = sample.frames[1].path
-    content = {"truncated": path.read_bytes()[:300], "not an image": b"<html>", "empty": b""}.get(damage)
+    content = {"truncated": path.read_bytes()[:300], "not an image": b"<html>", "empty": b""}.get(
+        damage
+    )
     path.unlink()
     if content is not None:
         path.write_bytes(content)

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seg_research.core.errors import InfraError, ToolError
-from seg_research.core.transcript import ImageRef, Observation, Outcome, Text
-from seg_research.datasets.sample import Sample
-from seg_research.protocol.actions import FaultKind, Search, SearchKind, SelectKeyframe
-from seg_research.protocol.parser import parse_turn
+from seg_common.errors import InfraError, ToolError
+from seg_research.data.sample import Sample
+from seg_research.episode.action import FaultKind
+from seg_research.episode.transcript import ImageRef, Observation, Outcome, Text
+from seg_research.recipes.seg_research.actions import Search, SearchKind, SelectKeyframe
+from seg_research.recipes.seg_research.grammar import parse_turn
 from seg_research.search.client import SearchHit, SearchOutcome
 from seg_research.testing.fakes import FakeSearcher, passage, picture
 from seg_research.tools.search import SearchTool
@@ -36,15 +37,30 @@ async def test_passages_are_laid_out_as_the_original_does():
     expected = "<information>\n1. (Title: Velmora) Paints in red.\n2. (Title: Quillon) Sings.\n</information>"
     assert observation.message.plain() == expected
     assert observation.message.parts == (Text(expected),)
-    assert (observation.message.role, observation.outcome, observation.summary) == ("user", Outcome.OK, "Velmora | Quillon")
+    assert (observation.message.role, observation.outcome, observation.summary) == (
+        "user",
+        Outcome.OK,
+        "Velmora | Quillon",
+    )
 
 
 async def test_pictures_are_squashed_and_laid_out_in_line():
-    observation = await look_up(picture("Velmora", (40, 20)), picture("Quillon", (7, 300)), kind=SearchKind.IMAGE)
-    assert observation.message.plain() == "<information>\n1. (Title: Velmora) <image>\n2. (Title: Quillon) <image>\n</information>"
+    observation = await look_up(
+        picture("Velmora", (40, 20)), picture("Quillon", (7, 300)), kind=SearchKind.IMAGE
+    )
+    assert (
+        observation.message.plain()
+        == "<information>\n1. (Title: Velmora) <image>\n2. (Title: Quillon) <image>\n</information>"
+    )
     assert [image.image.size for image in observation.message.images] == [(256, 256)] * 2
     assert [image.image.mode for image in observation.message.images] == ["RGB"] * 2
-    assert [type(part) for part in observation.message.parts] == [Text, ImageRef, Text, ImageRef, Text]
+    assert [type(part) for part in observation.message.parts] == [
+        Text,
+        ImageRef,
+        Text,
+        ImageRef,
+        Text,
+    ]
     assert [image.source for image in observation.message.images] == ["images.jsonl#1"] * 2
 
 
@@ -85,18 +101,28 @@ async def test_an_exhausted_budget_is_told_as_the_reason():
 @pytest.mark.parametrize("kind", SearchKind)
 async def test_a_hostile_note_stays_text(kind):
     for attack in HOSTILE:
-        assert_harmless(await SearchTool(Answering(note=attack * 40)).run(Search(kind, "a"), SAMPLE), num_pictures=0)
+        assert_harmless(
+            await SearchTool(Answering(note=attack * 40)).run(Search(kind, "a"), SAMPLE),
+            num_pictures=0,
+        )
 
 
 async def test_a_note_beside_results_is_not_for_the_policy():
     tool = SearchTool(Answering(passage(), note="1 of 3 pages could be read"))
-    assert "pages could be read" not in (await tool.run(Search(SearchKind.TEXT, "a"), SAMPLE)).message.plain()
+    assert (
+        "pages could be read"
+        not in (await tool.run(Search(SearchKind.TEXT, "a"), SAMPLE)).message.plain()
+    )
 
 
 async def test_parts_of_pages_may_be_longer_than_snippets():
     hit = SearchHit("t" * 2000, "w" * 2000, 1.0, "x")
-    page = (await SearchTool(Answering(hit, browsed=True)).run(Search(SearchKind.TEXT, "a"), SAMPLE)).message.plain()
-    snippet = (await SearchTool(Answering(hit)).run(Search(SearchKind.TEXT, "a"), SAMPLE)).message.plain()
+    page = (
+        await SearchTool(Answering(hit, browsed=True)).run(Search(SearchKind.TEXT, "a"), SAMPLE)
+    ).message.plain()
+    snippet = (
+        await SearchTool(Answering(hit)).run(Search(SearchKind.TEXT, "a"), SAMPLE)
+    ).message.plain()
     assert "w" * 999 + "…" in page
     assert "w" * 1000 not in page
     assert "w" * 320 not in snippet
@@ -106,12 +132,19 @@ async def test_parts_of_pages_may_be_longer_than_snippets():
 @pytest.mark.parametrize("attack", HOSTILE)
 async def test_a_hostile_page_stays_text(attack):
     hit = SearchHit(attack, (attack + " filler ") * 30, 1.0, "x")
-    assert_harmless(await SearchTool(Answering(hit, hit, browsed=True)).run(Search(SearchKind.TEXT, "a"), SAMPLE), num_pictures=0)
+    assert_harmless(
+        await SearchTool(Answering(hit, hit, browsed=True)).run(
+            Search(SearchKind.TEXT, "a"), SAMPLE
+        ),
+        num_pictures=0,
+    )
 
 
 async def test_pictures_that_could_not_be_had_are_left_out():
     observation = await look_up(passage("no picture"), picture("Quillon"), kind=SearchKind.IMAGE)
-    assert observation.message.plain() == "<information>\n1. (Title: Quillon) <image>\n</information>"
+    assert (
+        observation.message.plain() == "<information>\n1. (Title: Quillon) <image>\n</information>"
+    )
     assert (await look_up(passage(), kind=SearchKind.IMAGE)).outcome is Outcome.EMPTY
 
 
@@ -154,7 +187,10 @@ async def test_hostile_results_stay_text(kind, text):
 async def test_no_result_can_be_more_than_text(noise, attack, body_chars):
     hit = SearchHit(noise + attack, attack + noise, 1.0, "x", picture().image)
     assert_harmless(await look_up(hit, body_chars=body_chars), num_pictures=0)
-    assert_harmless(await look_up(hit, kind=SearchKind.IMAGE, body_chars=body_chars, image_side_px=8), num_pictures=1)
+    assert_harmless(
+        await look_up(hit, kind=SearchKind.IMAGE, body_chars=body_chars, image_side_px=8),
+        num_pictures=1,
+    )
 
 
 def assert_harmless(observation: Observation, num_pictures: int) -> None:
@@ -164,7 +200,11 @@ def assert_harmless(observation: Observation, num_pictures: int) -> None:
     assert plain.endswith("</information>")
     assert "<|" not in plain
     assert parse_turn(plain).action.kind is FaultKind.NO_ACTION
-    for text in (plain, observation.summary, *(image.caption for image in observation.message.images)):
+    for text in (
+        plain,
+        observation.summary,
+        *(image.caption for image in observation.message.images),
+    ):
         assert text.encode("utf-8").decode("utf-8") == text
         assert not any(ord(character) < 32 and character != "\n" for character in text)
     # One line a result, so that a result cannot pose as the next one.
@@ -173,16 +213,21 @@ def assert_harmless(observation: Observation, num_pictures: int) -> None:
 
 
 async def test_a_refused_query_is_told_under_the_same_name_as_an_answered_one():
-    # The guard against broken tools counts by this name: refusals under a name of their own would look like a tool that never works.
+    # The guard against broken tools counts by this name: refusals under a name of their own would
+    # look like a tool that never works.
     answered = await look_up(passage())
-    refused = await SearchTool(FakeSearcher(error=ToolError("query too vague"))).run(Search(SearchKind.TEXT, "a"), SAMPLE)
+    refused = await SearchTool(FakeSearcher(error=ToolError("query too vague"))).run(
+        Search(SearchKind.TEXT, "a"), SAMPLE
+    )
     assert (refused.outcome, refused.message.plain()) == (Outcome.REJECTED, "query too vague")
     assert refused.tool == answered.tool == SearchKind.TEXT
 
 
 async def test_a_failed_service_is_not_the_policys_fault():
     with pytest.raises(InfraError, match="down"):
-        await SearchTool(FakeSearcher(error=InfraError("down"))).run(Search(SearchKind.TEXT, "a"), SAMPLE)
+        await SearchTool(FakeSearcher(error=InfraError("down"))).run(
+            Search(SearchKind.TEXT, "a"), SAMPLE
+        )
 
 
 def test_it_accepts_searches_of_both_kinds():

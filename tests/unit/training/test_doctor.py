@@ -1,4 +1,6 @@
-"""The doctor names each problem with its remedy, is not stopped by any of them, and does not call a missing extra a problem."""
+"""The doctor names each problem with its remedy, is not stopped by any of them, and does not call a
+missing extra a problem.
+"""
 
 import json
 
@@ -9,18 +11,35 @@ from seg_research.training import doctor
 from seg_research.training.doctor import Finding, Probe, Verdict, examine, probe
 from seg_research.training.extension_points import ExtensionPointStatus
 
-POINTS = [ExtensionPointStatus("verl", True, "0.9.1"), ExtensionPointStatus("verl.a:b", True), ExtensionPointStatus("verl.c:d", True)]
+POINTS = [
+    ExtensionPointStatus("verl", True, "0.9.1"),
+    ExtensionPointStatus("verl.a:b", True),
+    ExtensionPointStatus("verl.c:d", True),
+]
 
 
 class Machine:
-    """An installation as the doctor sees it: versions by package, and what probes of certain code say."""
+    """An installation as the doctor sees it: versions by package, and what probes of certain code
+    say.
+    """
 
     def __init__(self):
-        self.versions = {"verl": "0.9.1", "sentence-transformers": "6.0", "torch": "2.13.0+cpu", "numpy": "2.0"}
-        self.requires = ["numpy>=1.26", 'torch>=2.11; extra == "train"', 'verl==0.9.1; extra == "train"']
+        self.versions = {
+            "verl": "0.9.1",
+            "sentence-transformers": "6.0",
+            "torch": "2.13.0+cpu",
+            "numpy": "2.0",
+        }
+        self.requires = [
+            "numpy>=1.26",
+            'torch>=2.11; extra == "train"',
+            'verl==0.9.1; extra == "train"',
+        ]
         self.requires += ['sentence-transformers>=3; extra == "retrieval"']
-        self.says = {"check_extension_points": Probe(True, json.dumps([vars_of(p) for p in POINTS]))}
-        self.says["get_platform"] = Probe(True, "cpu seg_research.training.cpu_platform")
+        self.says = {
+            "check_extension_points": Probe(True, json.dumps([vars_of(p) for p in POINTS]))
+        }
+        self.says["get_platform"] = Probe(True, "cpu seg_research.training.cpu.platform")
         self.says["import torch;"] = Probe(True, "CPU")
         self.asked = []
 
@@ -54,7 +73,11 @@ def findings() -> dict[str, Finding]:
 
 
 def problems() -> dict[str, Finding]:
-    return {topic: finding for topic, finding in findings().items() if finding.verdict is Verdict.PROBLEM}
+    return {
+        topic: finding
+        for topic, finding in findings().items()
+        if finding.verdict is Verdict.PROBLEM
+    }
 
 
 def test_a_sound_installation_has_no_problems(machine):
@@ -85,11 +108,17 @@ def test_without_the_retrieval_extra_the_encoder_is_not_tried(machine):
 
 
 @pytest.mark.parametrize(("version", "found"), [("2.1.0", "2.1.0"), (None, "not installed")])
-def test_a_package_that_does_not_fit_is_a_problem_with_the_command_that_fixes_it(machine, version, found):
+def test_a_package_that_does_not_fit_is_a_problem_with_the_command_that_fixes_it(
+    machine, version, found
+):
     machine.versions.pop("torch")
     machine.versions |= {"torch": version} if version else {}
     problem = problems()["torch"]
-    assert (problem.found, problem.wanted, problem.advice) == (found, ">=2.11", 'pip install "torch>=2.11"')
+    assert (problem.found, problem.wanted, problem.advice) == (
+        found,
+        ">=2.11",
+        'pip install "torch>=2.11"',
+    )
 
 
 def test_a_requirement_of_the_base_is_always_checked(machine):
@@ -106,14 +135,18 @@ def test_a_project_that_was_never_installed_is_told(machine, monkeypatch):
 
 
 def test_a_torch_that_does_not_import_is_reported_once(machine):
-    machine.says["import torch;"] = Probe(False, "ImportError: libcudart.so.13: cannot open shared object file")
+    machine.says["import torch;"] = Probe(
+        False, "ImportError: libcudart.so.13: cannot open shared object file"
+    )
     assert set(problems()) == {"torch"}
     assert not any("check_extension_points" in code for code in machine.asked)
 
 
 def test_each_extension_point_that_moved_is_a_problem(machine):
     broken = ExtensionPointStatus("verl.a:b", False, "takes (x), expected (y)")
-    machine.says["check_extension_points"] = Probe(True, json.dumps([vars_of(p) for p in (POINTS[0], broken, POINTS[2])]))
+    machine.says["check_extension_points"] = Probe(
+        True, json.dumps([vars_of(p) for p in (POINTS[0], broken, POINTS[2])])
+    )
     found = problems()
     assert set(found) == {"verl.a:b"}
     assert found["verl.a:b"].found == "takes (x), expected (y)"
@@ -121,7 +154,9 @@ def test_each_extension_point_that_moved_is_a_problem(machine):
 
 
 def test_an_editable_verl_is_a_problem(machine):
-    status = ExtensionPointStatus("verl", False, "`import verl` finds /home/me/verl; uninstall verl and install its wheel")
+    status = ExtensionPointStatus(
+        "verl", False, "`import verl` finds /home/me/verl; uninstall verl and install its wheel"
+    )
     machine.says["check_extension_points"] = Probe(True, json.dumps([vars_of(status)]))
     assert "/home/me/verl" in problems()["verl installation"].found
 
@@ -138,7 +173,9 @@ def test_another_platform_than_ours_is_a_problem(machine):
 
 def test_a_torchvision_that_does_not_fit_is_a_problem(machine):
     machine.versions["torchvision"] = "0.28"
-    machine.says["import torchvision"] = Probe(False, "RuntimeError: operator torchvision::nms does not exist")
+    machine.says["import torchvision"] = Probe(
+        False, "RuntimeError: operator torchvision::nms does not exist"
+    )
     assert "pip uninstall torchvision" in problems()["torchvision"].advice
 
 
@@ -150,9 +187,13 @@ def test_an_encoder_that_needs_the_network_is_a_problem(machine):
 def test_surroundings_that_disturb_are_warned_of(machine, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1 << 20})())
+    monkeypatch.setattr(
+        doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1 << 20})()
+    )
     found = findings()
-    assert {"ray cluster", "graphics card", "disk here"} <= {t for t, f in found.items() if f.verdict is Verdict.WARNING}
+    assert {"ray cluster", "graphics card", "disk here"} <= {
+        t for t, f in found.items() if f.verdict is Verdict.WARNING
+    }
     assert found["disk here"].found == "0.0 GiB"
 
 
@@ -166,7 +207,9 @@ def test_a_probe_survives_whatever_its_code_does():
     assert probe("raise ValueError('no')") == Probe(False, "ValueError: no")
     assert probe("import os; os.kill(os.getpid(), 11)") == Probe(False, "crashed with signal 11")
     assert probe("pass") == Probe(True, "exit code 0, no message")
-    assert probe("import os; print(os.environ['A'], os.environ['HF_HUB_OFFLINE'])", {"A": "x"}) == Probe(True, "x 1")
+    assert probe(
+        "import os; print(os.environ['A'], os.environ['HF_HUB_OFFLINE'])", {"A": "x"}
+    ) == Probe(True, "x 1")
 
 
 def test_a_probe_that_hangs_is_ended(monkeypatch):
@@ -193,7 +236,9 @@ def test_json_is_for_programs(machine, capsys):
 
 def test_another_verl_ends_the_doctor_with_an_error_and_the_command_that_fixes_it(machine, capsys):
     machine.versions["verl"] = "0.9.2"
-    other = ExtensionPointStatus("verl", False, '0.9.2 is installed, 0.9.1 was tested; run: pip install "verl==0.9.1"')
+    other = ExtensionPointStatus(
+        "verl", False, '0.9.2 is installed, 0.9.1 was tested; run: pip install "verl==0.9.1"'
+    )
     machine.says["check_extension_points"] = Probe(True, json.dumps([vars_of(other)]))
     assert main(["doctor"]) == 1
     said = capsys.readouterr().out

@@ -3,7 +3,12 @@ from typing import Any
 import pytest
 
 from seg_research.training import extension_points
-from seg_research.training.extension_points import ExtensionPoint, check_extension_points, check_installation, check_point
+from seg_research.training.extension_points import (
+    ExtensionPoint,
+    check_extension_points,
+    check_installation,
+    check_point,
+)
 
 
 def point(symbol: str, **lists: Any) -> ExtensionPoint:
@@ -29,7 +34,11 @@ def test_a_symbol_as_expected_is_ok(symbol, lists):
     [
         ("json:no_such_name", {}, "cannot be imported"),
         ("no_such_module:name", {}, "needed by agent_loop.py"),
-        ("textwrap:indent", {"parameters": ("text", "prefix")}, "takes (text, prefix, predicate), expected (text, prefix)"),
+        (
+            "textwrap:indent",
+            {"parameters": ("text", "prefix")},
+            "takes (text, prefix, predicate), expected (text, prefix)",
+        ),
         ("collections.abc:Iterator", {"abstract": ("__next__", "rewind")}, "differ: rewind"),
     ],
 )

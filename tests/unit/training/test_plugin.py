@@ -1,4 +1,6 @@
-"""What verl's processes get by importing the plugin: our rollout by name, and on request the CPU as a device."""
+"""What verl's processes get by importing the plugin: our rollout by name, and on request the CPU as
+a device.
+"""
 
 import json
 import os
@@ -31,14 +33,26 @@ print(json.dumps({
 
 
 def test_in_a_process_of_verl_on_the_cpu_everything_is_in_place():
-    asked = {"VERL_USE_EXTERNAL_MODULES": "seg_research.training.plugin", "VERL_PLATFORM": "cpu", "SEG_RESEARCH_TORCH_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", PROBE], env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+    asked = {
+        "VERL_USE_EXTERNAL_MODULES": "seg_research.training.plugin",
+        "VERL_PLATFORM": "cpu",
+        "SEG_RESEARCH_TORCH_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["platform"] == ["cpu", "gloo", "GPU"]
-    assert found["patched"] == "seg_research.training.verl_patches"
+    assert found["patched"] == "seg_research.training.patches"
     assert found["threads"] == 1
-    assert found["rollout"] == "seg_research.training.rollout_server.TransformersAdapter"
+    assert (
+        found["rollout"] == "seg_research.training.rollout.transformers_server.TransformersAdapter"
+    )
     assert found["replica"] == "TransformersReplica"
 
 
@@ -56,14 +70,14 @@ def test_on_other_platforms_only_the_rollout_is_added(monkeypatch):
 
 
 def test_the_cpu_is_never_chosen_unasked():
-    from seg_research.training.cpu_platform import CpuPlatform
+    from seg_research.training.cpu.platform import CpuPlatform
 
     assert not CpuPlatform().is_platform_available(use_smi_check=True)
     assert CpuPlatform().is_available()
 
 
 def test_the_current_device_serves_as_a_target_and_as_a_number():
-    from seg_research.training.cpu_platform import CpuPlatform
+    from seg_research.training.cpu.platform import CpuPlatform
 
     device = CpuPlatform().current_device()
     assert torch.zeros(1).to(device).device.type == "cpu"
@@ -74,7 +88,7 @@ def test_the_current_device_serves_as_a_target_and_as_a_number():
 
 
 def test_the_device_module_has_what_verl_calls_and_passes_for_torch_cpu():
-    from seg_research.training.cpu_platform import CpuPlatform
+    from seg_research.training.cpu.platform import CpuPlatform
 
     module = CpuPlatform().device_module
     assert module == torch.cpu
@@ -96,10 +110,14 @@ def test_the_device_module_has_what_verl_calls_and_passes_for_torch_cpu():
 def test_the_process_group_is_asked_for_with_one_backend_and_only_patched_once(monkeypatch):
     from verl.utils import distributed
 
-    from seg_research.training.verl_patches import accept_cpu_process_group
+    from seg_research.training.patches import accept_cpu_process_group
 
     asked = []
-    monkeypatch.setattr(distributed, "initialize_global_process_group_ray", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(
+        distributed,
+        "initialize_global_process_group_ray",
+        lambda *arguments: asked.append(arguments),
+    )
     accept_cpu_process_group()
     patched = distributed.initialize_global_process_group_ray
     accept_cpu_process_group()
@@ -114,7 +132,7 @@ def test_prompts_are_numbered_by_step_and_go_on_within_it(monkeypatch):
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
     from verl.utils import tensordict_utils
 
-    from seg_research.training.verl_patches import number_prompts
+    from seg_research.training.patches import number_prompts
 
     def fetch(self, num_prompts=None):
         batch = TensorDict({"dummy": torch.zeros(num_prompts or 3)}, batch_size=[num_prompts or 3])
@@ -133,17 +151,20 @@ def test_prompts_are_numbered_by_step_and_go_on_within_it(monkeypatch):
 
 
 def test_a_verl_with_another_seam_is_refused_before_anything_runs(monkeypatch):
-    from seg_research.core.errors import UsageError
+    from seg_common.errors import UsageError
     from seg_research.training import plugin
     from seg_research.training.extension_points import ExtensionPointStatus
-    from seg_research.training.lifeline import LAUNCHER_VARIABLE
+    from seg_research.training.launch.parent_watchdog import LAUNCHER_VARIABLE
 
     moved = ExtensionPointStatus("verl.a:b", False, "takes (x), expected (y)")
-    monkeypatch.setattr(plugin, "check_extension_points", lambda: [ExtensionPointStatus("verl", True), moved, moved])
+    monkeypatch.setattr(
+        plugin, "check_extension_points", lambda: [ExtensionPointStatus("verl", True), moved, moved]
+    )
     monkeypatch.setattr(plugin, "end_with_launcher", lambda: None)
     plugin._register()  # a worker: the launcher's child has looked
     monkeypatch.setenv(LAUNCHER_VARIABLE, str(os.getppid()))
     with pytest.raises(
-        UsageError, match=r"not the one that was tested: verl.a:b: takes \(x\), expected \(y\) \(and 1 more; seg-research doctor"
+        UsageError,
+        match=r"not the one that was tested: verl.a:b: takes \(x\), expected \(y\) \(and 1 more; seg-research doctor",
     ):
         plugin._register()

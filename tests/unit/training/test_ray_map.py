@@ -10,8 +10,8 @@ from PIL import Image
 
 ray = pytest.importorskip("ray")
 
+from seg_common.errors import InfraError, UsageError  # noqa: E402
 from seg_research.cli.main import main  # noqa: E402
-from seg_research.core.errors import InfraError, UsageError  # noqa: E402
 from seg_research.training.ray_map import ray_map  # noqa: E402
 
 
@@ -38,7 +38,9 @@ def cluster():
 
 
 def test_results_come_back_and_a_lost_task_takes_no_other_with_it(cluster):
-    found = dict(ray_map(functools.partial(work, factor=10), [1, 2, 3, 4], on_lost=lost, num_gpus=1))
+    found = dict(
+        ray_map(functools.partial(work, factor=10), [1, 2, 3, 4], on_lost=lost, num_gpus=1)
+    )
     assert {item: found[item] for item in (1, 2, 4)} == {1: 10, 2: 20, 4: 40}
     assert "lost" in found[3]
 
@@ -71,7 +73,15 @@ def test_the_segment_command_runs_on_the_cluster(cluster, tmp_path, capsys):
             for frame in range(3):
                 Image.new("RGB", (32, 24), (frame, 0, 90)).save(video / f"{frame}.png")
         region = {"box_norm1000": [100, 100, 600, 700]}
-        rows.append({"schema_version": 1, "id": name, "video_path": str(video), "keyframe": {"id": 1}, "objects": [region]})
+        rows.append(
+            {
+                "schema_version": 1,
+                "id": name,
+                "video_path": str(video),
+                "keyframe": {"id": 1},
+                "objects": [region],
+            }
+        )
     path = tmp_path / "predictions.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["segment", str(path), "--backend", "box", "--ray", "--workers", "2"]) == 1

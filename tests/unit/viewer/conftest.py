@@ -22,7 +22,11 @@ def target() -> np.ndarray:
 
 def record(root: Path, **changes: object) -> dict[str, object]:
     """One line of predictions.jsonl: a search, a fault, a key frame and an answer."""
-    region = {"box_norm1000": [250, 250, 750, 750], "points_norm1000": [[500, 500]], "negative_points_norm1000": [[20, 20]]}
+    region = {
+        "box_norm1000": [250, 250, 750, 750],
+        "points_norm1000": [[500, 500]],
+        "negative_points_norm1000": [[20, 20]],
+    }
     turns = [
         {
             "role": "assistant",
@@ -37,10 +41,31 @@ def record(root: Path, **changes: object) -> dict[str, object]:
             "observation_summary": "crest",
             "images": [str(root / "found.jpg"), "https://example.org/never-fetched.png"],
         },
-        {"role": "assistant", "text": "hm", "action": {"kind": "fault", "fault": "no_action", "detail": "nothing found"}, "images": []},
-        {"role": "user", "text": "Write one action.", "outcome": "fault", "observation_summary": "", "images": []},
-        {"role": "assistant", "text": "<keyframe>6</keyframe>", "action": {"kind": "keyframe", "frame_id": 6}, "images": []},
-        {"role": "assistant", "text": "…", "action": {"kind": "answer", "objects": [region]}, "images": []},
+        {
+            "role": "assistant",
+            "text": "hm",
+            "action": {"kind": "fault", "fault": "no_action", "detail": "nothing found"},
+            "images": [],
+        },
+        {
+            "role": "user",
+            "text": "Write one action.",
+            "outcome": "fault",
+            "observation_summary": "",
+            "images": [],
+        },
+        {
+            "role": "assistant",
+            "text": "<keyframe>6</keyframe>",
+            "action": {"kind": "keyframe", "frame_id": 6},
+            "images": [],
+        },
+        {
+            "role": "assistant",
+            "text": "…",
+            "action": {"kind": "answer", "objects": [region]},
+            "images": [],
+        },
     ]
     return {
         "schema_version": 1,
@@ -75,15 +100,40 @@ def run_dir(tmp_path: Path) -> Path:
     (root / "before").mkdir()
     for name, score in (("before", 0.25), ("after", 1.75)):
         (root / name / "predictions.jsonl").write_text(json.dumps(record(root, score=score)) + "\n")
-    truth = json.dumps({"6": {"bbox_2d": [240, 240, 760, 760], "point_2d": [500, 500], "area": 1.0, "max_conn_area": 1.0}})
-    row = {"id": "q1", "reward_model": {"style": "rule", "ground_truth": truth, "steps": ["crest of Babir"]}}
+    truth = json.dumps(
+        {
+            "6": {
+                "bbox_2d": [240, 240, 760, 760],
+                "point_2d": [500, 500],
+                "area": 1.0,
+                "max_conn_area": 1.0,
+            }
+        }
+    )
+    row = {
+        "id": "q1",
+        "reward_model": {"style": "rule", "ground_truth": truth, "steps": ["crest of Babir"]},
+    }
     pq.write_table(pa.Table.from_pylist([row]), root / "test.parquet")
-    entries = [{"id": 0, "name": "kite", "filename": "kite.jpg"}, {"id": 1, "name": "out", "image_path": "../../secret.jpg"}]
+    entries = [
+        {"id": 0, "name": "kite", "filename": "kite.jpg"},
+        {"id": 1, "name": "out", "image_path": "../../secret.jpg"},
+    ]
     (root / "image_corpus.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     (root / "meta.json").write_text(json.dumps([["q1", str(root / "truth"), "one-hop"]]))
     (root / "curve.jsonl").write_text(
         "".join(
-            json.dumps({"step": s, "reward": s / 10, "terms": {"box": s / 20}, "searches": 1.0, "valid": 0.5}) + "\n" for s in range(1, 6)
+            json.dumps(
+                {
+                    "step": s,
+                    "reward": s / 10,
+                    "terms": {"box": s / 20},
+                    "searches": 1.0,
+                    "valid": 0.5,
+                }
+            )
+            + "\n"
+            for s in range(1, 6)
         )
     )
     (root / "summary.json").write_text(
@@ -94,8 +144,25 @@ def run_dir(tmp_path: Path) -> Path:
                 "seed": 0,
                 "notes": ["a note of the run"],
                 "rows": [
-                    {"name": "before RL", "reward": 0.25, "searches": 0.5, "valid": 0.5, "J": 10.0, "F": 12.0, "JF": 11.0},
-                    {"name": "after RL", "reward": 1.75, "searches": 1.5, "valid": 1.0, "J": 50.0, "F": 60.0, "JF": 55.0, "frames": 3},
+                    {
+                        "name": "before RL",
+                        "reward": 0.25,
+                        "searches": 0.5,
+                        "valid": 0.5,
+                        "J": 10.0,
+                        "F": 12.0,
+                        "JF": 11.0,
+                    },
+                    {
+                        "name": "after RL",
+                        "reward": 1.75,
+                        "searches": 1.5,
+                        "valid": 1.0,
+                        "J": 50.0,
+                        "F": 60.0,
+                        "JF": 55.0,
+                        "frames": 3,
+                    },
                 ],
                 "predictions": [
                     {"name": "before", "path": "before/predictions.jsonl", "masks": None},

@@ -9,7 +9,10 @@ from seg_research.viewer.curve import MAX_POINTS, Series, draw, format_value, re
 
 def test_series_are_collected_by_name():
     main, terms = read_series(
-        [{"step": 2, "reward": 0.5, "valid": 1.0, "terms": {"box": 0.3}}, {"step": 1, "reward": 0.1, "searches": 2, "terms": {"box": None}}]
+        [
+            {"step": 2, "reward": 0.5, "valid": 1.0, "terms": {"box": 0.3}},
+            {"step": 1, "reward": 0.1, "searches": 2, "terms": {"box": None}},
+        ]
     )
     assert [(s.label, s.points) for s in main] == [
         ("mean reward", ((1.0, 0.1), (2.0, 0.5))),
@@ -21,12 +24,16 @@ def test_series_are_collected_by_name():
 
 @pytest.mark.parametrize("value", [None, "0.5", True, math.nan, math.inf, 10**400, [], {}])
 def test_what_is_no_number_is_a_gap(value):
-    main, terms = read_series([{"step": 1, "reward": value, "terms": {"box": value}}, {"step": 2, "reward": 1.0}])
+    main, terms = read_series(
+        [{"step": 1, "reward": value, "terms": {"box": value}}, {"step": 2, "reward": 1.0}]
+    )
     assert main[0].points == ((2.0, 1.0),)
     assert terms == []
 
 
-@pytest.mark.parametrize("record", [{"reward": 1.0}, {"step": "1", "reward": 1.0}, {"step": None, "reward": 1.0}])
+@pytest.mark.parametrize(
+    "record", [{"reward": 1.0}, {"step": "1", "reward": 1.0}, {"step": None, "reward": 1.0}]
+)
 def test_a_line_without_a_step_is_left_out(record):
     assert read_series([record]) == ([], [])
 
@@ -70,11 +77,18 @@ def test_long_curves_are_thinned_to_means():
 
 def test_fractions_are_drawn_between_nothing_and_all():
     chart = draw(Series("v", ((1.0, 0.5), (2.0, 0.5)), percent=True))
-    assert [(tick.at_percent, tick.label) for tick in chart.y_ticks] == [(100.0, "0 %"), (50.0, "50 %"), (0.0, "100 %")]
+    assert [(tick.at_percent, tick.label) for tick in chart.y_ticks] == [
+        (100.0, "0 %"),
+        (50.0, "50 %"),
+        (0.0, "100 %"),
+    ]
     assert chart.samples[0][1] == 50.0
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(-1e12, 1e12)), min_size=1, max_size=40), st.booleans())
+@given(
+    st.lists(st.tuples(st.integers(0, 10**6), st.floats(-1e12, 1e12)), min_size=1, max_size=40),
+    st.booleans(),
+)
 def test_every_point_and_tick_stays_inside(pairs, percent):
     points = tuple(sorted({float(step): value for step, value in pairs}.items()))
     chart = draw(Series("any", points, percent))
@@ -83,7 +97,9 @@ def test_every_point_and_tick_stays_inside(pairs, percent):
     assert 1 <= len(chart.y_ticks) <= 8
 
 
-@pytest.mark.parametrize(("value", "shown"), [(0.123, "0.12"), (12.34, "12.3"), (-3.0, "-3.00"), (12345.0, "1.23e+04")])
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.123, "0.12"), (12.34, "12.3"), (-3.0, "-3.00"), (12345.0, "1.23e+04")]
+)
 def test_numbers_are_short(value, shown):
     assert format_value(value) == shown
 

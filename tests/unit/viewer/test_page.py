@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 from seg_research.viewer import page
 from seg_research.viewer.page import build_table, render, write_report
 from seg_research.viewer.run_folder import read_run
@@ -55,21 +55,46 @@ def fill_with(run_dir, text):
     for name in ("before", "after"):
         path = run_dir / name / "predictions.jsonl"
         row = json.loads(path.read_text())
-        row.update(query=text, ability=text, stop_reason=text, frame_names=["00003", text], rewards={text: 1.0})
+        row.update(
+            query=text,
+            ability=text,
+            stop_reason=text,
+            frame_names=["00003", text],
+            rewards={text: 1.0},
+        )
         for turn in row["turns"]:
             turn["text"] = f"<thinking>{text}</thinking>" if turn["role"] == "assistant" else text
             turn["outcome"] = text
             turn["images"] = [text]
             if turn.get("action"):
-                turn["action"] = dict.fromkeys(turn["action"], text) | {"kind": turn["action"]["kind"]}
+                turn["action"] = dict.fromkeys(turn["action"], text) | {
+                    "kind": turn["action"]["kind"]
+                }
         path.write_text(json.dumps(row) + "\n")
-    (run_dir / "curve.jsonl").write_text("".join(json.dumps({"step": s, "reward": s, "terms": {text: s}}) + "\n" for s in range(3)))
+    (run_dir / "curve.jsonl").write_text(
+        "".join(json.dumps({"step": s, "reward": s, "terms": {text: s}}) + "\n" for s in range(3))
+    )
 
 
 def test_the_page_shows_every_part(run_dir):
     html = render(read_run(run_dir))
-    expected = ["A run", "seed <b>0", "a note of the run", "J&amp;F", "55.0", "100 %", "mean reward", "Reward terms"]
-    expected += ["Please find the crest.", "crest of Babir", "I must look this up.", "The crest of Babir is a kite.", "malformed"]
+    expected = [
+        "A run",
+        "seed <b>0",
+        "a note of the run",
+        "J&amp;F",
+        "55.0",
+        "100 %",
+        "mean reward",
+        "Reward terms",
+    ]
+    expected += [
+        "Please find the crest.",
+        "crest of Babir",
+        "I must look this up.",
+        "The crest of Babir is a kite.",
+        "malformed",
+    ]
     expected += ["not run", "J 100"]
     assert [part for part in expected if part not in html] == []
     outline = Outline(html)
@@ -98,21 +123,32 @@ def test_nothing_is_loaded_from_anywhere_and_only_our_script_may_run(run_dir):
     fill_with(run_dir, HOSTILE[1])
     html = render(read_run(run_dir))
     outline = Outline(html)
-    addresses = [value for name, value in outline.attributes if name in {"src", "href", "action", "data", "poster", "srcset", "xlink:href"}]
+    addresses = [
+        value
+        for name, value in outline.attributes
+        if name in {"src", "href", "action", "data", "poster", "srcset", "xlink:href"}
+    ]
     assert addresses
     assert all(value.startswith(("data:image/jpeg;base64,", "#")) for value in addresses)
     assert not [name for name, _ in outline.attributes if name.startswith("on")]
     (script,) = ["".join(outline.scripts)]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = next(value for name, value in outline.attributes if name == "content" and "default-src" in value)
-    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy = next(
+        value for name, value in outline.attributes if name == "content" and "default-src" in value
+    )
+    assert (
+        policy
+        == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    )
     assert "@import" not in html
     assert "url(" not in html
 
 
 def test_the_script_sets_text_and_never_markup():
     script = page._asset("report.js")
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|Function\(", script)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|Function\(", script
+    )
 
 
 def test_long_text_is_cut_with_a_note(run_dir):
@@ -141,7 +177,12 @@ def test_a_page_that_would_grow_too_large_says_what_it_leaves_out(run_dir, monke
 
 
 def test_the_table_has_known_columns_first_and_leaves_empty_ones_out():
-    table = build_table([{"name": "a", "JF": 50.0, "frames": 3, "F": None}, {"name": "b", "reward": 0.5, "valid": 0.25}])
+    table = build_table(
+        [
+            {"name": "a", "JF": 50.0, "frames": 3, "F": None},
+            {"name": "b", "reward": 0.5, "valid": 0.25},
+        ]
+    )
     assert table.columns == ("reward", "well-formed", "J&F", "frames")
     (_, first), (_, second) = table.rows
     assert [cell.text for cell in first] == ["–", "–", "50.0", "3"]

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 from seg_research.viewer.run_folder import read_run
 
 
@@ -20,7 +20,8 @@ def test_everything_is_read(run_dir):
     assert run.steps == {"q1": ("crest of Babir",)}
     assert len(run.curve) == 5
     assert run.truth_masks["q1"] == run_dir / "truth"
-    assert run.found_pictures == {"image_corpus.jsonl#0": run_dir / "images" / "kite.jpg"}  # entry 1 lies outside
+    # entry 1 lies outside
+    assert run.found_pictures == {"image_corpus.jsonl#0": run_dir / "images" / "kite.jpg"}
 
 
 def test_a_missing_folder_is_refused(tmp_path):
@@ -29,14 +30,18 @@ def test_a_missing_folder_is_refused(tmp_path):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"expected summary\.json, curve\.jsonl or predictions\.jsonl"):
+    with pytest.raises(
+        UsageError, match=r"expected summary\.json, curve\.jsonl or predictions\.jsonl"
+    ):
         read_run(tmp_path)
 
 
 def test_predictions_alone_are_enough(run_dir):
     (run_dir / "summary.json").unlink()
     run = read_run(run_dir / "after")
-    assert [(s.name, s.masks_dir) for s in run.predictions] == [("after", run_dir / "after" / "seg")]
+    assert [(s.name, s.masks_dir) for s in run.predictions] == [
+        ("after", run_dir / "after" / "seg")
+    ]
 
 
 def test_what_a_guard_left_of_a_training_run_is_shown(run_dir, tmp_path):
@@ -52,7 +57,14 @@ def test_what_a_guard_left_of_a_training_run_is_shown(run_dir, tmp_path):
     [
         ({"predictions": [{"name": "gone", "path": "gone.jsonl"}]}, "gone.jsonl: no such file"),
         ({"predictions": [{"name": "odd", "path": "a\0b"}]}, "odd"),
-        ({"predictions": [{"name": "after", "path": "after/predictions.jsonl", "masks": "nowhere"}]}, "no folder"),
+        (
+            {
+                "predictions": [
+                    {"name": "after", "path": "after/predictions.jsonl", "masks": "nowhere"}
+                ]
+            },
+            "no folder",
+        ),
         ({"truth": {"parquet": "gone.parquet"}}, "ground truth gone.parquet"),
         ({"truth": {"parquet": "meta.json"}}, "ground truth meta.json"),
         ({"truth": {"meta": "curve.jsonl"}}, "ground-truth masks curve.jsonl"),

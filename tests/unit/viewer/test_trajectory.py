@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg_research.evaluation.predictions import Prediction
+from seg_research.records.reader import Prediction
 from seg_research.viewer.run_folder import PredictionSet, read_run
 from seg_research.viewer.trajectory import choose_questions, spread, view_question
 
@@ -22,9 +22,17 @@ def test_a_question_with_all_its_parts(run_dir):
     before, after = question.trajectories
     assert (before.reward, after.reward) == (0.25, 1.75)
     assert after.mean_j == 1.0
-    assert [picture.caption for picture in after.masks] == ["frame 3 · J 100", "key frame 6 · J 100", "frame 9 · J 100"]
+    assert [picture.caption for picture in after.masks] == [
+        "frame 3 · J 100",
+        "key frame 6 · J 100",
+        "frame 9 · J 100",
+    ]
     assert question.picture == after.masks[1]
-    assert [(bar.name, bar.value) for bar in after.rewards] == [("format", 1.0), ("box", 0.5), ("guidance", None)]
+    assert [(bar.name, bar.value) for bar in after.rewards] == [
+        ("format", 1.0),
+        ("box", 0.5),
+        ("guidance", None),
+    ]
 
 
 def test_boxes_and_points_are_in_pixels_of_the_key_frame(run_dir):
@@ -81,20 +89,27 @@ def test_what_is_missing_of_a_question_is_noted(run_dir, changes, note):
 )
 def test_what_is_missing_of_a_trajectory_is_noted(run_dir, changes, note):
     rewrite(run_dir, "after", **changes)
-    assert any(note in line for line in view_question("q1", read_run(run_dir)).trajectories[1].notes)
+    assert any(
+        note in line for line in view_question("q1", read_run(run_dir)).trajectories[1].notes
+    )
 
 
 def test_missing_masks_are_noted(run_dir):
     for path in (run_dir / "after" / "seg" / "q1").iterdir():
         path.unlink()
-    assert view_question("q1", read_run(run_dir)).trajectories[1].notes == ("no predicted masks for this question",)
+    assert view_question("q1", read_run(run_dir)).trajectories[1].notes == (
+        "no predicted masks for this question",
+    )
 
 
 def test_an_id_cannot_lead_out_of_the_mask_folder(run_dir):
     (run_dir / "after" / "seg" / "q1").rename(run_dir / "q1")
     for name in ("before", "after"):
         rewrite(run_dir, name, id="../../q1")
-    assert "no predicted masks" in view_question("../../q1", read_run(run_dir)).trajectories[1].notes[0]
+    assert (
+        "no predicted masks"
+        in view_question("../../q1", read_run(run_dir)).trajectories[1].notes[0]
+    )
 
 
 def test_questions_are_taken_in_turn_from_each_ability():
@@ -106,7 +121,10 @@ def test_questions_are_taken_in_turn_from_each_ability():
 
 def test_questions_that_every_policy_answered_come_first():
     both, one = Prediction("both", None, "q"), Prediction("one", None, "q")
-    sets = [PredictionSet("p", {"one": one, "both": both}, None), PredictionSet("r", {"both": both}, None)]
+    sets = [
+        PredictionSet("p", {"one": one, "both": both}, None),
+        PredictionSet("r", {"both": both}, None),
+    ]
     assert choose_questions(sets, 1) == ["both"]
 
 

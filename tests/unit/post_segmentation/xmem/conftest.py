@@ -1,4 +1,6 @@
-"""XMem with an eighth of its channels, saved as the published checkpoint is, and a short drawn video."""
+"""XMem with an eighth of its channels, saved as the published checkpoint is, and a short drawn
+video.
+"""
 
 import json
 from pathlib import Path
@@ -23,7 +25,9 @@ class Drawn:
         self.size = ImageSize(width, height)
         self.names = tuple(f"{number:05d}" for number in range(num_frames))
         self.reads = [0] * num_frames
-        coarse = rng.integers(0, 256, (3 + (height + num_frames) // 8, 3 + (width + num_frames) // 8, 3), np.uint8)
+        coarse = rng.integers(
+            0, 256, (3 + (height + num_frames) // 8, 3 + (width + num_frames) // 8, 3), np.uint8
+        )
         self._scene = np.repeat(np.repeat(coarse, 8, 0), 8, 1)
 
     def __len__(self):
@@ -32,7 +36,9 @@ class Drawn:
     def read(self, position):
         self.reads[position] += 1
         width, height = self.size
-        return Image.fromarray(self._scene[position : position + height, position : position + width])
+        return Image.fromarray(
+            self._scene[position : position + height, position : position + width]
+        )
 
 
 @pytest.fixture
@@ -42,7 +48,9 @@ def drawn():
 
 @pytest.fixture(scope="session")
 def random_checkpoint():
-    """Make parameters under their published names; with `sensory` False those of the variant without sensory memory."""
+    """Make parameters under their published names; with `sensory` False those of the variant
+    without sensory memory.
+    """
 
     def make(seed=0, sensory=True):
         shapes = json.loads(REFERENCE.read_text())["sensory" if sensory else "no sensory"]["shapes"]
@@ -52,9 +60,13 @@ def random_checkpoint():
             if name.endswith("num_batches_tracked"):
                 made[name] = torch.tensor(0)
             elif len(shape) == 1:
-                made[name] = torch.rand(shape, generator=generator) * 0.5 + (0.3 if "weight" in name or "var" in name else -0.25)
+                made[name] = torch.rand(shape, generator=generator) * 0.5 + (
+                    0.3 if "weight" in name or "var" in name else -0.25
+                )
             else:
-                made[name] = torch.randn(shape, generator=generator) * (1.6 / np.prod(shape[1:])) ** 0.5
+                made[name] = (
+                    torch.randn(shape, generator=generator) * (1.6 / np.prod(shape[1:])) ** 0.5
+                )
         made["decoder.pred.weight"] *= 0.2
         return made
 

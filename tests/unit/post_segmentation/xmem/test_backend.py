@@ -7,11 +7,14 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 import torch
 import transformers
-from transformers.models.sam2_video.configuration_sam2_video import Sam2VideoMaskDecoderConfig, Sam2VideoPromptEncoderConfig
+from transformers.models.sam2_video.configuration_sam2_video import (
+    Sam2VideoMaskDecoderConfig,
+    Sam2VideoPromptEncoderConfig,
+)
 
+from post_segmentation.backends.sam2_xmem import load_sam2_xmem
 from post_segmentation.propagator import MaskPrompt
-from post_segmentation.sam2_xmem import load_sam2_xmem
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 from seg_research.core.geometry import PixelBox
 
 SIDE = 64
@@ -34,12 +37,19 @@ def weights(tmp_path_factory, random_checkpoint):
     )
     sizes = [[SIDE // stride] * 2 for stride in (4, 8, 16)]
     vision = transformers.Sam2VisionConfig(
-        backbone_config=backbone, backbone_channel_list=[128, 64, 32, 16], backbone_feature_sizes=sizes, fpn_hidden_size=128
+        backbone_config=backbone,
+        backbone_channel_list=[128, 64, 32, 16],
+        backbone_feature_sizes=sizes,
+        fpn_hidden_size=128,
     )
     config = transformers.Sam2VideoConfig(
         vision_config=vision,
-        prompt_encoder_config=Sam2VideoPromptEncoderConfig(hidden_size=128, image_size=SIDE, patch_size=16),
-        mask_decoder_config=Sam2VideoMaskDecoderConfig(hidden_size=128, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=32),
+        prompt_encoder_config=Sam2VideoPromptEncoderConfig(
+            hidden_size=128, image_size=SIDE, patch_size=16
+        ),
+        mask_decoder_config=Sam2VideoMaskDecoderConfig(
+            hidden_size=128, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=32
+        ),
         image_size=SIDE,
         memory_attention_hidden_size=128,
         memory_attention_num_layers=1,
@@ -60,15 +70,22 @@ def masks_of(backend, video, prompts):
     backend.open(video)
     for prompt in prompts:
         backend.prompt(prompt)
-    found = np.zeros((len(prompts), len(video), video.size.height_px, video.size.width_px), np.bool_)
+    found = np.zeros(
+        (len(prompts), len(video), video.size.height_px, video.size.width_px), np.bool_
+    )
     for position, masks, objects in backend.propagate():
         found[list(objects), position] = masks
     backend.close()
     return found
 
 
-def test_weights_on_disk_become_masks_the_same_each_time_and_for_each_question_as_alone(weights, drawn):
-    prompts = [MaskPrompt(0, PixelBox(8, 8, 40, 40), question=0), MaskPrompt(0, PixelBox(30, 4, 60, 30), question=1)]
+def test_weights_on_disk_become_masks_the_same_each_time_and_for_each_question_as_alone(
+    weights, drawn
+):
+    prompts = [
+        MaskPrompt(0, PixelBox(8, 8, 40, 40), question=0),
+        MaskPrompt(0, PixelBox(30, 4, 60, 30), question=1),
+    ]
     prompts.append(MaskPrompt(2, PixelBox(20, 20, 50, 44), question=2))
     found, video = [], drawn(num_frames=3)
     for _ in range(2):

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import post_segmentation.xmem.memory as memory_module
-from post_segmentation.xmem.memory import Cells, Memory, MemorySettings, Query, evict, nearest, potentiate, similarity
+from post_segmentation.xmem.memory import (
+    Cells,
+    Memory,
+    MemorySettings,
+    Query,
+    evict,
+    nearest,
+    potentiate,
+    similarity,
+)
 
 SMALL = MemorySettings(top_k=5, max_frames=10, min_frames=5, num_prototypes=12, max_long_term=100)
 CELLS_PER_FRAME, CHANNELS, OBJECTS, VALUES = 6, 4, 2, 3
@@ -40,12 +49,19 @@ def cells(num_cells, generator, usage=None):
 def test_similarity_is_its_definition(seed, num_asking, num_remembered, num_channels):
     generator = torch.Generator().manual_seed(seed)
     q, e = (torch.rand(num_asking, num_channels, generator=generator) for _ in range(2))
-    k, s = torch.rand(num_remembered, num_channels, generator=generator), 1 + torch.rand(num_remembered, 1, generator=generator)
+    k, s = (
+        torch.rand(num_remembered, num_channels, generator=generator),
+        1 + torch.rand(num_remembered, 1, generator=generator),
+    )
     found = similarity(Query(q, e), k, s)
     for j in range(num_asking):
         for i in range(num_remembered):
-            distance = sum(float(e[j, c]) * (float(k[i, c]) - float(q[j, c])) ** 2 for c in range(num_channels))
-            assert float(found[j, i]) == pytest.approx(-float(s[i]) * distance / sqrt(num_channels), abs=1e-5)
+            distance = sum(
+                float(e[j, c]) * (float(k[i, c]) - float(q[j, c])) ** 2 for c in range(num_channels)
+            )
+            assert float(found[j, i]) == pytest.approx(
+                -float(s[i]) * distance / sqrt(num_channels), abs=1e-5
+            )
 
 
 def test_reading_is_a_softmax_over_the_most_similar_cells_alone():
@@ -54,7 +70,9 @@ def test_reading_is_a_softmax_over_the_most_similar_cells_alone():
     written, query = [frame(generator) for _ in range(3)], frame(generator)[0]
     for each in written:
         memory.write(*each)
-    keys, shrinkages, values = (torch.cat(parts) for parts in zip(*((q.key_QC, s, v) for q, s, v in written), strict=True))
+    keys, shrinkages, values = (
+        torch.cat(parts) for parts in zip(*((q.key_QC, s, v) for q, s, v in written), strict=True)
+    )
     scores = similarity(query, keys, shrinkages)
     answer = memory.read(query)
     for j, row in enumerate(scores.tolist()):
@@ -111,20 +129,35 @@ def test_memory_grows_consolidates_and_stays_bounded_over_a_thousand_frames():
             assert torch.isfinite(memory.read(each[0])).all()
         if number % SMALL.every == 0:
             memory.write(*each)
-            sizes.append((len(memory.working) // CELLS_PER_FRAME, 0 if memory.long_term is None else len(memory.long_term)))
-    # Nine frames at most are ever kept: the tenth starts a consolidation that leaves five and makes twelve prototypes.
+            sizes.append(
+                (
+                    len(memory.working) // CELLS_PER_FRAME,
+                    0 if memory.long_term is None else len(memory.long_term),
+                )
+            )
+    # Nine frames at most are ever kept: the tenth starts a consolidation that leaves five and makes
+    # twelve prototypes.
     assert sizes[:11] == [(n, 0) for n in range(1, 10)] + [(5, 12), (6, 12)]
     assert [size for size in sizes if size[0] == 5][1:4] == [(5, 12), (5, 24), (5, 36)]
     assert max(working for working, _ in sizes) == 9
     assert max(long for _, long in sizes) == SMALL.max_long_term
     assert sizes[-1][1] == SMALL.max_long_term
     torch.testing.assert_close(memory.working.key_NC[:CELLS_PER_FRAME], first[0].key_QC)
-    assert {len(getattr(memory.long_term, name)) for name in Cells.__dataclass_fields__} == {SMALL.max_long_term}
+    assert {len(getattr(memory.long_term, name)) for name in Cells.__dataclass_fields__} == {
+        SMALL.max_long_term
+    }
 
 
 def test_the_default_settings_are_the_published_ones():
     s = MemorySettings()
-    assert (s.every, s.top_k, s.max_frames, s.min_frames, s.num_prototypes, s.max_long_term) == (5, 30, 10, 5, 128, 10_000)
+    assert (s.every, s.top_k, s.max_frames, s.min_frames, s.num_prototypes, s.max_long_term) == (
+        5,
+        30,
+        10,
+        5,
+        128,
+        10_000,
+    )
 
 
 def test_prototypes_are_the_most_used_cells_and_their_values_a_mean_of_all():
@@ -137,13 +170,17 @@ def test_prototypes_are_the_most_used_cells_and_their_values_a_mean_of_all():
         query = Query(candidates.key_NC[[prototype]], candidates.selection_NC[[prototype]])
         weight = similarity(query, candidates.key_NC, candidates.shrinkage_N1)[0].softmax(0)
         assert float(weight.sum()) == pytest.approx(1)
-        torch.testing.assert_close(prototypes.value_NOC[which], (weight[:, None, None] * candidates.value_NOC).sum(0))
+        torch.testing.assert_close(
+            prototypes.value_NOC[which], (weight[:, None, None] * candidates.value_NOC).sum(0)
+        )
         torch.testing.assert_close(prototypes.shrinkage_N1[which], weight @ candidates.shrinkage_N1)
     assert (prototypes.usage_N1 == 0).all()
 
 
 def test_consolidation_of_equal_values_keeps_what_is_answered():
-    """Whatever the affinities, they sum to 1 before and after: memory that says one thing goes on saying it."""
+    """Whatever the affinities, they sum to 1 before and after: memory that says one thing goes on
+    saying it.
+    """
     generator = torch.Generator().manual_seed(0)
     memory, same = Memory(SMALL), torch.rand(1, OBJECTS, VALUES, generator=generator)
     for _ in range(60):
@@ -154,13 +191,23 @@ def test_consolidation_of_equal_values_keeps_what_is_answered():
 
 
 def test_what_left_working_memory_is_still_known():
-    """A cell whose frame was consolidated long ago is answered from long-term memory, with a value near its own."""
+    """A cell whose frame was consolidated long ago is answered from long-term memory, with a value
+    near its own.
+    """
     generator = torch.Generator().manual_seed(0)
-    memory = Memory(MemorySettings(top_k=1, max_frames=4, min_frames=2, num_prototypes=CELLS_PER_FRAME, max_long_term=1000))
+    memory = Memory(
+        MemorySettings(
+            top_k=1, max_frames=4, min_frames=2, num_prototypes=CELLS_PER_FRAME, max_long_term=1000
+        )
+    )
     ones = torch.ones(CELLS_PER_FRAME, CHANNELS)
     for number in range(12):
         keys = 100.0 * number + 10 * torch.rand(CELLS_PER_FRAME, CHANNELS, generator=generator)
-        memory.write(Query(keys, ones), ones[:, :1], torch.full((CELLS_PER_FRAME, OBJECTS, VALUES), float(number)))
+        memory.write(
+            Query(keys, ones),
+            ones[:, :1],
+            torch.full((CELLS_PER_FRAME, OBJECTS, VALUES), float(number)),
+        )
         memory.read(Query(keys, ones))
     answer = memory.read(Query(torch.full((1, CHANNELS), 205.0), ones[:1]))
     torch.testing.assert_close(answer, torch.full_like(answer, 2.0))

@@ -9,7 +9,9 @@ from post_segmentation.xmem.network import aggregate
 @pytest.fixture(scope="module")
 def code(network):
     with torch.inference_mode():
-        return network.encode_image(torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(1)))
+        return network.encode_image(
+            torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(1))
+        )
 
 
 def test_an_image_is_encoded_at_three_strides(code):
@@ -42,14 +44,20 @@ def test_the_order_of_objects_does_not_matter(network, code):
     masks, sensory = torch.rand(3, 32, 48), torch.randn(3, 8, 2, 3)
     order = [2, 0, 1]
     with torch.inference_mode():
-        straight, shuffled = network.encode_masks(code, masks, sensory)[0], network.encode_masks(code, masks[order], sensory[order])[0]
+        straight, shuffled = (
+            network.encode_masks(code, masks, sensory)[0],
+            network.encode_masks(code, masks[order], sensory[order])[0],
+        )
     torch.testing.assert_close(straight[order], shuffled, atol=1e-4, rtol=1e-4)
 
 
 def test_an_object_sees_the_masks_of_the_others(network, code):
     masks, sensory = torch.rand(2, 32, 48), torch.zeros(2, 8, 2, 3)
     with torch.inference_mode():
-        together, alone = network.encode_masks(code, masks, sensory)[0][0], network.encode_masks(code, masks[:1], sensory[:1])[0][0]
+        together, alone = (
+            network.encode_masks(code, masks, sensory)[0][0],
+            network.encode_masks(code, masks[:1], sensory[:1])[0][0],
+        )
     assert not torch.allclose(together, alone, atol=1e-3)
 
 

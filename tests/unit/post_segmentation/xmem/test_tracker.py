@@ -5,12 +5,17 @@ pytest.importorskip("torch")
 import torch
 
 from post_segmentation.xmem.memory import MemorySettings
-from post_segmentation.xmem.question import Question
+from post_segmentation.xmem.object_group import Question
 from post_segmentation.xmem.tracker import Fit, Seed, TrackerSettings, XMemTracker
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 from seg_research.core.geometry import ImageSize
 
-SETTINGS = TrackerSettings(None, memory=MemorySettings(every=2, top_k=6, max_frames=3, min_frames=2, num_prototypes=8, max_long_term=20))
+SETTINGS = TrackerSettings(
+    None,
+    memory=MemorySettings(
+        every=2, top_k=6, max_frames=3, min_frames=2, num_prototypes=8, max_long_term=20
+    ),
+)
 
 
 @pytest.fixture
@@ -30,7 +35,9 @@ def gathered(parts, num_seeds, num_frames):
     for position, masks, objects in parts:
         assert len(masks) == len(objects)
         for index, mask in zip(objects, masks, strict=True):
-            assert found[index][position] is None, f"seed {index} was told twice of frame {position}"
+            assert found[index][position] is None, (
+                f"seed {index} was told twice of frame {position}"
+            )
             found[index][position] = mask
     return np.array(found, np.bool_)
 
@@ -67,7 +74,9 @@ def test_questions_get_the_masks_they_get_alone(tracker, drawn):
     together = tracked(tracker, video, [seed for seeds in questions for seed in seeds])
     start = 0
     for seeds in questions:
-        assert np.array_equal(together[start : start + len(seeds)], tracked(tracker, drawn(), seeds))
+        assert np.array_equal(
+            together[start : start + len(seeds)], tracked(tracker, drawn(), seeds)
+        )
         start += len(seeds)
 
 
@@ -82,14 +91,21 @@ def test_objects_of_one_question_compete_for_pixels(tracker, drawn):
 
 def test_a_frame_is_read_once_a_sweep_whatever_the_number_of_questions(tracker, drawn):
     video = drawn()
-    tracked(tracker, video, [Seed(3 + n % 4, box(video, n, n, n + 20, n + 20), n) for n in range(8)])
-    # Each sweep runs from the first key frame it meets; those between the outermost key frames are met by both.
+    tracked(
+        tracker, video, [Seed(3 + n % 4, box(video, n, n, n + 20, n + 20), n) for n in range(8)]
+    )
+    # Each sweep runs from the first key frame it meets; those between the outermost key frames are
+    # met by both.
     assert video.reads == [1, 1, 1, 2, 2, 2, 2, 1, 1, 1, 1, 1]
 
 
 def test_empty_seeds_cost_nothing_and_stay_empty(tracker, drawn):
     video = drawn()
-    masks = tracked(tracker, video, [Seed(4, np.zeros((48, 64), np.bool_)), Seed(9, np.zeros((48, 64), np.bool_), 1)])
+    masks = tracked(
+        tracker,
+        video,
+        [Seed(4, np.zeros((48, 64), np.bool_)), Seed(9, np.zeros((48, 64), np.bool_), 1)],
+    )
     assert not masks.any()
     assert sum(video.reads) == 0
     assert list(tracker.track(video, [])) == []
@@ -134,7 +150,8 @@ def test_the_pixels_of_a_joining_object_are_not_shared(network, drawn):
     with torch.inference_mode():
         code = network.encode_image(fit.image(video.read(0)))
         question.step(code, (0,), torch.ones(1, 48, 64))
-        # Whatever the network says of the first object: it has to be sure of itself where the second one joins, to make a case.
+        # Whatever the network says of the first object: it has to be sure of itself where the
+        # second one joins, to make a case.
         network_says = torch.full((1, 48, 64), 20.0)
         network.decode = lambda code, readout, sensory, *, update: (network_says, sensory)
         try:
@@ -155,12 +172,16 @@ def test_resizing_leaves_given_masks_as_they_are(network, drawn):
 
 def test_masks_are_resized_by_their_nearest_pixels():
     mask = np.random.default_rng(0).random((64, 96)) < 0.5
-    assert np.array_equal(Fit.of(ImageSize(96, 64), 32).masks([mask])[0].numpy() > 0, mask[::2, ::2])
+    assert np.array_equal(
+        Fit.of(ImageSize(96, 64), 32).masks([mask])[0].numpy() > 0, mask[::2, ::2]
+    )
 
 
 def test_a_long_sweep_is_bounded_in_memory(network, drawn):
     video = drawn(num_frames=120, width=32, height=32)
-    memory = MemorySettings(every=1, top_k=6, max_frames=3, min_frames=2, num_prototypes=3, max_long_term=10)
+    memory = MemorySettings(
+        every=1, top_k=6, max_frames=3, min_frames=2, num_prototypes=3, max_long_term=10
+    )
     question, fit = Question(network, memory), Fit.of(video.size, None)
     sizes = []
     with torch.inference_mode():
@@ -168,10 +189,19 @@ def test_a_long_sweep_is_bounded_in_memory(network, drawn):
             code = network.encode_image(fit.image(video.read(position)))
             # A second object joins late: its memory is evicted like the first one's.
             joining = {0: 0, 50: 1}.get(position)
-            mask = None if joining is None else fit.masks([box(video, 4 + 10 * joining, 4, 20 + 10 * joining, 30)])
+            mask = (
+                None
+                if joining is None
+                else fit.masks([box(video, 4 + 10 * joining, 4, 20 + 10 * joining, 30)])
+            )
             probs = question.step(code, () if joining is None else (joining,), mask)
             torch.testing.assert_close(probs.sum(0), torch.ones(32, 32))
-            sizes.append([(len(m.working) // 4, 0 if m.long_term is None else len(m.long_term)) for _, m in question.cohorts])
+            sizes.append(
+                [
+                    (len(m.working) // 4, 0 if m.long_term is None else len(m.long_term))
+                    for _, m in question.cohorts
+                ]
+            )
     assert [max(column) for column in zip(*(size[0] for size in sizes), strict=True)] == [2, 10]
     assert sizes[-1][1][1] == 10
     assert probs.shape == (3, 32, 32)
@@ -197,11 +227,17 @@ def test_bf16_stays_near_float32_and_memory_stays_float32(network, drawn):
 
 def test_the_bf16_switch_reaches_the_network(network, drawn):
     seen = set()
-    handle = network.decoder.predict.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    handle = network.decoder.predict.register_forward_hook(
+        lambda module, inputs, output: seen.add(output.dtype)
+    )
     try:
         for bf16 in (False, True):
             video = drawn(num_frames=3)
-            tracked(XMemTracker(network, TrackerSettings(None, bf16)), video, [Seed(0, box(video, 4, 4, 40, 40))])
+            tracked(
+                XMemTracker(network, TrackerSettings(None, bf16)),
+                video,
+                [Seed(0, box(video, 4, 4, 40, 40))],
+            )
     finally:
         handle.remove()
     assert seen == {torch.float32, torch.bfloat16}
@@ -210,7 +246,9 @@ def test_the_bf16_switch_reaches_the_network(network, drawn):
 def test_frames_of_another_size_are_refused(tracker, drawn):
     video = drawn()
     whole = video.read
-    video.read = lambda position: whole(position).resize((40, 40)) if position == 6 else whole(position)
+    video.read = lambda position: (
+        whole(position).resize((40, 40)) if position == 6 else whole(position)
+    )
     with pytest.raises(UsageError, match="frame 00006 is 40x40, the first frame is 64x48"):
         tracked(tracker, video, [Seed(3, box(video, 4, 4, 30, 30))])
 
@@ -227,7 +265,11 @@ def test_frames_of_another_size_are_refused(tracker, drawn):
 def test_frames_are_resized_by_the_short_side_and_padded_evenly(size, short, resized, padding):
     fit = Fit.of(size, short)
     assert (tuple(fit.resized), fit.padding_ltrb) == (resized, padding)
-    assert (resized[0] + padding[0] + padding[2]) % 16 == (resized[1] + padding[1] + padding[3]) % 16 == 0
+    assert (
+        (resized[0] + padding[0] + padding[2]) % 16
+        == (resized[1] + padding[1] + padding[3]) % 16
+        == 0
+    )
 
 
 def test_images_are_normalised_and_padded_with_the_mean(drawn):
@@ -237,7 +279,9 @@ def test_images_are_normalised_and_padded_with_the_mean(drawn):
     assert tuple(image.shape) == (1, 3, 48, 64)
     pixels = np.asarray(video.read(0), np.float32) / 255
     expected = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    np.testing.assert_allclose(image[0, :, 4:44, 7:57].permute(1, 2, 0).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        image[0, :, 4:44, 7:57].permute(1, 2, 0).numpy(), expected, atol=1e-5
+    )
     assert float(image[..., :4, :].abs().sum() + image[..., :7].abs().sum()) == 0
 
 

@@ -7,7 +7,7 @@ import torch
 
 from post_segmentation.xmem.network import Widths, XMem
 from post_segmentation.xmem.weights import load_xmem, our_name
-from seg_research.core.errors import UsageError
+from seg_common.errors import UsageError
 
 KEYS = Path(__file__).parents[3] / "golden" / "xmem_keys.txt"
 CPU = torch.device("cpu")
@@ -22,7 +22,9 @@ def public_shapes():
 
 def test_every_published_parameter_has_one_place_of_its_shape(public_shapes):
     with torch.device("meta"):
-        ours = {name: tuple(parameter.shape) for name, parameter in XMem(Widths()).state_dict().items()}
+        ours = {
+            name: tuple(parameter.shape) for name, parameter in XMem(Widths()).state_dict().items()
+        }
     translated = [our_name(name) for name in public_shapes]
     assert len(set(translated)) == len(translated) == 412
     assert {our_name(name): shape for name, shape in public_shapes.items()} == ours
@@ -50,7 +52,11 @@ def test_the_variant_without_sensory_memory_loads(random_checkpoint, tmp_path):
 
 
 def test_half_precision_and_absent_batch_counters_load(random_checkpoint, tmp_path):
-    public = {name: value.half() for name, value in random_checkpoint().items() if not name.endswith("num_batches_tracked")}
+    public = {
+        name: value.half()
+        for name, value in random_checkpoint().items()
+        if not name.endswith("num_batches_tracked")
+    }
     torch.save(public, tmp_path / "x.pth")
     assert {p.dtype for p in load_xmem(tmp_path / "x.pth", CPU).parameters()} == {torch.float32}
 
@@ -64,7 +70,10 @@ def test_a_single_object_checkpoint_does_not_see_other_masks(random_checkpoint, 
         code, sensory = network.encode_image(torch.randn(1, 3, 32, 48)), torch.zeros(2, 8, 2, 3)
         probs = torch.rand(2, 32, 48)
         other = torch.stack([probs[0], 1 - probs[1]])
-        assert torch.equal(network.encode_masks(code, probs, sensory)[0][0], network.encode_masks(code, other, sensory)[0][0])
+        assert torch.equal(
+            network.encode_masks(code, probs, sensory)[0][0],
+            network.encode_masks(code, other, sensory)[0][0],
+        )
 
 
 def change(name, value):
@@ -82,7 +91,10 @@ def change(name, value):
     [
         (change("decoder.pred.bias", None), "lacks decoder.predict.bias"),
         (change("extra.weight", torch.zeros(1)), "unknown extra.weight"),
-        (change("decoder.pred.bias", torch.zeros(2)), r"decoder.predict.bias is \(2,\), expected \(1,\)"),
+        (
+            change("decoder.pred.bias", torch.zeros(2)),
+            r"decoder.predict.bias is \(2,\), expected \(1,\)",
+        ),
         (change("key_proj.key_proj.weight", None), "not a checkpoint of XMem: it has no key_proj"),
         (change("key_proj.key_proj.weight", torch.tensor(1.0)), "not a checkpoint of XMem"),
         (change("optimizer", {"step": 1}), "expected a dictionary of parameters"),
@@ -106,10 +118,17 @@ def test_many_problems_are_counted_not_listed(random_checkpoint, tmp_path):
 def test_a_file_that_is_no_checkpoint_is_refused(random_checkpoint, tmp_path):
     whole = tmp_path / "whole.pth"
     torch.save(random_checkpoint(), whole)
-    contents = {"text": b"not a checkpoint", "empty": b"", "cut": whole.read_bytes()[:5000], "page": b"<html><title>404</title></html>"}
+    contents = {
+        "text": b"not a checkpoint",
+        "empty": b"",
+        "cut": whole.read_bytes()[:5000],
+        "page": b"<html><title>404</title></html>",
+    }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UsageError, match=r"cannot be read as a PyTorch checkpoint .* download it again"):
+        with pytest.raises(
+            UsageError, match=r"cannot be read as a PyTorch checkpoint .* download it again"
+        ):
             load_xmem(tmp_path / name, CPU)
     with pytest.raises(UsageError, match="no such file"):
         load_xmem(tmp_path / "nowhere.pth", CPU)

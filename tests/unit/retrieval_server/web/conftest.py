@@ -1,4 +1,6 @@
-"""A server on this machine that says exactly the bytes a test wants, at the pace a test wants, and remembers what it was asked."""
+"""A server on this machine that says exactly the bytes a test wants, at the pace a test wants, and
+remembers what it was asked.
+"""
 
 import asyncio
 import contextlib
@@ -37,7 +39,9 @@ def reply(status=200, body=b"", **headers):
 
 @dataclass
 class LocalServer:
-    """`answer` is called with what was asked; it returns bytes, or an async iterator of bytes that are sent one by one."""
+    """`answer` is called with what was asked; it returns bytes, or an async iterator of bytes that
+    are sent one by one.
+    """
 
     answer: object = None
     asked: list[Asked] = field(default_factory=list)
@@ -60,7 +64,10 @@ class LocalServer:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.strip().split("\r\n")
-            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            headers = {
+                name.lower(): value.strip()
+                for name, _, value in (line.partition(":") for line in lines)
+            }
             body = await reader.readexactly(int(headers.get("content-length", 0)))
             method, target, _ = first.split(" ")
             asked = Asked(method, target, headers, body)

@@ -1,4 +1,6 @@
-"""Pages behind results: robots.txt, text, passages, summaries; and pictures. The sites are all this machine's."""
+"""Pages behind results: robots.txt, text, passages, summaries; and pictures. The sites are all this
+machine's.
+"""
 
 import asyncio
 import contextlib
@@ -16,13 +18,13 @@ from PIL import Image
 
 from retrieval_server.sources import Found
 from retrieval_server.web import extract as extract_module
-from retrieval_server.web.addresses import UrlRules
 from retrieval_server.web.browse import BrowseSettings, PageBrowser
 from retrieval_server.web.extract import Extractor
 from retrieval_server.web.fetch import Fetched, Fetcher, FetchFailedError, Limits
 from retrieval_server.web.images import PictureLoader
 from retrieval_server.web.passages import PASSAGE_CHARS, choose, split
 from retrieval_server.web.summary import Summariser
+from retrieval_server.web.url_policy import UrlRules
 
 from .conftest import reply
 
@@ -34,7 +36,11 @@ SENTENCES = [
     "The railway reached the town late, and the station is now a small museum.",
 ]
 ARTICLE = "<html><head><title>Velmora</title></head><body><nav>Home About Contact</nav><article><h1>Velmora</h1>{}</article></body></html>"
-PAGE = ARTICLE.format("".join(f"<p>{sentence} {'Nothing else of note happened here. ' * 9}</p>" for sentence in SENTENCES))
+PAGE = ARTICLE.format(
+    "".join(
+        f"<p>{sentence} {'Nothing else of note happened here. ' * 9}</p>" for sentence in SENTENCES
+    )
+)
 HTML = {"content_type": "text/html; charset=utf-8"}
 
 
@@ -88,14 +94,19 @@ async def browser_on(server, *, summariser=None, extractor=None, clock=None, **s
 
 
 def hits_on(server, *paths, host="site.example.com"):
-    return tuple(Found(path, path, f"snippet of {path}", f"http://{host}:{server.port}{path}", 1.0) for path in paths)
+    return tuple(
+        Found(path, path, f"snippet of {path}", f"http://{host}:{server.port}{path}", 1.0)
+        for path in paths
+    )
 
 
 NO_RULES = reply(404)
 
 
 def site(pages, robots=NO_RULES):
-    return lambda asked: robots if asked.path == "/robots.txt" else pages.get(asked.path, reply(404))
+    return lambda asked: (
+        robots if asked.path == "/robots.txt" else pages.get(asked.path, reply(404))
+    )
 
 
 async def test_a_snippet_becomes_what_the_page_says(local_server):
@@ -106,12 +117,17 @@ async def test_a_snippet_becomes_what_the_page_says(local_server):
     assert "blue kite" in reading.hits[0].text
     assert len(reading.hits[0].text) <= 400
     assert "<p>" not in reading.hits[0].text
-    assert (reading.hits[0].title, reading.hits[0].source) == ("/velmora", f"http://site.example.com:{local_server.port}/velmora")
+    assert (reading.hits[0].title, reading.hits[0].source) == (
+        "/velmora",
+        f"http://site.example.com:{local_server.port}/velmora",
+    )
 
 
 async def test_what_cannot_be_read_keeps_its_snippet_and_is_told(local_server):
     pdf = reply(200, b"%PDF", content_type="application/pdf")
-    local_server.answer = site({"/a": reply(200, PAGE, **HTML), "/pdf": pdf, "/empty": reply(200, "<p> </p>", **HTML)})
+    local_server.answer = site(
+        {"/a": reply(200, PAGE, **HTML), "/pdf": pdf, "/empty": reply(200, "<p> </p>", **HTML)}
+    )
     inside = Found("x", "inside", "snippet", "http://169.254.169.254/latest", 1.0)
     hits = (*hits_on(local_server, "/a", "/pdf", "/gone", "/empty"), inside)
     async with browser_on(local_server, max_pages=5) as browser:
@@ -120,7 +136,12 @@ async def test_what_cannot_be_read_keeps_its_snippet_and_is_told(local_server):
         assert browser.counts["pages_refused"] == 4
     assert reading.num_read == 1
     assert reading.note == "1 of 5 pages could be read; the others show their snippets"
-    assert [hit.text for hit in reading.hits[1:]] == ["snippet of /pdf", "snippet of /gone", "snippet of /empty", "snippet"]
+    assert [hit.text for hit in reading.hits[1:]] == [
+        "snippet of /pdf",
+        "snippet of /gone",
+        "snippet of /empty",
+        "snippet",
+    ]
 
 
 async def test_no_more_pages_are_read_than_settled(local_server):
@@ -128,7 +149,13 @@ async def test_no_more_pages_are_read_than_settled(local_server):
     async with browser_on(local_server, max_pages=2) as browser:
         reading = await browser.read("kite", hits_on(local_server, *(f"/{n}" for n in range(5))))
     assert reading.num_read == 2
-    assert [hit.text.startswith("snippet") for hit in reading.hits] == [False, False, True, True, True]
+    assert [hit.text.startswith("snippet") for hit in reading.hits] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 async def test_a_slow_page_does_not_hold_up_the_others(local_server):
@@ -146,7 +173,9 @@ async def test_a_page_is_downloaded_once_for_all_who_want_it(local_server):
     local_server.answer = site({"/a": reply(200, PAGE, **HTML)})
     now = 0.0
     async with browser_on(local_server, clock=lambda: now) as browser:
-        await asyncio.gather(*(browser.read(f"question {n}", hits_on(local_server, "/a")) for n in range(20)))
+        await asyncio.gather(
+            *(browser.read(f"question {n}", hits_on(local_server, "/a")) for n in range(20))
+        )
         await browser.read("another", hits_on(local_server, "/a"))
         assert [asked.path for asked in local_server.asked].count("/a") == 1
         now = 4000.0
@@ -156,7 +185,9 @@ async def test_a_page_is_downloaded_once_for_all_who_want_it(local_server):
 
 async def test_robots_are_read_once_and_obeyed(local_server):
     rules = "User-agent: *\nDisallow: /private/*.html$\nDisallow: /x\nAllow: /x/open\n\nUser-agent: other\nDisallow: /"
-    pages = {path: reply(200, PAGE, **HTML) for path in ("/a", "/private/p.html", "/x/y", "/x/open")}
+    pages = {
+        path: reply(200, PAGE, **HTML) for path in ("/a", "/private/p.html", "/x/y", "/x/open")
+    }
     local_server.answer = site(pages, reply(200, rules, content_type="text/plain"))
     async with browser_on(local_server, max_pages=4) as browser:
         reading = await browser.read("kite", hits_on(local_server, *pages))
@@ -184,8 +215,13 @@ async def test_robots_of_every_kind(robots, num_read, local_server):
 
 async def test_a_crawl_delay_slows_us_down(local_server, monkeypatch):
     slowed = []
-    monkeypatch.setattr(Fetcher, "slow_down", lambda self, host, pause_s: slowed.append((host, pause_s)))
-    local_server.answer = site({"/a": reply(200, PAGE, **HTML)}, reply(200, "User-agent: *\nCrawl-delay: 60", content_type="text/plain"))
+    monkeypatch.setattr(
+        Fetcher, "slow_down", lambda self, host, pause_s: slowed.append((host, pause_s))
+    )
+    local_server.answer = site(
+        {"/a": reply(200, PAGE, **HTML)},
+        reply(200, "User-agent: *\nCrawl-delay: 60", content_type="text/plain"),
+    )
     async with browser_on(local_server) as browser:
         await browser.read("kite", hits_on(local_server, "/a"))
     assert slowed == [("site.example.com", 10.0)]
@@ -196,12 +232,18 @@ async def test_a_redirect_to_another_site_asks_that_site_too(local_server):
         if asked.headers["host"].startswith("closed."):
             rules = reply(200, "User-agent: *\nDisallow: /", content_type="text/plain")
             return rules if asked.path == "/robots.txt" else reply(200, PAGE, **HTML)
-        return reply(404) if asked.path == "/robots.txt" else reply(302, location=f"http://closed.example.com:{local_server.port}/b")
+        return (
+            reply(404)
+            if asked.path == "/robots.txt"
+            else reply(302, location=f"http://closed.example.com:{local_server.port}/b")
+        )
 
     local_server.answer = answer
     async with browser_on(local_server) as browser:
         assert (await browser.read("kite", hits_on(local_server, "/a"))).num_read == 0
-    assert ("closed.example.com", "/b") not in [(asked.headers["host"].partition(":")[0], asked.path) for asked in local_server.asked]
+    assert ("closed.example.com", "/b") not in [
+        (asked.headers["host"].partition(":")[0], asked.path) for asked in local_server.asked
+    ]
 
 
 def chat(content, status=200):
@@ -210,8 +252,16 @@ def chat(content, status=200):
 
 async def summaries(local_server, answer, page=PAGE):
     pages = site({"/a": reply(200, page, **HTML)})
-    local_server.answer = lambda asked: answer if asked.path == "/v1/chat/completions" else pages(asked)
-    model = Summariser(f"{local_server.url}/v1", "m", "s3cret", timeout_s=1.0, transport=httpx.AsyncHTTPTransport(verify=TLS))
+    local_server.answer = lambda asked: (
+        answer if asked.path == "/v1/chat/completions" else pages(asked)
+    )
+    model = Summariser(
+        f"{local_server.url}/v1",
+        "m",
+        "s3cret",
+        timeout_s=1.0,
+        transport=httpx.AsyncHTTPTransport(verify=TLS),
+    )
     async with browser_on(local_server, summariser=model) as browser:
         reading = await browser.read("emblem of Velmora", hits_on(local_server, "/a"))
     return reading, [asked for asked in local_server.asked if asked.path == "/v1/chat/completions"]
@@ -229,7 +279,13 @@ async def test_a_model_summarises(local_server):
 
 
 NO_SUMMARY = [chat(said) for said in ("NOTHING", "nothing.", "", None, {})]
-NO_SUMMARY += [reply(200, {}), reply(200, {"choices": []}), reply(500), reply(401), reply(200, "<html>")]
+NO_SUMMARY += [
+    reply(200, {}),
+    reply(200, {"choices": []}),
+    reply(500),
+    reply(401),
+    reply(200, "<html>"),
+]
 
 
 @pytest.mark.parametrize("answer", NO_SUMMARY)
@@ -240,7 +296,12 @@ async def test_without_a_summary_the_passages_are_shown(answer, local_server):
 
 
 def page_of(content, media_type="text/html", charset=None):
-    return Fetched("http://site.example.com/", media_type, charset, content if isinstance(content, bytes) else content.encode())
+    return Fetched(
+        "http://site.example.com/",
+        media_type,
+        charset,
+        content if isinstance(content, bytes) else content.encode(),
+    )
 
 
 async def test_the_worker_takes_the_text_out_survives_and_knows_no_secret(monkeypatch):
@@ -262,7 +323,11 @@ async def test_the_worker_takes_the_text_out_survives_and_knows_no_secret(monkey
         assert "Vélmôra" not in await extractor.text_of(page_of(latin, charset="no-such-charset"))
         first = worker._process.pid
         extractor._timeout_s = 0.5
-        bomb = b"<html><body><article><p>" + b"<span>x</span>" * 70_000 + b"</p></article></body></html>"
+        bomb = (
+            b"<html><body><article><p>"
+            + b"<span>x</span>" * 70_000
+            + b"</p></article></body></html>"
+        )
         with pytest.raises(FetchFailedError, match="could not be taken out"):
             await extractor.text_of(page_of(bomb))
         extractor._timeout_s = 10.0
@@ -277,7 +342,10 @@ async def test_plain_text_needs_no_worker(monkeypatch):
     assert await Extractor().text_of(page_of("a <b>c", "text/plain")) == "a <b>c"
 
 
-@given(st.text(max_size=3000) | st.lists(st.sampled_from([*SENTENCES, "\n", "heading\n", "x" * 1500])).map(" ".join))
+@given(
+    st.text(max_size=3000)
+    | st.lists(st.sampled_from([*SENTENCES, "\n", "heading\n", "x" * 1500])).map(" ".join)
+)
 def test_passages_hold_the_whole_text_in_order(text):
     passages = split(text)
     assert "".join("".join(passages).split()) == "".join(text.split())
@@ -289,7 +357,11 @@ def test_sentences_stay_whole():
         assert passage.endswith(".")
 
 
-@given(st.text(max_size=50), st.lists(st.sampled_from(SENTENCES) | st.text(max_size=80), max_size=60), st.integers(1, 1000))
+@given(
+    st.text(max_size=50),
+    st.lists(st.sampled_from(SENTENCES) | st.text(max_size=80), max_size=60),
+    st.integers(1, 1000),
+)
 def test_the_choice_is_of_the_text_and_not_too_long(query, passages, max_chars):
     chosen = choose(query, passages, WordEncoder(), max_chars)
     assert len(chosen) <= max_chars
@@ -299,7 +371,10 @@ def test_the_choice_is_of_the_text_and_not_too_long(query, passages, max_chars):
 def test_the_nearest_passages_are_chosen_in_the_order_of_the_text():
     filler = [f"Paragraph {n} is about something else entirely." for n in range(300)]
     passages = [*filler[:150], SENTENCES[3], *filler[150:], SENTENCES[1]]
-    assert choose("emblem blue kite station museum", passages, WordEncoder(), 170) == f"{SENTENCES[3]} … {SENTENCES[1]}"
+    assert (
+        choose("emblem blue kite station museum", passages, WordEncoder(), 170)
+        == f"{SENTENCES[3]} … {SENTENCES[1]}"
+    )
 
 
 def picture(form="PNG", size=(600, 300), **options):
@@ -335,10 +410,14 @@ def huge_png():
     import struct
 
     def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
-    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    chunks = (
+        chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    )
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 

@@ -49,18 +49,26 @@ def duck(local_server, monkeypatch):
             host, _, rest = url.removeprefix("https://").partition("/")
             return self._client.request(method, f"{local_server.url}/{host}/{rest}", **options)
 
-    monkeypatch.setattr("ddgs.http_client.primp", SimpleNamespace(Client=Rewriting, TimeoutError=primp.TimeoutError))
+    monkeypatch.setattr(
+        "ddgs.http_client.primp", SimpleNamespace(Client=Rewriting, TimeoutError=primp.TimeoutError)
+    )
     return local_server
 
 
 def duck_page(*hits):
     return DUCK_PAGE.format(
-        results="".join(DUCK_RESULT.format(url=url, title=html.escape(title), text=html.escape(text)) for title, text, url in hits)
+        results="".join(
+            DUCK_RESULT.format(url=url, title=html.escape(title), text=html.escape(text))
+            for title, text, url in hits
+        )
     )
 
 
 async def test_duckduckgo_text(duck):
-    page = duck_page(("Velmora", "A harbour <town>.", "https://a.example.com/1"), ("Quillon", "A team.", "https://b.example.com/2"))
+    page = duck_page(
+        ("Velmora", "A harbour <town>.", "https://a.example.com/1"),
+        ("Quillon", "A team.", "https://b.example.com/2"),
+    )
     duck.replies(reply(200, page, content_type="text/html"))
     first, second = await ask(DuckDuckGo())
     assert (first.title, first.url) == ("Velmora", "https://a.example.com/1")
@@ -79,23 +87,43 @@ async def test_duckduckgo_images(duck):
         "url": "https://a.example.com/1",
     }
     images = {"results": [{**entry, "height": 9, "width": 9, "source": "Bing"}]}
-    duck.answer = lambda asked: reply(200, images) if asked.path.endswith("/i.js") else reply(200, 'vqd="4-123"', content_type="text/html")
+    duck.answer = lambda asked: (
+        reply(200, images)
+        if asked.path.endswith("/i.js")
+        else reply(200, 'vqd="4-123"', content_type="text/html")
+    )
     (hit,) = await ask(DuckDuckGo(), IMAGE)
     assert (hit.title, hit.url) == ("Emblem", "https://a.example.com/1")
     assert hit.pictures == ("https://i.example.com/1.png", "https://t.example.com/1")
 
 
 async def test_duckduckgo_tells_nothing_found_from_being_turned_away(duck):
-    duck.replies(reply(200, '<html><body><div class="no-results">No results.</div></body></html>', content_type="text/html"))
+    duck.replies(
+        reply(
+            200,
+            '<html><body><div class="no-results">No results.</div></body></html>',
+            content_type="text/html",
+        )
+    )
     assert await ask(DuckDuckGo()) == []
-    duck.replies(reply(200, "<html><body>Select all squares containing a duck</body></html>", content_type="text/html"))
+    duck.replies(
+        reply(
+            200,
+            "<html><body>Select all squares containing a duck</body></html>",
+            content_type="text/html",
+        )
+    )
     assert isinstance((await failure(DuckDuckGo())).error, UnavailableError)
 
 
-@pytest.mark.parametrize(("status", "retryable"), [(202, True), (429, True), (500, True), (403, False), (301, False)])
+@pytest.mark.parametrize(
+    ("status", "retryable"), [(202, True), (429, True), (500, True), (403, False), (301, False)]
+)
 @pytest.mark.parametrize("kind", CollectionKind)
 async def test_duckduckgo_statuses(status, retryable, kind, duck):
-    duck.answer = lambda asked: reply(200, 'vqd="4-1"') if asked.path == "/duckduckgo.com/" else reply(status, "anomaly")
+    duck.answer = lambda asked: (
+        reply(200, 'vqd="4-1"') if asked.path == "/duckduckgo.com/" else reply(status, "anomaly")
+    )
     failed = await failure(DuckDuckGo(), kind)
     assert isinstance(failed.error, UnavailableError)
     assert failed.retryable is retryable
@@ -105,7 +133,9 @@ async def test_duckduckgo_statuses(status, retryable, kind, duck):
 @pytest.mark.parametrize("kind", CollectionKind)
 @pytest.mark.parametrize("body", [b"", b"\0\xff", b"<<<", b"{}x", b"[" * 5000])
 async def test_duckduckgo_garbage(kind, body, duck):
-    duck.answer = lambda asked: reply(200, 'vqd="4-1"') if asked.path == "/duckduckgo.com/" else reply(200, body)
+    duck.answer = lambda asked: (
+        reply(200, 'vqd="4-1"') if asked.path == "/duckduckgo.com/" else reply(200, body)
+    )
     assert isinstance((await failure(DuckDuckGo(), kind)).error, UnavailableError)
 
 

@@ -8,8 +8,8 @@ import zlib
 
 import pytest
 
-from retrieval_server.web.addresses import FetchRefusedError, UrlRules
 from retrieval_server.web.fetch import PAGE_TYPES, PICTURE_TYPES, Fetcher, FetchFailedError, Limits
+from retrieval_server.web.url_policy import FetchRefusedError, UrlRules
 
 from .conftest import reply
 
@@ -36,9 +36,25 @@ async def fetcher_for(server, **limits):
         await fetcher.close()
 
 
-async def fetch(server, path="/", *, accept=PAGE_TYPES, max_bytes=None, cut=False, allow=None, host="site.example.com", **limits):
+async def fetch(
+    server,
+    path="/",
+    *,
+    accept=PAGE_TYPES,
+    max_bytes=None,
+    cut=False,
+    allow=None,
+    host="site.example.com",
+    **limits,
+):
     async with fetcher_for(server, **limits) as fetcher:
-        return await fetcher.fetch(f"http://{host}:{server.port}{path}", accept=accept, max_bytes=max_bytes, cut=cut, allow=allow)
+        return await fetcher.fetch(
+            f"http://{host}:{server.port}{path}",
+            accept=accept,
+            max_bytes=max_bytes,
+            cut=cut,
+            allow=allow,
+        )
 
 
 async def test_a_page_is_fetched_under_its_own_name(local_server):
@@ -54,7 +70,9 @@ async def test_a_page_is_fetched_under_its_own_name(local_server):
 
 async def test_redirects_are_followed_and_counted(local_server):
     local_server.answer = lambda asked: (
-        reply(200, "there", **PAGE) if asked.target == "/3" else reply(302, location=f"/{int(asked.target[1:]) + 1}")
+        reply(200, "there", **PAGE)
+        if asked.target == "/3"
+        else reply(302, location=f"/{int(asked.target[1:]) + 1}")
     )
     page = await fetch(local_server, "/0")
     assert page.content == b"there"
@@ -93,10 +111,25 @@ async def test_a_site_in_trouble_is_a_failure(status, local_server):
         await fetch(local_server)
 
 
-@pytest.mark.parametrize("kind", ["application/pdf", "image/svg+xml", "application/octet-stream", "text/html2", "", "video/mp4", ";"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/pdf",
+        "image/svg+xml",
+        "application/octet-stream",
+        "text/html2",
+        "",
+        "video/mp4",
+        ";",
+    ],
+)
 async def test_other_media_types_are_refused_unread(kind, local_server):
     async def body(asked):
-        yield b"HTTP/1.1 200 OK\r\ncontent-type: " + kind.encode() + b"\r\ncontent-length: 9999999\r\n\r\n"
+        yield (
+            b"HTTP/1.1 200 OK\r\ncontent-type: "
+            + kind.encode()
+            + b"\r\ncontent-length: 9999999\r\n\r\n"
+        )
         await asyncio.Event().wait()
 
     local_server.answer = body
@@ -163,7 +196,9 @@ async def test_a_compressed_bomb_is_not_unpacked(pack, local_server, monkeypatch
         return counting
 
     monkeypatch.setattr(module, "_unpacker", watched)
-    local_server.replies(reply(200, bomb, content_encoding="gzip" if pack is gzip.compress else "deflate", **PAGE))
+    local_server.replies(
+        reply(200, bomb, content_encoding="gzip" if pack is gzip.compress else "deflate", **PAGE)
+    )
     with pytest.raises(FetchRefusedError, match="larger than"):
         await fetch(local_server, max_bytes=1 << 20)
     assert sum(unpacked) == (1 << 20) + 1
@@ -205,7 +240,13 @@ async def test_slow_redirects_share_the_time(local_server):
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\ncontent-type: text/html\r\n\r\nshort", b"\0" * 99]
+    "raw",
+    [
+        b"",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\ncontent-type: text/html\r\n\r\nshort",
+        b"\0" * 99,
+    ],
 )
 async def test_broken_servers_are_failures(raw, local_server):
     local_server.replies(raw)
@@ -245,7 +286,12 @@ async def test_one_host_is_asked_by_two_at_once_at_most(local_server):
 
     local_server.answer = slowly
     async with fetcher_for(local_server) as fetcher:
-        await asyncio.gather(*(fetcher.fetch(f"http://a.example.com:{local_server.port}/{n}", accept=PAGE_TYPES) for n in range(8)))
+        await asyncio.gather(
+            *(
+                fetcher.fetch(f"http://a.example.com:{local_server.port}/{n}", accept=PAGE_TYPES)
+                for n in range(8)
+            )
+        )
     assert local_server.most_at_once == 2
 
 
@@ -261,7 +307,9 @@ async def test_one_host_is_given_pauses_and_another_is_not_held_up(local_server,
     local_server.replies(reply(200, "x", **PAGE))
     async with fetcher_for(local_server, host_pause_s=3.0) as fetcher:
         for host in ("a", "a", "b", "a"):
-            await fetcher.fetch(f"http://{host}.example.com:{local_server.port}/", accept=PAGE_TYPES)
+            await fetcher.fetch(
+                f"http://{host}.example.com:{local_server.port}/", accept=PAGE_TYPES
+            )
         fetcher.slow_down("b.example.com", 7.0)
         await fetcher.fetch(f"http://b.example.com:{local_server.port}/", accept=PAGE_TYPES)
         await fetcher.fetch(f"http://b.example.com:{local_server.port}/", accept=PAGE_TYPES)

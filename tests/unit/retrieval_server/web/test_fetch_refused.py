@@ -1,4 +1,6 @@
-"""Addresses that must not be fetched: however they are spelled, wherever their names lead, whatever they redirect to."""
+"""Addresses that must not be fetched: however they are spelled, wherever their names lead, whatever
+they redirect to.
+"""
 
 import asyncio
 import ipaddress
@@ -8,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval_server.web.addresses import PUBLIC_WEB, FetchRefusedError, UrlRules, is_public
 from retrieval_server.web.fetch import PAGE_TYPES, Fetcher, FetchFailedError, Limits
+from retrieval_server.web.url_policy import PUBLIC_WEB, FetchRefusedError, UrlRules, is_public
 
 from .conftest import reply
 
@@ -204,7 +206,9 @@ async def test_the_connection_goes_to_the_address_that_was_judged(monkeypatch):
 
 
 async def test_a_name_that_changes_its_address_is_judged_at_every_connection(local_server):
-    local_server.replies(reply(302, location="http://rebinding.example.com/again", connection="close"))
+    local_server.replies(
+        reply(302, location="http://rebinding.example.com/again", connection="close")
+    )
     permitted = ipaddress.ip_address("127.0.0.1")
     with pytest.raises(FetchRefusedError, match="not on the public Internet"):
         await fetch(
@@ -245,7 +249,8 @@ async def test_no_redirect_leads_inside(location, status, local_server):
         return ["10.0.0.1"] if host == "inside.example.com" else ["127.0.0.1"]
 
     with pytest.raises(FetchRefusedError):
-        # The loopback address is permitted for the test's own host alone, and only by way of its name.
+        # The loopback address is permitted for the test's own host alone, and only by way of its
+        # name.
         await fetch(
             f"http://site.example.com:{local_server.port}/",
             rules=UrlRules(ports=frozenset({80, local_server.port})),
@@ -265,13 +270,19 @@ async def test_local_sockets_are_refused():
 @given(st.ip_addresses(v=4))
 def test_a_public_address_is_one_that_python_calls_global(address):
     # Ours is stricter, never more lenient.
-    assert not is_public(address) or (address.is_global and not address.is_multicast and not address.is_reserved)
+    assert not is_public(address) or (
+        address.is_global and not address.is_multicast and not address.is_reserved
+    )
 
 
 @given(st.ip_addresses(v=6))
 def test_the_same_for_the_longer_ones(address):
-    assert not is_public(address) or (address.is_global and not address.is_multicast and not address.is_reserved)
-    assert not is_public(address) or (address.ipv4_mapped is None and address.sixtofour is None and address.teredo is None)
+    assert not is_public(address) or (
+        address.is_global and not address.is_multicast and not address.is_reserved
+    )
+    assert not is_public(address) or (
+        address.ipv4_mapped is None and address.sixtofour is None and address.teredo is None
+    )
 
 
 @given(st.ip_addresses(v=4))
@@ -286,7 +297,9 @@ def test_a_wrapped_address_is_never_public(address):
         assert not is_public(wrapped)
 
 
-@pytest.mark.parametrize("address", [PUBLIC, "1.1.1.1", "8.8.8.8", "2606:4700:4700::1111", "2a00:1450:4001::1"])
+@pytest.mark.parametrize(
+    "address", [PUBLIC, "1.1.1.1", "8.8.8.8", "2606:4700:4700::1111", "2a00:1450:4001::1"]
+)
 def test_the_public_internet_is_public(address):
     assert is_public(ipaddress.ip_address(address))
 
@@ -310,7 +323,11 @@ def test_ordinary_addresses_are_accepted(url):
     assert PUBLIC_WEB.read(url).host
 
 
-@given(st.text(max_size=60) | st.text(max_size=40).map(lambda text: f"http://{text}/") | st.text(max_size=30).map("http://a.com{}".format))
+@given(
+    st.text(max_size=60)
+    | st.text(max_size=40).map(lambda text: f"http://{text}/")
+    | st.text(max_size=30).map("http://a.com{}".format)
+)
 def test_any_text_is_an_address_or_refused(text):
     try:
         url = PUBLIC_WEB.read(text)

@@ -1,4 +1,6 @@
-"""From the command line to a server that searches the web: what is refused, and one whole server against a provider of this machine."""
+"""From the command line to a server that searches the web: what is refused, and one whole server
+against a provider of this machine.
+"""
 
 import argparse
 import asyncio
@@ -8,19 +10,35 @@ import pytest
 from retrieval_server.schemas import CollectionKind
 from retrieval_server.sources import NotRecordedError
 from retrieval_server.web import options as web_options
-from retrieval_server.web.catalogue import PROVIDERS
-from retrieval_server.web.compose import open_web
-from seg_research.core.errors import UsageError
+from retrieval_server.web.factory import open_web
+from retrieval_server.web.provider_defaults import PROVIDERS
+from seg_common.errors import UsageError
 
 from .conftest import reply
 
 KEY = "k3y-that-must-not-leak"
-SEARXNG = {"results": [{"url": "https://a.example.com/1", "title": "Velmora", "content": "A harbour town.", "score": 2.0}]}
+SEARXNG = {
+    "results": [
+        {
+            "url": "https://a.example.com/1",
+            "title": "Velmora",
+            "content": "A harbour town.",
+            "score": 2.0,
+        }
+    ]
+}
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch, tmp_path):
-    for name in ("SERPER_API_KEY", "TAVILY_API_KEY", "SEARXNG_URL", "SUMMARY_API_URL", "SUMMARY_MODEL", "SUMMARY_API_KEY"):
+    for name in (
+        "SERPER_API_KEY",
+        "TAVILY_API_KEY",
+        "SEARXNG_URL",
+        "SUMMARY_API_URL",
+        "SUMMARY_MODEL",
+        "SUMMARY_API_KEY",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
@@ -43,7 +61,11 @@ def test_every_option_arrives():
     )
     settings = parse(*arguments.split())
     default = web_options.WebSettings("serper")
-    unchanged = [name for name in default.__dataclass_fields__ if getattr(settings, name) == getattr(default, name)]
+    unchanged = [
+        name
+        for name in default.__dataclass_fields__
+        if getattr(settings, name) == getattr(default, name)
+    ]
     assert unchanged == ["provider"]
     assert settings.ttl_s == 2 * 86_400
 
@@ -101,17 +123,31 @@ def test_a_key_goes_to_a_stranger_only_if_that_is_meant(monkeypatch):
     assert web_options.WebSettings(**elsewhere, send_key=True).key() == KEY
     assert web_options.WebSettings("serper", provider_url="https://google.serper.dev/").key() == KEY
     with pytest.raises(UsageError, match="add --send-key"):
-        web_options.WebSettings("serper", provider_url="https://google.serper.dev.evil.example.com/").key()
+        web_options.WebSettings(
+            "serper", provider_url="https://google.serper.dev.evil.example.com/"
+        ).key()
 
 
 def test_a_key_does_not_travel_unencrypted(monkeypatch):
     monkeypatch.setenv("SERPER_API_KEY", KEY)
     with pytest.raises(UsageError, match="unencrypted"):
         web_options.WebSettings("serper", provider_url="http://google.serper.dev").key()
-    assert web_options.WebSettings("serper", provider_url="http://127.0.0.1:9", send_key=True).key() == KEY
+    assert (
+        web_options.WebSettings("serper", provider_url="http://127.0.0.1:9", send_key=True).key()
+        == KEY
+    )
 
 
-BAD_ADDRESSES = ["ftp://a", "http://", "a.com", "http://u:p@a.com", "http://a.com?x", "http://a b", "http://a:x", "http://ä.com"]
+BAD_ADDRESSES = [
+    "ftp://a",
+    "http://",
+    "a.com",
+    "http://u:p@a.com",
+    "http://a.com?x",
+    "http://a b",
+    "http://a:x",
+    "http://ä.com",
+]
 
 
 @pytest.mark.parametrize("url", BAD_ADDRESSES)
@@ -126,21 +162,31 @@ def test_duckduckgo_has_no_address():
 
 
 def serper_at(server, tmp_path, **options):
-    return web_options.WebSettings("serper", provider_url=server.url, send_key=True, spend_file=tmp_path / "s.sqlite", **options)
+    return web_options.WebSettings(
+        "serper",
+        provider_url=server.url,
+        send_key=True,
+        spend_file=tmp_path / "s.sqlite",
+        **options,
+    )
 
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refused_key_is_told_at_start(status, local_server, tmp_path, monkeypatch):
     monkeypatch.setenv("SERPER_API_KEY", KEY)
     local_server.replies(reply(status, {"message": f"bad key {KEY}"}))
-    with pytest.raises(UsageError, match=r"the key in SERPER_API_KEY is refused .*https://serper\.dev") as raised:
+    with pytest.raises(
+        UsageError, match=r"the key in SERPER_API_KEY is refused .*https://serper\.dev"
+    ) as raised:
         await asyncio.to_thread(open_web, serper_at(local_server, tmp_path), None)
     assert KEY not in str(raised.value)
     assert [asked.target for asked in local_server.asked] == ["/account"]
 
 
 @pytest.mark.parametrize("raw", [reply(500), reply(404), reply(200, "<html>"), b""])
-async def test_a_check_that_says_nothing_stops_nobody(raw, local_server, tmp_path, monkeypatch, caplog):
+async def test_a_check_that_says_nothing_stops_nobody(
+    raw, local_server, tmp_path, monkeypatch, caplog
+):
     monkeypatch.setenv("SERPER_API_KEY", KEY)
     local_server.replies(raw)
     web = await asyncio.to_thread(open_web, serper_at(local_server, tmp_path), None)
@@ -149,30 +195,60 @@ async def test_a_check_that_says_nothing_stops_nobody(raw, local_server, tmp_pat
     assert KEY not in caplog.text
 
 
-async def test_the_parts_work_together_and_a_recording_needs_no_key(local_server, tmp_path, monkeypatch, caplog):
+async def test_the_parts_work_together_and_a_recording_needs_no_key(
+    local_server, tmp_path, monkeypatch, caplog
+):
     from retrieval_server.service import Service
 
     caplog.set_level("DEBUG")
     monkeypatch.setenv("SERPER_API_KEY", KEY)
-    local_server.replies(reply(200, {"organic": [{"title": "Velmora", "link": "https://a.example.com/", "snippet": "A town."}]}))
-    settings = serper_at(local_server, tmp_path, cache_mode="record", cache_file=tmp_path / "c.sqlite", calls_per_run=1)
+    local_server.replies(
+        reply(
+            200,
+            {
+                "organic": [
+                    {"title": "Velmora", "link": "https://a.example.com/", "snippet": "A town."}
+                ]
+            },
+        )
+    )
+    settings = serper_at(
+        local_server,
+        tmp_path,
+        cache_mode="record",
+        cache_file=tmp_path / "c.sqlite",
+        calls_per_run=1,
+    )
     web = await asyncio.to_thread(open_web, settings, None)
     service = Service(web.routes, on_stop=web.close)
     first = await service.find("who", CollectionKind.TEXT, 3)
     again = await service.find(" who ", CollectionKind.TEXT, 3, browse=False)
     browsed = await service.find("who", CollectionKind.TEXT, 3, browse=True)
     spent = await service.find("another", CollectionKind.TEXT, 3)
-    assert (first.answer.hits[0].title, first.cached, again.cached, first.provider) == ("Velmora", False, True, "serper")
+    assert (first.answer.hits[0].title, first.cached, again.cached, first.provider) == (
+        "Velmora",
+        False,
+        True,
+        "serper",
+    )
     assert "does not read pages" in browsed.answer.note
-    assert (spent.answer.hits, spent.answer.note) == ((), "this run's search budget of 1 calls is used up")
+    assert (spent.answer.hits, spent.answer.note) == (
+        (),
+        "this run's search budget of 1 calls is used up",
+    )
     assert web.counts()["upstream_calls"] == 1
     await service.stop()
     assert KEY not in caplog.text + web.summary
-    assert all(KEY.encode() not in path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+    assert all(
+        KEY.encode() not in path.read_bytes() for path in tmp_path.iterdir() if path.is_file()
+    )
 
     monkeypatch.delenv("SERPER_API_KEY")
     local_server.asked.clear()
-    replay = open_web(web_options.WebSettings("serper", cache_mode="replay", cache_file=tmp_path / "c.sqlite"), None)
+    replay = open_web(
+        web_options.WebSettings("serper", cache_mode="replay", cache_file=tmp_path / "c.sqlite"),
+        None,
+    )
     service = Service(replay.routes, on_stop=replay.close)
     assert (await service.find("who", CollectionKind.TEXT, 3)).answer == first.answer
     with pytest.raises(NotRecordedError, match="'another'"):
@@ -183,15 +259,23 @@ async def test_the_parts_work_together_and_a_recording_needs_no_key(local_server
 
 def test_browsing_needs_an_encoder(monkeypatch, tmp_path):
     with pytest.raises(UsageError, match="needs an encoder"):
-        open_web(web_options.WebSettings("duckduckgo", browse=True, spend_file=tmp_path / "s.sqlite"), None)
+        open_web(
+            web_options.WebSettings("duckduckgo", browse=True, spend_file=tmp_path / "s.sqlite"),
+            None,
+        )
 
 
-@pytest.mark.parametrize(("url", "model"), [("http://a/v1", ""), ("ftp://a", "m"), ("nonsense", "m")])
+@pytest.mark.parametrize(
+    ("url", "model"), [("http://a/v1", ""), ("ftp://a", "m"), ("nonsense", "m")]
+)
 def test_a_summary_model_must_be_named_whole(url, model, monkeypatch, tmp_path, encoder):
     monkeypatch.setenv("SUMMARY_API_URL", url)
     monkeypatch.setenv("SUMMARY_MODEL", model)
     with pytest.raises(UsageError, match="SUMMARY_MODEL"):
-        open_web(web_options.WebSettings("duckduckgo", browse=True, spend_file=tmp_path / "s.sqlite"), encoder)
+        open_web(
+            web_options.WebSettings("duckduckgo", browse=True, spend_file=tmp_path / "s.sqlite"),
+            encoder,
+        )
 
 
 async def test_a_whole_server_searches_the_web_for_a_client(local_server, tmp_path):
@@ -199,8 +283,22 @@ async def test_a_whole_server_searches_the_web_for_a_client(local_server, tmp_pa
     from seg_research.search.client import SearchClient
 
     local_server.answer = lambda asked: reply(200, SEARXNG)
-    options = ["--provider", "searxng", "--provider-url", local_server.url, "--max-calls-per-run", "2", "--provider-rate", "1000"]
-    options += ["--cache-file", str(tmp_path / "c.sqlite"), "--spend-file", str(tmp_path / "s.sqlite")]
+    options = [
+        "--provider",
+        "searxng",
+        "--provider-url",
+        local_server.url,
+        "--max-calls-per-run",
+        "2",
+        "--provider-rate",
+        "1000",
+    ]
+    options += [
+        "--cache-file",
+        str(tmp_path / "c.sqlite"),
+        "--spend-file",
+        str(tmp_path / "s.sqlite"),
+    ]
     starting = running_server(None, options=options)
     url = await asyncio.to_thread(starting.__enter__)
     try:

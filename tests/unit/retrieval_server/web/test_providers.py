@@ -1,4 +1,6 @@
-"""Each provider against a server that speaks its documented format, and fails in every documented way and some others."""
+"""Each provider against a server that speaks its documented format, and fails in every documented
+way and some others.
+"""
 
 import asyncio
 import json
@@ -8,7 +10,12 @@ import httpx
 import pytest
 
 from retrieval_server.schemas import CollectionKind
-from retrieval_server.sources import BudgetExhaustedError, QueryError, RefusedError, UnavailableError
+from retrieval_server.sources import (
+    BudgetExhaustedError,
+    QueryError,
+    RefusedError,
+    UnavailableError,
+)
 from retrieval_server.web.provider import MAX_REPLY_BYTES, CallError, KeyRefusedError
 from retrieval_server.web.searxng import Searxng
 from retrieval_server.web.serper import Serper
@@ -21,11 +28,30 @@ TLS = ssl.create_default_context()  # Made once: it takes 20 ms.
 KEY = "k3y-that-must-not-leak"
 
 SERPER_TEXT = {
-    "searchParameters": {"q": "who", "gl": "us", "hl": "en", "num": 3, "type": "search", "engine": "google"},
+    "searchParameters": {
+        "q": "who",
+        "gl": "us",
+        "hl": "en",
+        "num": 3,
+        "type": "search",
+        "engine": "google",
+    },
     "knowledgeGraph": {"title": "Velmora", "type": "Town"},
     "organic": [
-        {"title": "Velmora", "link": "https://a.example.com/1", "snippet": "A harbour\ntown.", "date": "2 Jan 2025", "position": 1},
-        {"title": "Quillon", "link": "https://b.example.com/2", "snippet": "A team.", "sitelinks": [], "position": 2},
+        {
+            "title": "Velmora",
+            "link": "https://a.example.com/1",
+            "snippet": "A harbour\ntown.",
+            "date": "2 Jan 2025",
+            "position": 1,
+        },
+        {
+            "title": "Quillon",
+            "link": "https://b.example.com/2",
+            "snippet": "A team.",
+            "sitelinks": [],
+            "position": 2,
+        },
     ],
     "peopleAlsoAsk": [],
     "credits": 1,
@@ -53,8 +79,20 @@ TAVILY = {
     "answer": None,
     "images": [{"url": "https://img.example.com/1.png", "description": "Emblem"}],
     "results": [
-        {"title": "Velmora", "url": "https://a.example.com/1", "content": "A harbour town.", "score": 0.87, "raw_content": None},
-        {"title": "Quillon", "url": "https://b.example.com/2", "content": "A team.", "score": 0.5, "raw_content": None},
+        {
+            "title": "Velmora",
+            "url": "https://a.example.com/1",
+            "content": "A harbour town.",
+            "score": 0.87,
+            "raw_content": None,
+        },
+        {
+            "title": "Quillon",
+            "url": "https://b.example.com/2",
+            "content": "A team.",
+            "score": 0.5,
+            "raw_content": None,
+        },
     ],
     "response_time": 1.1,
 }
@@ -70,8 +108,20 @@ SEARXNG_TEXT = {
             "score": 4.0,
             "category": "general",
         },
-        {"url": "https://b.example.com/2", "title": "Quillon", "content": "A team.", "engine": "y", "score": 1.0},
-        {"url": "https://c.example.com/3", "title": "Third", "content": "", "engine": "y", "category": "general"},
+        {
+            "url": "https://b.example.com/2",
+            "title": "Quillon",
+            "content": "A team.",
+            "engine": "y",
+            "score": 1.0,
+        },
+        {
+            "url": "https://c.example.com/3",
+            "title": "Third",
+            "content": "",
+            "engine": "y",
+            "category": "general",
+        },
     ],
     "answers": [],
     "corrections": [],
@@ -122,10 +172,19 @@ async def failure(provider, kind=TEXT) -> CallError:
 async def test_serper_text(local_server):
     local_server.replies(reply(200, SERPER_TEXT))
     first, second = await ask(serper(local_server))
-    assert (first.title, first.text, first.url, first.pictures) == ("Velmora", "A harbour town.", "https://a.example.com/1", ())
+    assert (first.title, first.text, first.url, first.pictures) == (
+        "Velmora",
+        "A harbour town.",
+        "https://a.example.com/1",
+        (),
+    )
     assert first.score > second.score
     (asked,) = local_server.asked
-    assert (asked.method, asked.target, asked.json) == ("POST", "/search", {"q": "who", "hl": "en", "gl": "us", "num": 3})
+    assert (asked.method, asked.target, asked.json) == (
+        "POST",
+        "/search",
+        {"q": "who", "hl": "en", "gl": "us", "num": 3},
+    )
     assert asked.headers["x-api-key"] == KEY
     assert asked.headers["accept-encoding"] == "identity"
 
@@ -147,7 +206,12 @@ async def test_serper_images(local_server):
 async def test_tavily_text(local_server):
     local_server.replies(reply(200, TAVILY))
     first, _ = await ask(tavily(local_server))
-    assert (first.title, first.text, first.url, first.score) == ("Velmora", "A harbour town.", "https://a.example.com/1", 0.87)
+    assert (first.title, first.text, first.url, first.score) == (
+        "Velmora",
+        "A harbour town.",
+        "https://a.example.com/1",
+        0.87,
+    )
     (asked,) = local_server.asked
     assert (asked.method, asked.target) == ("POST", "/search")
     assert asked.json == {"query": "who", "search_depth": "basic", "max_results": 3}
@@ -167,7 +231,10 @@ async def test_searxng_text(local_server):
     hits = await ask(searxng(local_server), num=2, query="who & what")
     assert [(hit.title, hit.score) for hit in hits] == [("Velmora", 4.0), ("Quillon", 1.0)]
     (asked,) = local_server.asked
-    assert (asked.method, asked.target) == ("GET", "/search?q=who+%26+what&format=json&categories=general")
+    assert (asked.method, asked.target) == (
+        "GET",
+        "/search?q=who+%26+what&format=json&categories=general",
+    )
 
 
 async def test_searxng_images(local_server):
@@ -184,7 +251,9 @@ async def test_searxng_under_a_path(local_server):
 
 
 async def test_searxng_whose_engines_are_silent_has_not_found_nothing(local_server):
-    local_server.replies(reply(200, {"results": [], "unresponsive_engines": [["google", "Suspended: CAPTCHA"]]}))
+    local_server.replies(
+        reply(200, {"results": [], "unresponsive_engines": [["google", "Suspended: CAPTCHA"]]})
+    )
     failed = await failure(searxng(local_server))
     assert isinstance(failed.error, UnavailableError)
     assert "CAPTCHA" in str(failed)
@@ -199,7 +268,12 @@ async def test_searxng_without_json_says_what_to_change(local_server):
     assert not failed.retryable
 
 
-FOUND_NOTHING = [(serper, {"organic": []}), (serper, {}), (tavily, {"results": []}), (searxng, {"results": []})]
+FOUND_NOTHING = [
+    (serper, {"organic": []}),
+    (serper, {}),
+    (tavily, {"results": []}),
+    (searxng, {"results": []}),
+]
 
 
 @pytest.mark.parametrize(("make", "body"), FOUND_NOTHING)
@@ -215,7 +289,9 @@ KEYED = pytest.mark.parametrize("make", [serper, tavily])
 @KEYED
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refused_key(make, status, local_server):
-    local_server.replies(reply(status, {"message": f"Unauthorized: {KEY} is unknown.", "statusCode": status}))
+    local_server.replies(
+        reply(status, {"message": f"Unauthorized: {KEY} is unknown.", "statusCode": status})
+    )
     failed = await failure(make(local_server))
     assert isinstance(failed.error, KeyRefusedError)
     assert (failed.retryable, failed.billed) == (False, False)
@@ -225,7 +301,10 @@ async def test_a_refused_key(make, status, local_server):
 NO_CREDIT = [
     (serper, reply(400, {"message": "Not enough credits", "statusCode": 400})),
     (serper, reply(402, {"message": "Payment required"})),
-    (tavily, reply(432, {"detail": {"error": "This request exceeds your plan's set usage limit."}})),
+    (
+        tavily,
+        reply(432, {"detail": {"error": "This request exceeds your plan's set usage limit."}}),
+    ),
     (tavily, reply(433, {"detail": {"error": "This request exceeds the pay-as-you-go limit."}})),
     (searxng, reply(402, b"")),
 ]
@@ -298,7 +377,9 @@ BROKEN = [
 @ALL
 @pytest.mark.parametrize("kind", CollectionKind)
 @pytest.mark.parametrize("body", BROKEN)
-async def test_an_unreadable_reply_is_billed_and_not_asked_for_again(make, kind, body, local_server):
+async def test_an_unreadable_reply_is_billed_and_not_asked_for_again(
+    make, kind, body, local_server
+):
     local_server.replies(reply(200, body, content_type="text/html"))
     failed = await failure(make(local_server), kind)
     assert isinstance(failed.error, UnavailableError)
@@ -314,7 +395,16 @@ async def test_strange_entries_are_survived(make, kind, local_server):
         "x",
         [],
         {},
-        {"title": 5, "link": ["x"], "url": {}, "snippet": None, "content": 7, "score": "high", "imageUrl": 3, "img_src": None},
+        {
+            "title": 5,
+            "link": ["x"],
+            "url": {},
+            "snippet": None,
+            "content": 7,
+            "score": "high",
+            "imageUrl": 3,
+            "img_src": None,
+        },
         {
             "title": "\ud800 a\x00b",
             "link": "javascript:alert(1)",
@@ -322,7 +412,13 @@ async def test_strange_entries_are_survived(make, kind, local_server):
             "imageUrl": "data:x",
             "score": float("1e999"),
         },
-        {"title": "t" * 10_000, "snippet": "s" * 100_000, "content": "s" * 100_000, "url": "http://a/" + "x" * 5_000, "score": True},
+        {
+            "title": "t" * 10_000,
+            "snippet": "s" * 100_000,
+            "content": "s" * 100_000,
+            "url": "http://a/" + "x" * 5_000,
+            "score": True,
+        },
     ]
     body = json.dumps({"organic": entries, "results": entries, "images": entries}).encode()
     local_server.replies(reply(200, body, content_type="application/json"))

@@ -10,7 +10,10 @@ from retrieval_server.web.serper import Serper
 from retrieval_server.web.tavily import Tavily
 
 TEXT, IMAGE = CollectionKind.TEXT, CollectionKind.IMAGE
-REAL = {"serper": (Serper, "https://google.serper.dev", "SERPER_API_KEY"), "tavily": (Tavily, "https://api.tavily.com", "TAVILY_API_KEY")}
+REAL = {
+    "serper": (Serper, "https://google.serper.dev", "SERPER_API_KEY"),
+    "tavily": (Tavily, "https://api.tavily.com", "TAVILY_API_KEY"),
+}
 
 
 @pytest.mark.parametrize("name", REAL)

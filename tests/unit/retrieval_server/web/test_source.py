@@ -1,16 +1,23 @@
-"""How a provider is asked: retries, pauses, turns, budget, pictures. The provider is a script; time does not pass."""
+"""How a provider is asked: retries, pauses, turns, budget, pictures. The provider is a script; time
+does not pass.
+"""
 
 import asyncio
 
 import pytest
 
 from retrieval_server.schemas import CollectionKind
-from retrieval_server.sources import BudgetExhaustedError, QueryError, RefusedError, UnavailableError
+from retrieval_server.sources import (
+    BudgetExhaustedError,
+    QueryError,
+    RefusedError,
+    UnavailableError,
+)
 from retrieval_server.web import source as source_module
+from retrieval_server.web.budget_ledger import Budget, Ledger
 from retrieval_server.web.limiter import Limiter
 from retrieval_server.web.provider import CallError, KeyRefusedError, WebHit
 from retrieval_server.web.source import WebSource
-from retrieval_server.web.spend import Budget, Ledger
 
 TEXT, IMAGE = CollectionKind.TEXT, CollectionKind.IMAGE
 
@@ -58,14 +65,24 @@ def make(tmp_path):
     ledgers = []
 
     def build(provider, *, budget=None, pictures=None, rate=1e6, concurrency=8, **options):
-        ledger = Ledger(tmp_path / "spend.sqlite", provider.name, usd_per_call=0.001, budget=budget or Budget(), run="r")
+        ledger = Ledger(
+            tmp_path / "spend.sqlite",
+            provider.name,
+            usd_per_call=0.001,
+            budget=budget or Budget(),
+            run="r",
+        )
         ledgers.append(ledger)
 
         async def get_picture(address):
             return (pictures or {}).get(address)
 
-        limiter = Limiter(provider.name, rate_per_s=rate, concurrency=concurrency, **options.pop("limiter", {}))
-        return WebSource(provider, limiter=limiter, ledger=ledger, get_picture=get_picture, **options), ledger
+        limiter = Limiter(
+            provider.name, rate_per_s=rate, concurrency=concurrency, **options.pop("limiter", {})
+        )
+        return WebSource(
+            provider, limiter=limiter, ledger=ledger, get_picture=get_picture, **options
+        ), ledger
 
     yield build
     for ledger in ledgers:
@@ -73,7 +90,17 @@ def make(tmp_path):
 
 
 async def test_results_become_findings(make):
-    source, _ = make(Scripted([hit("a"), hit("a"), WebHit("", "", "https://example.com/empty", 1.0), hit("b"), hit("c")]))
+    source, _ = make(
+        Scripted(
+            [
+                hit("a"),
+                hit("a"),
+                WebHit("", "", "https://example.com/empty", 1.0),
+                hit("b"),
+                hit("c"),
+            ]
+        )
+    )
     found = await source.find("who", TEXT, 2)
     assert [(one.title, one.text, one.source, one.image) for one in found] == [
         ("a", "about a", "https://example.com/a", None),
@@ -97,7 +124,9 @@ async def test_what_may_pass_is_tried_again_with_growing_jittered_pauses(make, p
     assert source.counts["upstream_calls"] == 4
     assert source.counts["upstream_retries"] == 3
     between = [pause for pause in pauses if pause > 0.01]
-    assert [0.25 <= between[0] <= 0.5, 0.5 <= between[1] <= 1.0, 1.0 <= between[2] <= 2.0] == [True] * 3
+    assert [0.25 <= between[0] <= 0.5, 0.5 <= between[1] <= 1.0, 1.0 <= between[2] <= 2.0] == [
+        True
+    ] * 3
     assert (await ledger.spent())["day"].calls == 1  # those that failed were not charged for
 
 
@@ -110,7 +139,10 @@ async def test_attempts_end(make, pauses):
     assert (await ledger.spent())["day"].calls == 0
 
 
-@pytest.mark.parametrize("error", [KeyRefusedError("no"), RefusedError("no"), BudgetExhaustedError("no"), QueryError("no")])
+@pytest.mark.parametrize(
+    "error",
+    [KeyRefusedError("no"), RefusedError("no"), BudgetExhaustedError("no"), QueryError("no")],
+)
 async def test_what_will_not_pass_is_not_tried_again(error, make):
     provider = Scripted(CallError(error))
     source, _ = make(provider)
@@ -161,13 +193,17 @@ async def test_an_exhausted_budget_asks_nobody(make):
     source, _ = make(provider, budget=Budget(calls_per_run=2))
     for query in ("a", "b"):
         await source.find(query, TEXT, 1)
-    with pytest.raises(BudgetExhaustedError, match="this run's search budget of 2 calls is used up"):
+    with pytest.raises(
+        BudgetExhaustedError, match="this run's search budget of 2 calls is used up"
+    ):
         await source.find("c", TEXT, 1)
     assert len(provider.asked) == 2
 
 
 async def test_what_may_have_been_billed_stays_in_the_account(make, pauses):
-    source, ledger = make(Scripted(CallError(UnavailableError("slow"), retryable=True, billed=True), [hit("a")]))
+    source, ledger = make(
+        Scripted(CallError(UnavailableError("slow"), retryable=True, billed=True), [hit("a")])
+    )
     await source.find("who", TEXT, 1)
     assert (await ledger.spent())["run"].calls == 2
 
@@ -203,13 +239,21 @@ async def test_calls_are_spaced_evenly(make, pauses):
 
 async def test_a_crowd_is_turned_away_with_a_time_to_come_back(make, pauses):
     source, _ = make(Scripted([hit("a")]), rate=1.0, limiter={"max_wait_s": 3.0})
-    answers = await asyncio.gather(*(source.find(str(n), TEXT, 1) for n in range(6)), return_exceptions=True)
+    answers = await asyncio.gather(
+        *(source.find(str(n), TEXT, 1) for n in range(6)), return_exceptions=True
+    )
     assert [isinstance(answer, UnavailableError) for answer in answers] == [False] * 4 + [True] * 2
     assert answers[-1].retry_after_s == pytest.approx(4.0, abs=0.2)
 
 
 async def test_pictures_are_downloaded_until_there_are_enough(make):
-    hits = [hit("gone", "x1"), hit("small", "x2", "t2"), hit("none"), hit("good", "x3"), hit("spare", "x4")]
+    hits = [
+        hit("gone", "x1"),
+        hit("small", "x2", "t2"),
+        hit("none"),
+        hit("good", "x3"),
+        hit("spare", "x4"),
+    ]
     provider = Scripted(hits)
     source, _ = make(provider, pictures={"t2": b"two", "x3": b"three", "x4": b"four"})
     found = await source.find("who", IMAGE, 2)
@@ -219,7 +263,9 @@ async def test_pictures_are_downloaded_until_there_are_enough(make):
 
 async def test_without_any_picture_the_titles_are_told(make):
     source, _ = make(Scripted([hit("gone", "x1"), hit("none")]))
-    assert [(one.title, one.image) for one in await source.find("who", IMAGE, 1)] == [("gone", None)]
+    assert [(one.title, one.image) for one in await source.find("who", IMAGE, 1)] == [
+        ("gone", None)
+    ]
 
 
 async def test_a_search_ends_with_its_time(make):

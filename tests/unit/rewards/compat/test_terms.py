@@ -1,4 +1,6 @@
-"""Each accident of the original, on transcripts written by hand. Numbers are those its own functions gave (findings C1, D6)."""
+"""Each accident of the original, on transcripts written by hand. Numbers are those its own
+functions gave (findings C1, D6).
+"""
 
 import json
 import math
@@ -7,16 +9,26 @@ from dataclasses import replace
 import pytest
 
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
-from seg_research.core.transcript import Message, ModelTurn, Observation, Outcome, StopReason, Text, Transcript
-from seg_research.datasets.sample import FrameTruth, GroundTruth
-from seg_research.protocol.parser import parse_turn
-from seg_research.rewards.compat import terms as compat
-from seg_research.rewards.guidance import Similarity
-from seg_research.rewards.settings import Mode, RewardSettings
+from seg_research.data.sample import FrameTruth, GroundTruth
+from seg_research.episode.transcript import (
+    Message,
+    ModelTurn,
+    Observation,
+    Outcome,
+    StopReason,
+    Text,
+    Transcript,
+)
+from seg_research.recipes.seg_research.compat import terms as compat
+from seg_research.recipes.seg_research.grammar import parse_turn
+from seg_research.recipes.seg_research.reward_settings import Mode, RewardSettings
+from seg_research.rewards.similarity import Similarity
 from seg_research.testing.fakes import WordEncoder
 
 TARGET = {"bbox_2d": [100, 100, 300, 500], "point_2d": [200, 300], "max_conn_area": 0.75}
-TRUTH = GroundTruth({3: FrameTruth(Norm1000Box(100, 100, 300, 500), Norm1000Point(200, 300), 0.8, 0.75)})
+TRUTH = GroundTruth(
+    {3: FrameTruth(Norm1000Box(100, 100, 300, 500), Norm1000Point(200, 300), 0.8, 0.75)}
+)
 EXACT = '{"bbox_2d": [100, 100, 300, 500], "point_2d": [200, 300]}'
 
 THOUGHT = "<thinking> t </thinking>\n"
@@ -94,7 +106,8 @@ def test_searches_without_a_thought_do_not_count():
 
 
 def test_a_thought_reaches_over_everything_to_the_next_search():
-    # One thought tag in the first turn; the observation closes it again right before a search of its own.
+    # One thought tag in the first turn; the observation closes it again right before a search of
+    # its own.
     assert tapering(THOUGHT, "</thinking> <search> x </search>") == pytest.approx(0.7)
 
 
@@ -105,7 +118,12 @@ def test_an_answer_over_several_lines_is_well_formed_and_earns_nothing():
 
 
 def test_a_refused_key_frame_before_the_right_one_costs_everything():
-    assert outcome(KEYFRAME.replace("3", "4"), "not offered", KEYFRAME, "shown", ANSWER) == (0, 0, 0, 0)
+    assert outcome(KEYFRAME.replace("3", "4"), "not offered", KEYFRAME, "shown", ANSWER) == (
+        0,
+        0,
+        0,
+        0,
+    )
 
 
 def test_order_is_not_checked():
@@ -123,7 +141,12 @@ def test_the_first_of_two_answers_counts():
 @pytest.mark.parametrize("keyframe", ["[3]", "-1", "3 4", "", "3.0"])
 def test_a_key_frame_that_is_no_number_does_not_exist(keyframe):
     assert answered(EXACT, keyframe) == (0, 0, 0, 0)
-    assert outcome(f"<keyframe>{keyframe}</keyframe>", "refused", KEYFRAME + ANSWER) == (1, 1, 1, 0.75)
+    assert outcome(f"<keyframe>{keyframe}</keyframe>", "refused", KEYFRAME + ANSWER) == (
+        1,
+        1,
+        1,
+        0.75,
+    )
 
 
 @pytest.mark.parametrize("keyframe", ["03", "٣", "4"])
@@ -152,7 +175,9 @@ def test_a_missing_point_costs_the_point_alone():
 
 
 def test_the_last_of_two_equal_keys_counts():
-    assert answered('{"bbox_2d": [0, 0, 0, 0], "bbox_2d": [100, 100, 300, 500], "point_2d": [0, 0], "point_2d": [200, 300]}') == (
+    assert answered(
+        '{"bbox_2d": [0, 0, 0, 0], "bbox_2d": [100, 100, 300, 500], "point_2d": [0, 0], "point_2d": [200, 300]}'
+    ) == (
         1,
         1,
         1,
@@ -176,7 +201,9 @@ def test_boxes_of_nothing(body):
 
 
 def test_a_box_without_bounds_holds_the_point():
-    assert answered('{"bbox_2d": [-Infinity, -1e999, Infinity, 1e999], "point_2d": [200, 300]}') == (0, 0, 1, 0.75)
+    assert answered(
+        '{"bbox_2d": [-Infinity, -1e999, Infinity, 1e999], "point_2d": [200, 300]}'
+    ) == (0, 0, 1, 0.75)
 
 
 def test_booleans_are_numbers():
@@ -187,7 +214,8 @@ def test_booleans_are_numbers():
 @pytest.mark.parametrize(
     ("wrong_box", "expected"),
     [
-        # Both ends count: these are 101 of 201 columns, where a plain area would be 100 of 200, a half and no more.
+        # Both ends count: these are 101 of 201 columns, where a plain area would be 100 of 200, a
+        # half and no more.
         ((100, 100, 200, 500), (1, 0)),
         ((100, 100, 199, 500), (0, 0)),
         ((100, 100, 339, 500), (1, 1)),  # 39 / 4
@@ -199,7 +227,10 @@ def test_thresholds_of_the_box(wrong_box, expected):
     assert answered(box(*wrong_box))[:2] == expected
 
 
-@pytest.mark.parametrize(("point", "expected"), [([260, 380], 0), ([260, 379], 1), ([300, 300], 0), ([101, 300], 1), ([99, 300], 0)])
+@pytest.mark.parametrize(
+    ("point", "expected"),
+    [([260, 380], 0), ([260, 379], 1), ([300, 300], 0), ([101, 300], 1), ([99, 300], 0)],
+)
 def test_the_point_must_lie_in_its_own_box_and_less_than_100_from_the_deepest_one(point, expected):
     assert answered(json.dumps({"bbox_2d": [100, 100, 300, 500], "point_2d": point}))[2] == expected
 
@@ -212,7 +243,9 @@ def test_a_target_without_area_can_still_be_named():
 
 
 def test_a_recorded_target_without_its_area_earns_no_key_frame():
-    truth = compat.RecordedTruth({}, recorded={"3": {k: v for k, v in TARGET.items() if k != "max_conn_area"}})
+    truth = compat.RecordedTruth(
+        {}, recorded={"3": {k: v for k, v in TARGET.items() if k != "max_conn_area"}}
+    )
     assert outcome(KEYFRAME, "shown", ANSWER, truth=truth) == (1, 1, 1, 0)
 
 
@@ -232,13 +265,21 @@ def test_the_query_that_guides(search, query):
 
 def test_a_space_before_the_brace_lets_the_query_run_on():
     spaced = SEARCH.replace('"}', '" }')
-    assert first_query(spaced, "found", SEARCH) == 'who" } </search>\nuser\nfound\nassistant\n<thinking> t </thinking>\n<search> ' + (
+    assert first_query(
+        spaced, "found", SEARCH
+    ) == 'who" } </search>\nuser\nfound\nassistant\n<thinking> t </thinking>\n<search> ' + (
         '{"name": "text_search", "query": "who'
     )
 
 
 def test_validation_takes_the_last_key_frame_and_the_plain_iou():
-    turns = KEYFRAME.replace("3", "4"), "not offered", KEYFRAME, "shown", ANSWER.replace("300, 500", "200, 500")
+    turns = (
+        KEYFRAME.replace("3", "4"),
+        "not offered",
+        KEYFRAME,
+        "shown",
+        ANSWER.replace("300, 500", "200, 500"),
+    )
     assert compat.ValidationIoU()(episode(*turns), TRUTH) == 101 * 401 / (201 * 401)
     assert compat.ValidationIoU()(episode(ANSWER), TRUTH) == 0
 
@@ -257,7 +298,9 @@ def ask(query):
 
 def all_terms(*texts, steps, **settings):
     truth = replace(TRUTH, steps=steps)
-    terms = compat.compat_terms(RewardSettings(mode=Mode.COMPAT, **settings), Similarity(WordEncoder()))
+    terms = compat.compat_terms(
+        RewardSettings(mode=Mode.COMPAT, **settings), Similarity(WordEncoder())
+    )
     return {name: term(episode(*texts), truth) for name, term in terms.items()}
 
 
@@ -272,7 +315,12 @@ def test_guidance_judges_the_first_text_query_against_all_steps():
 def test_dense_imitation_compares_by_position():
     turns = ask("red kite"), "found", ask("blue boat"), "found", ask("red kite"), "found"
     assert all_terms(*turns, steps=("kite red", "boat blue"))["dense_imitation"] == 2
-    assert all_terms(*turns, steps=("boat blue", "kite red", "kite red", "red kite"))["dense_imitation"] == 1
+    assert (
+        all_terms(*turns, steps=("boat blue", "kite red", "kite red", "red kite"))[
+            "dense_imitation"
+        ]
+        == 1
+    )
     assert all_terms(*turns, steps=())["dense_imitation"] is None
 
 
@@ -283,11 +331,21 @@ def test_a_budget_of_the_annotated_steps():
 
 
 def test_thresholds_come_from_the_settings():
-    turns = KEYFRAME, "shown", ANSWER.replace("100, 100, 300", "120, 100, 300").replace("200, 300", "230, 300")
-    assert [all_terms(*turns, steps=())[name] for name in ("box_iou", "box_l1", "point")] == [1, 1, 1]
+    turns = (
+        KEYFRAME,
+        "shown",
+        ANSWER.replace("100, 100, 300", "120, 100, 300").replace("200, 300", "230, 300"),
+    )
+    assert [all_terms(*turns, steps=())[name] for name in ("box_iou", "box_l1", "point")] == [
+        1,
+        1,
+        1,
+    ]
     strict = all_terms(*turns, steps=(), iou_threshold=0.95, l1_limit=5.0, point_radius=30.0)
     assert [strict[name] for name in ("box_iou", "box_l1", "point")] == [0, 0, 0]
 
 
 def test_a_number_of_no_size_is_not_a_crash():
-    assert not math.isnan(sum(answered('{"bbox_2d": [0, 0, NaN, 1e400], "point_2d": [NaN, Infinity]}')))
+    assert not math.isnan(
+        sum(answered('{"bbox_2d": [0, 0, NaN, 1e400], "point_2d": [NaN, Infinity]}'))
+    )

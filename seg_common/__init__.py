@@ -1,0 +1,3 @@
+"""What the three packages share: kinds of errors, and files that survive a crash. Imports nothing
+of ours.
+"""

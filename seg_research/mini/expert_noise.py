@@ -1,0 +1,32 @@
+"""How experts of the mini benchmark go astray, so that reinforcement learning has something to
+mend.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Straying:
+    """How often an episode strays; each is a probability.
+
+    Attributes:
+        no_search: guesses instead of searching.
+        half_search: guesses after the first of several searches.
+        wrong_search: looks for something else first.
+        extra_search: searches once more when all is known, or although the video is enough.
+    """
+
+    no_search: float
+    half_search: float
+    wrong_search: float
+    extra_search: float
+
+
+NEVER = Straying(no_search=0, half_search=0, wrong_search=0, extra_search=0)
+IN_LESSONS = Straying(no_search=0.3, half_search=0.3, wrong_search=0, extra_search=0.25)
+IN_DEMONSTRATIONS = Straying(no_search=0.4, half_search=0.35, wrong_search=0.1, extra_search=0.2)
+"""Imitated last: what the model samples then searches less than questions need, while its likeliest
+turn is mostly right.
+"""

@@ -1,0 +1,1 @@
+"""verl on a machine without a GPU: platform and engine."""

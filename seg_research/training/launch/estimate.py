@@ -1,0 +1,412 @@
+"""What a run will need, before anything starts: tokens of an episode and memory of a GPU, by
+formulas that docs/training.md repeats.
+
+A cold start is an update and nothing else.
+
+GB are 10⁹ bytes. With P parameters, T of them trained, on W devices, micro-batches of N tokens:
+
+    update:   weights 4P/W + gradients 4T/W + optimiser 8T/W (fp32; zero where they live in host
+    memory)
+              + gathered 2·(2 layers + embeddings) + activations 2N·(layers·hidden + 2·interior of a
+              layer) + logits 6N·vocabulary + other
+    rollout:  weights and optimiser, unless offloaded, + the engine's share of the card + other
+
+The interior of a layer is 4·hidden + 2·(heads + key-value heads)·head size + 3·intermediate numbers
+a token. Logits stand in bf16 three times: as they are, as log-probabilities and as gradients.
+`other` is the CUDA context, communication buffers and the allocator's slack.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from omegaconf import DictConfig
+
+from seg_common.errors import UsageError
+from seg_research.core.geometry import ImageSize
+from seg_research.data.sample import Sample
+from seg_research.recipes.seg_research.prompt import build_messages
+from seg_research.training.launch.config import episode_settings
+
+GB = 1e9
+OTHER_GB = 2.0
+CHARS_PER_TOKEN = 4
+"""Of English text, roughly."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What the formulas need to know of a model.
+
+    Attributes:
+        patch_px: side of the square that one visual token covers.
+        tied: the output head is the embedding.
+    """
+
+    num_params: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    patch_px: int
+    tied: bool
+
+    @property
+    def layer_inputs_and_outputs(self) -> tuple[tuple[int, int], ...]:
+        """Widths of the linear maps of one layer."""
+        query, key, width = self.heads * self.head_dim, self.kv_heads * self.head_dim, self.hidden
+        attention = ((width, query), (width, key), (width, key), (query, width))
+        return (
+            *attention,
+            (width, self.intermediate),
+            (width, self.intermediate),
+            (self.intermediate, width),
+        )
+
+    @property
+    def layer_params(self) -> int:
+        """Parameters of one layer, without its norms and biases."""
+        return sum(i * o for i, o in self.layer_inputs_and_outputs)
+
+    @property
+    def embedding_params(self) -> int:
+        """Parameters of the embedding and, if it has its own, of the head."""
+        return self.vocab * self.hidden * (1 if self.tied else 2)
+
+    def adapter_params(self, rank: int) -> int:
+        """Parameters of low-rank adapters on every linear map of the language model."""
+        return self.layers * rank * sum(i + o for i, o in self.layer_inputs_and_outputs)
+
+
+PUBLISHED: Mapping[str, ModelShape] = MappingProxyType(
+    {
+        "Qwen/Qwen3-VL-4B-Instruct": ModelShape(
+            4_437_815_808, 2560, 36, 32, 8, 128, 9728, 151_936, 32, True
+        ),
+        "Qwen/Qwen3-VL-8B-Instruct": ModelShape(
+            8_767_123_696, 4096, 36, 32, 8, 128, 12_288, 151_936, 32, False
+        ),
+        "Qwen/Qwen2.5-VL-7B-Instruct": ModelShape(
+            8_292_166_656, 3584, 28, 28, 4, 128, 18_944, 152_064, 28, False
+        ),
+    }
+)
+"""From the models' public config.json, so that nothing has to be downloaded for an estimate."""
+
+
+def model_shape(path: str) -> ModelShape | None:
+    """Read the shape of a checkpoint folder, or look up a published model; None for a model of a
+    hub that is not known here.
+    """
+    folder = Path(path)
+    if not (folder / "config.json").is_file():
+        return PUBLISHED.get(path)
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text, vision = config.get("text_config", config), config.get("vision_config")
+    files = sorted(folder.glob("*.safetensors"))
+    if vision is None or not files:
+        return None
+    heads = text["num_attention_heads"]
+    return ModelShape(
+        num_params=sum(map(_count_params, files)),
+        hidden=text["hidden_size"],
+        layers=text["num_hidden_layers"],
+        heads=heads,
+        kv_heads=text.get("num_key_value_heads", heads),
+        head_dim=text.get("head_dim") or text["hidden_size"] // heads,
+        intermediate=text["intermediate_size"],
+        vocab=text["vocab_size"],
+        patch_px=vision["patch_size"] * vision["spatial_merge_size"],
+        tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
+    )
+
+
+def _count_params(path: Path) -> int:
+    """Count the numbers in a safetensors file; its header is eight bytes of length and JSON."""
+    with path.open("rb") as file:
+        header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    total = 0
+    for name, tensor in header.items():
+        count = name != "__metadata__"
+        for size in tensor["shape"] if count else ():
+            count *= size
+        total += count
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeTokens:
+    """Tokens of an episode's parts. Text is estimated from its length; pictures are exact."""
+
+    prompt_pictures: int
+    prompt_text: int
+    keyframe: int
+    search_picture: int
+
+    @property
+    def prompt(self) -> int:
+        """Tokens of the longest opening prompt."""
+        return self.prompt_pictures + self.prompt_text
+
+
+def episode_tokens(
+    config: DictConfig, samples: Sequence[Sample], shape: ModelShape
+) -> EpisodeTokens:
+    """Estimate the tokens of the longest opening prompt and of what observations show.
+
+    Raises:
+        UsageError: the pictures alone are longer than the prompt may be.
+    """
+    settings = episode_settings(config)
+
+    def pictured(size: ImageSize) -> int:
+        return max(1, round(size.width_px / shape.patch_px)) * max(
+            1, round(size.height_px / shape.patch_px)
+        )
+
+    def written(sample: Sample) -> int:
+        messages = build_messages(
+            sample.question,
+            sample.ability,
+            [f.frame_id for f in sample.frames],
+            brief=settings.brief_prompt,
+        )
+        return sum(len(message["content"]) for message in messages) // CHARS_PER_TOKEN
+
+    longest = max(samples, key=lambda sample: sum(pictured(f.shown_size) for f in sample.frames))
+    pictures = sum(pictured(frame.shown_size) for frame in longest.frames)
+    if pictures > settings.max_prompt_tokens:
+        raise UsageError(
+            f"the frames of sample {longest.sample_id} take {pictures} tokens, but data.max_prompt_length={settings.max_prompt_tokens}; "
+            "raise it, or prepare the data with fewer or smaller frames"
+        )
+    keyframe, found = settings.view.keyframe_px, settings.view.search_image_px
+    return EpisodeTokens(
+        pictures,
+        max(map(written, samples)),
+        pictured(ImageSize(keyframe, keyframe)),
+        pictured(ImageSize(found, found)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Memory of one device, in GB, part by part.
+
+    Attributes:
+        update, rollout: parts of the two phases; each phase needs their sum.
+        engine_weights: share of the rollout engine that its weights take.
+        cache_tokens: tokens for which one engine has room in the rest of that share; None where the
+            engine has no share.
+        host: what is kept in the memory of each node.
+        device: what the device has; None where nobody said.
+        longest: tokens of the longest sequence the engine must be able to hold.
+    """
+
+    update: Mapping[str, float]
+    rollout: Mapping[str, float]
+    engine_weights: float
+    cache_tokens: int | None
+    host: float
+    device: float | None
+    longest: int
+
+    @property
+    def peak(self) -> float:
+        """The larger of the two phases."""
+        return max(sum(self.update.values()), sum(self.rollout.values()))
+
+    @property
+    def complaint(self) -> str | None:
+        """Say what does not fit."""
+        if too_much := _too_much(self.peak, self.device):
+            return too_much
+        if self.cache_tokens is not None and self.cache_tokens < self.longest:
+            return (
+                f"the engine's share has room for {max(self.cache_tokens, 0):,} tokens and it would not start: a trajectory may have "
+                f"{self.longest:,}; raise rollout.gpu_memory_utilization or rollout.tensor_model_parallel_size"
+            )
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """Memory of the update, in GB.
+
+    Attributes:
+        update: parts of what one device needs.
+        rests: what of it one device keeps when it does something else.
+        host: what one device has put into the memory of its node.
+    """
+
+    update: Mapping[str, float]
+    rests: Mapping[str, float]
+    host: float
+
+
+def _too_much(needed_gb: float, device_gb: float | None) -> str | None:
+    if device_gb is None or needed_gb <= device_gb:
+        return None
+    return f"{needed_gb:.0f} GB do not fit into {device_gb:.0f} GB; offload, shard over more devices, or choose another hardware"
+
+
+def estimate_learning(
+    shape: ModelShape, model: DictConfig, engine: DictConfig, trainer: DictConfig, num_tokens: int
+) -> Learning:
+    """Estimate the memory of updates with micro-batches of `num_tokens`; the three parts are those
+    of verl's tree for any trainer.
+    """
+    world, width = trainer.nnodes * trainer.n_gpus_per_node, _width(trainer)
+    trained = shape.adapter_params(model.lora_rank) if model.lora_rank else shape.num_params
+    total = shape.num_params + (trained if model.lora_rank else 0)
+    sharded = {
+        "weights": 4 * total / world / GB,
+        "gradients": 4 * trained / world / GB,
+        "optimiser": 8 * trained / world / GB,
+    }
+    resting = engine.offload_policy
+    update = {name: 0.0 if resting else value for name, value in sharded.items()}
+    update["gathered"] = width * (2 * shape.layer_params + shape.embedding_params) / GB
+    update["activations"] = (
+        width * num_tokens * _numbers_per_token(shape, model.enable_gradient_checkpointing) / GB
+    )
+    update["logits"] = 3 * width * num_tokens * shape.vocab / GB
+    update["other"] = OTHER_GB
+    away = {
+        "weights": resting or engine.param_offload,
+        "gradients": resting,
+        "optimiser": resting or engine.optimizer_offload,
+    }
+    return Learning(
+        update=update,
+        rests={name: 0.0 if away[name] else sharded[name] for name in ("weights", "optimiser")},
+        host=sum(value for name, value in sharded.items() if away[name]),
+    )
+
+
+def _width(trainer: DictConfig) -> int:
+    return 4 if trainer.device == "cpu" else 2
+
+
+def estimate_memory(config: DictConfig, shape: ModelShape) -> MemoryEstimate:
+    """Estimate the memory of one device by the formulas above."""
+    actor, rollout, trainer = (
+        config.actor_rollout_ref.actor,
+        config.actor_rollout_ref.rollout,
+        config.trainer,
+    )
+    width, longest = (
+        _width(trainer),
+        config.data.max_prompt_length + config.data.max_response_length,
+    )
+    num_tokens = (
+        actor.ppo_max_token_len_per_gpu
+        if actor.use_dynamic_bsz
+        else actor.ppo_micro_batch_size_per_gpu * longest
+    )
+    learning = estimate_learning(
+        shape, config.actor_rollout_ref.model, actor.fsdp_config, trainer, num_tokens
+    )
+    weights = width * shape.num_params / rollout.tensor_model_parallel_size / GB
+    device, share = config.seg.gpu_gb, None
+    if rollout.name != "transformers" and device is not None:
+        share = rollout.gpu_memory_utilization * device
+    per_token = (
+        width
+        * 2
+        * shape.layers
+        * shape.kv_heads
+        * shape.head_dim
+        / rollout.tensor_model_parallel_size
+    )
+    return MemoryEstimate(
+        update=learning.update,
+        rollout={
+            **learning.rests,
+            "engine": weights if share is None else share,
+            "other": OTHER_GB,
+        },
+        engine_weights=weights,
+        cache_tokens=None if share is None else int((share - weights - OTHER_GB) * GB / per_token),
+        host=trainer.n_gpus_per_node * learning.host,
+        device=device,
+        longest=rollout.max_model_len or longest,
+    )
+
+
+def _numbers_per_token(shape: ModelShape, checkpointed: bool) -> int:
+    """Count the numbers that a token leaves behind for the backward pass."""
+    interior = (
+        4 * shape.hidden
+        + 2 * (shape.heads + shape.kv_heads) * shape.head_dim
+        + 3 * shape.intermediate
+    )
+    return shape.layers * shape.hidden + 2 * interior if checkpointed else shape.layers * interior
+
+
+def describe(config: DictConfig, samples: Sequence[Sample]) -> list[str]:
+    """Say what a run will need, a line each.
+
+    Raises:
+        UsageError: the pictures of a sample are longer than the prompt may be.
+    """
+    path = config.actor_rollout_ref.model.path
+    shape = model_shape(path)
+    if shape is None:
+        return [_unknown(path)]
+    tokens, memory = episode_tokens(config, samples, shape), estimate_memory(config, shape)
+    room = config.data
+    lines = [
+        f"tokens of an episode: prompt about {tokens.prompt:,} ({tokens.prompt_pictures:,} of pictures) of {room.max_prompt_length:,}, "
+        f"key frame {tokens.keyframe:,}, picture found {tokens.search_picture:,}; response at most {room.max_response_length:,}",
+        f"memory of one device while it learns: {_listed(memory.update)}",
+        f"memory of one device while it generates: {_listed(memory.rollout)}",
+    ]
+    if memory.cache_tokens is not None:
+        lines.append(
+            f"the engine's share holds {memory.engine_weights:.1f} GB of weights and {max(memory.cache_tokens, 0):,} tokens of cache"
+        )
+    return [*lines, *_last_lines(memory.host, memory.complaint)]
+
+
+def describe_learning(config: DictConfig) -> list[str]:
+    """Say what a cold start will need, a line each."""
+    data, path = config.data, config.model.path
+    shape = model_shape(path)
+    if shape is None:
+        return [_unknown(path)]
+    num_tokens = (
+        data.max_token_len_per_gpu
+        if data.use_dynamic_bsz
+        else data.micro_batch_size_per_gpu * data.max_length
+    )
+    needs = estimate_learning(shape, config.model, config.engine, config.trainer, num_tokens)
+    complaint = _too_much(sum(needs.update.values()), config.seg.gpu_gb)
+    host = config.trainer.n_gpus_per_node * needs.host
+    return [
+        f"memory of one device while it learns: {_listed(needs.update)}",
+        *_last_lines(host, complaint),
+    ]
+
+
+def _unknown(path: str) -> str:
+    return f"no estimate: the shape of {path} is not known here; name a checkpoint folder"
+
+
+def _last_lines(host_gb: float, complaint: str | None) -> list[str]:
+    kept = [f"kept in the memory of each node: {host_gb:.1f} GB"] if host_gb else []
+    return [*kept, f"WARNING: {complaint}"] if complaint else kept
+
+
+def _listed(parts: Mapping[str, float]) -> str:
+    return f"{sum(parts.values()):.1f} GB = " + " + ".join(
+        f"{name} {value:.1f}" for name, value in parts.items() if value
+    )

@@ -1,0 +1,1 @@
+"""From rewards to gradients: advantages, group filtering, guards, weight hand-over."""

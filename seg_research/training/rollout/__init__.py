@@ -1,0 +1,1 @@
+"""Episodes inside verl: agent loop, conversation, tokens, records."""
