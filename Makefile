@@ -22,7 +22,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Pure logic: no torch, no Ray, no process but this one.
-FAST_TESTS := $(addprefix tests/unit/,core protocol env rewards tools recipes metrics) tests/redteam
+FAST_TESTS := $(addprefix tests/unit/,core episode metrics records recipes rewards seg_common tools) tests/redteam
 
 help:  ## show this list
 	@echo "make TARGET, where TARGET is"

@@ -18,7 +18,9 @@ class WorkerWatch:
     """Asks Ray actors for signs of life, now and then, without waiting for an answer."""
 
     def __init__(self, period_s: float = _PERIOD_S) -> None:
-        self._period_s, self._asked_at_s = period_s, 0.0
+        self._period_s = period_s
+        # Not 0: the monotonic clock may count from boot, and a young machine's is below the period.
+        self._asked_at_s: float | None = None
         self._asked: dict[Any, Any] = {}
 
     def check(self, workers: Sequence[Any]) -> None:
@@ -28,7 +30,7 @@ class WorkerWatch:
             InfraError: a worker is dead.
         """
         now_s = time.monotonic()
-        if now_s - self._asked_at_s < self._period_s:
+        if self._asked_at_s is not None and now_s - self._asked_at_s < self._period_s:
             return
         self._asked_at_s = now_s
         waiting = {id(worker) for worker in self._asked.values()}

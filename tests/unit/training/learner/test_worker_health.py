@@ -10,6 +10,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from seg_common.errors import InfraError
+from seg_research.training.learner import worker_health
 from seg_research.training.learner.worker_health import WorkerWatch
 
 
@@ -61,7 +62,11 @@ def test_a_busy_worker_is_asked_once_and_awaited():
     assert busy.asked == 2
 
 
-def test_workers_are_not_asked_at_every_poll():
+@pytest.mark.parametrize("seconds_since_boot", [0.0, 3.0, 1e6])
+def test_workers_are_not_asked_at_every_poll(monkeypatch, seconds_since_boot):
+    monkeypatch.setattr(
+        worker_health, "time", SimpleNamespace(monotonic=lambda: seconds_since_boot)
+    )
     worker, watch = Worker(True), WorkerWatch(period_s=3600)
     for _ in range(5):
         watch.check([worker])
