@@ -5,6 +5,7 @@ from the top left.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +19,27 @@ MAX_PIXELS = 178_956_970
 
 _FIRST_CHARACTER = ord("0")
 _MAX_DIGITS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Rle:
+    """One mask as COCO's compressed run lengths; not checked before `decode`."""
+
+    height_px: int
+    width_px: int
+    counts: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `{"size": [H, W], "counts": text}`, the form of COCO files."""
+        return {"size": [self.height_px, self.width_px], "counts": self.counts}
+
+    def decode(self) -> Mask:
+        """Return the mask, boolean (H, W).
+
+        Raises:
+            UsageError: these are no run lengths, or they do not fill the image.
+        """
+        return decode_rle(self.to_json())
 
 
 def decode_rle(encoded: Mapping[str, Any]) -> Mask:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from seg_research.core.prediction import PredictedObject, Prediction
 from seg_research.core.video import FrameId
 from seg_research.episode.transcript import Outcome, Transcript
 from seg_research.recipes.seg_research.actions import Answer, Search, SelectKeyframe
@@ -50,6 +51,18 @@ def read_verdict(transcript: Transcript) -> Verdict:
             case _:
                 pass
     return Verdict(keyframe, None)
+
+
+def final(transcript: Transcript) -> Prediction:
+    """Return what an episode finally claims; an answer that no key frame precedes locates nothing."""
+    keyframe, answer = read_verdict(transcript)
+    regions = answer.objects if answer is not None and keyframe is not None else ()
+    objects = tuple(
+        PredictedObject(keyframe, region.box, region.points, region.negative_points)
+        for region in regions
+    )
+    absent = answer is not None and not answer.objects
+    return Prediction(objects, answer is not None, absent, keyframe)
 
 
 def count_searches(transcript: Transcript) -> int:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from seg_common.errors import UsageError
-from seg_research.core.rle import decode_rle
+from seg_research.core.rle import Rle, decode_rle
 
 
 def decode(size, counts):
@@ -21,6 +21,12 @@ def decode(size, counts):
 )
 def test_small_masks(counts, expected):
     assert decode([3, 2], counts) == expected
+
+
+def test_a_mask_keeps_its_json_form_and_decodes():
+    rle = Rle(3, 2, "114")
+    assert rle.to_json() == {"size": [3, 2], "counts": "114"}
+    assert rle.decode().astype(int).tolist() == [[0, 0], [1, 0], [0, 0]]
 
 
 def test_what_pycocotools_writes_is_read_back():

@@ -3,6 +3,7 @@
 import pytest
 
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
+from seg_research.core.prediction import PredictedObject, Prediction
 from seg_research.episode.action import FaultKind, FormatFault
 from seg_research.episode.transcript import (
     Message,
@@ -20,7 +21,12 @@ from seg_research.recipes.seg_research.actions import (
     SearchKind,
     SelectKeyframe,
 )
-from seg_research.recipes.seg_research.final_answer import Verdict, count_searches, read_verdict
+from seg_research.recipes.seg_research.final_answer import (
+    Verdict,
+    count_searches,
+    final,
+    read_verdict,
+)
 
 ANSWER = Answer((ObjectRegion(Norm1000Box(1, 2, 3, 4), (Norm1000Point(2, 3),)),))
 LOOK = Search(SearchKind.TEXT, "Velmora")
@@ -86,6 +92,34 @@ def test_a_verdict_is_complete_with_a_place_or_the_claim_that_there_is_none(
 
 def test_a_key_frame_after_the_answer_is_too_late():
     assert read_verdict(transcript(ANSWER, frame(3))) == Verdict(None, ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("exchanges", "expected"),
+    [
+        ((), Prediction()),
+        ((frame(3),), Prediction(keyframe_id=3)),
+        ((ANSWER,), Prediction(answered=True)),
+        ((Answer(()),), Prediction(answered=True, absent=True)),
+        ((frame(3), Answer(())), Prediction(answered=True, absent=True, keyframe_id=3)),
+        (
+            (frame(3), ANSWER),
+            Prediction(
+                (PredictedObject(3, Norm1000Box(1, 2, 3, 4), (Norm1000Point(2, 3),)),),
+                answered=True,
+                keyframe_id=3,
+            ),
+        ),
+    ],
+)
+def test_the_prediction_locates_the_answer_on_the_key_frame(exchanges, expected):
+    assert final(transcript(*exchanges)) == expected
+
+
+def test_the_prediction_is_complete_where_the_verdict_is():
+    for exchanges in ((), (frame(3),), (ANSWER,), (frame(3), ANSWER), (Answer(()),)):
+        seen = transcript(*exchanges)
+        assert final(seen).is_complete == read_verdict(seen).is_complete
 
 
 def test_searches_are_counted_when_they_reached_the_tool():
