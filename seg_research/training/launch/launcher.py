@@ -4,6 +4,7 @@ explain a failure in one line.
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import time
@@ -21,12 +22,18 @@ from seg_research.training.launch.trainer_process import (
     POLL_S,
     Progress,
     last_error,
+    ray_did_not_start,
     report_steps,
     start_trainer,
     stop_trainer,
     trainer_environment,
 )
 from seg_research.training.rollout.context import STOP_FILE
+
+logger = logging.getLogger(__name__)
+
+_MAX_STARTS = 3
+"""How often a trainer is started whose Ray cluster does not come up."""
 
 AGENT_NAME = "seg_research"
 PLUGIN_MODULE = "seg_research.training.plugin"
@@ -91,14 +98,22 @@ def ppo_environment(config: DictConfig) -> dict[str, str]:
 
 def _supervise(config: DictConfig, run_dir: Path, progress: Progress, lock: int) -> None:
     log = run_dir / TRAINER_LOG
-    begin = log.stat().st_size if log.is_file() else 0
-    child = start_trainer("verl.trainer.main_ppo", run_dir, ppo_environment(config), lock)
-    _watch(child, run_dir, progress)
-    if (run_dir / STOP_FILE).is_file():
-        raise UsageError(_stop_message(run_dir))
-    if child.returncode != 0:
-        raise InfraError(
-            f"the trainer ended with exit code {child.returncode}: {last_error(log, begin)}\n  log: {log}"
+    for start in range(1, _MAX_STARTS + 1):
+        begin = log.stat().st_size if log.is_file() else 0
+        child = start_trainer("verl.trainer.main_ppo", run_dir, ppo_environment(config), lock)
+        _watch(child, run_dir, progress)
+        if (run_dir / STOP_FILE).is_file():
+            raise UsageError(_stop_message(run_dir))
+        if child.returncode == 0:
+            return
+        if start == _MAX_STARTS or not ray_did_not_start(log, begin):
+            code, reason = child.returncode, last_error(log, begin)
+            raise InfraError(f"the trainer ended with exit code {code}: {reason}\n  log: {log}")
+        logger.warning(
+            "Ray did not start in the 30 s it allows itself, as happens on a busy machine; "
+            "the trainer is started again (%d of %d)",
+            start + 1,
+            _MAX_STARTS,
         )
 
 

@@ -160,3 +160,18 @@ def last_error(log_path: Path, begin: int = 0) -> str:
     return (
         errors[-1][:400] if errors else "no error was logged; the system may have run out of memory"
     )
+
+
+_RAY_NOT_STARTED = re.compile(
+    r"The current node timed out during startup|while waiting for node to startup|Failed to start GCS"
+)
+_TASK_STARTED = re.compile(r"\(TaskRunner\w* pid=\d+\)")
+
+
+def ray_did_not_start(log_path: Path, begin: int = 0) -> bool:
+    """Tell whether a trainer failed, by its log from byte `begin` on, before its cluster was up.
+
+    Ray allows its own processes 30 s to start, which no option changes; a busy machine needs more.
+    """
+    text = log_path.read_bytes()[begin:].decode("utf-8", errors="replace")
+    return bool(_RAY_NOT_STARTED.search(text)) and not _TASK_STARTED.search(text)

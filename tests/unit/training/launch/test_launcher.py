@@ -191,6 +191,41 @@ def test_a_trainer_that_fails_is_explained_by_the_last_error_of_its_own_log(
         launch(config, URL, silent)
 
 
+SLOW_RAY = """
+starts = run / "starts"
+starts.write_text(str(int(starts.read_text()) + 1 if starts.exists() else 1))
+if int(starts.read_text()) <= FAILURES:
+    LOGGED
+    raise Exception("The current node timed out during startup. This could happen because ...")
+checkpoint(2)
+"""
+
+
+def test_a_trainer_whose_ray_does_not_come_up_in_time_is_started_again(
+    config, run_dir, trainer, caplog
+):
+    trainer(SLOW_RAY.replace("FAILURES", "2").replace("LOGGED", "pass"))
+    launch(config, URL, silent)
+    assert (run_dir / "starts").read_text() == "3"
+    warnings = [record.getMessage() for record in caplog.records]
+    assert [text.rpartition("started again ")[2] for text in warnings] == ["(2 of 3)", "(3 of 3)"]
+    assert all("Ray did not start" in text for text in warnings)
+
+
+@pytest.mark.parametrize(
+    ("logged", "starts"),
+    [("pass", "3"), ("print('(TaskRunnerV1 pid=7) step 1')", "1")],
+    ids=["never up", "lost after it was up"],
+)
+def test_a_trainer_is_not_started_again_for_ever_nor_for_another_reason(
+    config, run_dir, trainer, logged, starts
+):
+    trainer(SLOW_RAY.replace("FAILURES", "9").replace("LOGGED", logged))
+    with pytest.raises(InfraError, match="exit code 1: Exception: The current node timed out"):
+        launch(config, URL, silent)
+    assert (run_dir / "starts").read_text() == starts
+
+
 def test_a_run_that_ends_without_a_checkpoint_is_a_failure(config, trainer):
     trainer("step(1)")
     with pytest.raises(InfraError, match="without a checkpoint"):
