@@ -105,7 +105,7 @@ class Expert:
         self._tokenizer = load_processor(model).tokenizer
         self._start = self._tokenizer.convert_tokens_to_ids("<|im_start|>")
         self._samples = {
-            self._shown(user_prompt(s.question, [f.frame_id for f in s.frames])): s
+            self._shown(user_prompt(s.question, [f.frame_id for f in s.offered])): s
             for s in read_samples(train_file)
         }
         self._options, self._number, self._lengths = options, count(), random.Random(0)
@@ -235,7 +235,7 @@ def prepare(folder: Path, num_questions: int, frame_px: int) -> tuple[Path, Path
             system_prompt(with_search=True),
             *(turn for sample in samples for turn in expert_script(sample, 0)),
         ]
-        corpus += [user_prompt(s.question, [f.frame_id for f in s.frames]) for s in samples]
+        corpus += [user_prompt(s.question, [f.frame_id for f in s.offered]) for s in samples]
         corpus += [
             json.loads(line)["contents"]
             for line in (root / "local_KB" / "text_corpus.jsonl").read_text().splitlines()
@@ -259,7 +259,8 @@ def prepare(folder: Path, num_questions: int, frame_px: int) -> tuple[Path, Path
 
 
 def _targets(sample: Sample) -> Iterator[Any]:
-    yield from () if sample.truth is None else sample.truth.frames.values()
+    for target in () if sample.truth is None else sample.truth.targets:
+        yield from target.frames.values()
 
 
 @contextmanager

@@ -127,10 +127,10 @@ def talkative_model(one_video, search_url, tmp_path_factory) -> Path:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("talkative") / "model"
     samples, settings = read_samples(one_video), tiny_settings()
-    (frame, *_) = set.intersection(*({f.frame_id for f in s.frames} for s in samples))
+    (frame, *_) = set.intersection(*({f.frame_id for f in s.offered} for s in samples))
     turns = [turn.replace("FRAME", str(frame)) for turn in TALK]
     prompts = [
-        build_messages(s.question, s.ability, [f.frame_id for f in s.frames], brief=True)
+        build_messages(s.question, s.ability, [f.frame_id for f in s.offered], brief=True)
         for s in samples
     ]
     texts = [message["content"] for messages in prompts for message in messages]

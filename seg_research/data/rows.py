@@ -22,7 +22,7 @@ from seg_common.files import atomic_path
 from seg_research.core.coarse_mask import CoarseMask
 from seg_research.core.geometry import NORM, ImageSize, Norm1000Box, Norm1000Point
 from seg_research.core.video import FrameId, frame_id_of
-from seg_research.data.sample import Frame, FrameTruth, GroundTruth, Sample
+from seg_research.data.sample import Frame, GroundTruth, Sample, TargetOnFrame
 
 _SHOWN_MISSING = 3
 
@@ -250,7 +250,7 @@ def _ground_truth(row: _Row, frames: Sequence[Frame], where: str) -> GroundTruth
             f"{where}: ground truth is not a JSON object keyed by frame id ({error})"
         ) from None
     sizes = {frame.frame_id: frame.shown_size for frame in frames}
-    found: dict[FrameId, FrameTruth] = {}
+    found: dict[FrameId, TargetOnFrame] = {}
     for name, truth in truths.items():
         frame_id = frame_id_of(name)
         if frame_id is None or frame_id not in sizes:
@@ -268,10 +268,11 @@ def _ground_truth(row: _Row, frames: Sequence[Frame], where: str) -> GroundTruth
         raise UsageError(
             f"{where}: `absent` is true, but the ground truth shows the target on frame {min(found)}; correct one of the two"
         )
-    return GroundTruth(found, tuple(row.reward_model.steps or ()), absent)
+    steps = tuple(row.reward_model.steps or ())
+    return GroundTruth(steps=steps, absent=True) if absent else GroundTruth.of_one(found, steps)
 
 
-def _frame_truth(truth: _Truth, scale: ImageSize, where: str) -> FrameTruth:
+def _frame_truth(truth: _Truth, scale: ImageSize, where: str) -> TargetOnFrame:
     per_x, per_y = NORM / scale.width_px, NORM / scale.height_px
     x1, y1, x2, y2 = truth.bbox_2d
     x, y = truth.point_2d
@@ -287,7 +288,9 @@ def _frame_truth(truth: _Truth, scale: ImageSize, where: str) -> FrameTruth:
             raise UsageError(
                 f"{where}: {name}={share} is outside 0..1; it is a share of the largest over the offered frames"
             )
-    return FrameTruth(box, point, truth.area, truth.max_conn_area, truth.mask and _mask(truth.mask))
+    return TargetOnFrame(
+        box, point, truth.area, truth.max_conn_area, truth.mask and _mask(truth.mask)
+    )
 
 
 def mask_to_json(mask: CoarseMask | None) -> dict[str, Any] | None:

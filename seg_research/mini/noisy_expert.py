@@ -18,7 +18,7 @@ from seg_common.errors import UsageError
 from seg_common.files import read_jsonl
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
 from seg_research.core.seeding import derive_seed
-from seg_research.data.sample import FrameTruth, Sample
+from seg_research.data.sample import Sample, TargetOnFrame
 from seg_research.episode.policy import Generation
 from seg_research.episode.transcript import FinishReason, Message, TokenTrace
 from seg_research.mini.expert_noise import IN_DEMONSTRATIONS, Straying
@@ -31,7 +31,7 @@ _ROLES = ("emblem", "mascot", "crest")
 _LARGE_ENOUGH = 0.6
 
 
-def on_grid(target: FrameTruth) -> FrameTruth:
+def on_grid(target: TargetOnFrame) -> TargetOnFrame:
     """Round a target's coordinates to the grid that the tiny tokenizer holds as single tokens; the
     box keeps an area.
     """
@@ -43,7 +43,7 @@ def on_grid(target: FrameTruth) -> FrameTruth:
     x1, y1 = (min(near(v), 1000 - step) for v in (target.box.x1, target.box.y1))
     x2, y2 = max(near(target.box.x2), x1 + step), max(near(target.box.y2), y1 + step)
     point = Norm1000Point(near(target.point.x), near(target.point.y))
-    return FrameTruth(Norm1000Box(x1, y1, x2, y2), point, target.area, target.max_conn_area)
+    return TargetOnFrame(Norm1000Box(x1, y1, x2, y2), point, target.area, target.max_conn_area)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Demonstration:
     _notes: list[str] = field(default_factory=list)
     _asked: str = ""
     _spare: int = 1
-    _frame: FrameTruth | None = None
+    _frame: TargetOnFrame | None = None
 
     def __post_init__(self) -> None:
         steps = list(self.sample.steps)
@@ -134,12 +134,12 @@ class Demonstration:
         if self._searches:
             self._asked = self._searches.pop(0)
             return search_turn(self._asked, self._notes[-1] if self._notes else self._asked)
-        truth = self.sample.truth
-        assert truth is not None
-        largest = max(frame.max_conn_area for frame in truth.frames.values())
+        target = self.sample.truth and self.sample.truth.single()
+        assert target is not None
+        largest = max(frame.max_conn_area for frame in target.frames.values())
         good = [
             item
-            for item in truth.frames.items()
+            for item in target.frames.items()
             if item[1].max_conn_area >= _LARGE_ENOUGH * largest
         ]
         frame_id, self._frame = self.rng.choice(good)
@@ -201,7 +201,7 @@ class Demonstrator:
         root = sample.video_path.parents[2]
         if root not in self._meanings:
             self._meanings[root] = read_meanings(sample)
-        if sample.truth is None or not sample.truth.frames:
+        if sample.truth is None or not sample.truth.is_visible:
             raise UsageError(
                 f"sample {sample.sample_id}: the demonstrator needs the ground truth of at least one offered frame"
             )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from seg_common.errors import UsageError
 from seg_research.core.seeding import derive_seed
 from seg_research.core.video import FrameId
-from seg_research.data.sample import FrameTruth, Sample
+from seg_research.data.sample import Sample, TargetOnFrame
 from seg_research.episode.policy import Generation
 from seg_research.episode.transcript import FinishReason, Message, TokenTrace
 from seg_research.recipes.seg_research.actions import SearchKind
@@ -83,19 +83,20 @@ def keyframe_turn(frame_id: FrameId, thought: str) -> str:
     return f"<thinking> {thought} </thinking>\n<keyframe> {frame_id} </keyframe>"
 
 
-def answer_turn(target: FrameTruth, thought: str) -> str:
+def answer_turn(target: TargetOnFrame, thought: str) -> str:
     """Write an answer turn."""
     box = [round(v) for v in target.box.as_list()]
     region = {"bbox_2d": box, "point_2d": [round(target.point.x), round(target.point.y)]}
     return f"<thinking> {thought} </thinking>\n<answer> {json.dumps(region)} </answer>"
 
 
-def _best_frame(sample: Sample) -> tuple[FrameId, FrameTruth]:
-    if sample.truth is None or not sample.truth.frames:
+def _best_frame(sample: Sample) -> tuple[FrameId, TargetOnFrame]:
+    target = None if sample.truth is None else sample.truth.single()
+    if target is None or not target.frames:
         raise UsageError(
             f"sample {sample.sample_id}: the scripted expert needs the ground truth of at least one offered frame"
         )
-    return max(sample.truth.frames.items(), key=lambda item: (item[1].max_conn_area, -item[0]))
+    return max(target.frames.items(), key=lambda item: (item[1].max_conn_area, -item[0]))
 
 
 HOSTILE_TURNS = (

@@ -70,12 +70,12 @@ def opening_messages(
     """Build the opening chat with the offered frames at their shown size; `notes` stands at the end
     of the system message.
     """
-    frames = iter(sample.frames)
+    frames = iter(sample.offered)
     messages: list[Message] = []
     for row in build_messages(
         escape_untrusted(sample.question),
         sample.ability,
-        [f.frame_id for f in sample.frames],
+        [f.frame_id for f in sample.offered],
         brief=brief,
     ):
         parts: list[Text | ImageRef] = []

@@ -15,9 +15,9 @@ from typing import Any, TypeGuard, cast
 
 from seg_common.errors import UsageError
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
-from seg_research.core.video import FrameId, frame_id_of
+from seg_research.core.video import frame_id_of
 from seg_research.data.rows import mask_from_json
-from seg_research.data.sample import FrameTruth
+from seg_research.data.sample import ONLY_TARGET_ID, Target, TargetOnFrame
 from seg_research.episode.transcript import (
     Message,
     ModelTurn,
@@ -225,14 +225,14 @@ def _truth(fields: Mapping[str, Any]) -> RecordedTruth | None:
         if frame_id is not None and frame is not None
     }
     return RecordedTruth(
-        cast("Mapping[FrameId, FrameTruth]", usable),
+        (Target(ONLY_TARGET_ID, usable),),
         tuple(cast("Sequence[str]", steps)),
         fields.get("absent") is True,
         recorded=recorded,
     )
 
 
-def _frame_truth(frame: Mapping[str, Any]) -> FrameTruth | None:
+def _frame_truth(frame: Mapping[str, Any]) -> TargetOnFrame | None:
     """Read the target on one frame; None where our types refuse it, as a target that is one pixel
     thin.
     """
@@ -243,7 +243,9 @@ def _frame_truth(frame: Mapping[str, Any]) -> FrameTruth | None:
         box, point = Norm1000Box(*frame["bbox_2d"]), Norm1000Point(*frame["point_2d"])
         area = frame.get("max_conn_area", 0.0)
         return (
-            FrameTruth(box, point, frame.get("area", area), area, mask) if 0 <= area <= 1 else None
+            TargetOnFrame(box, point, frame.get("area", area), area, mask)
+            if 0 <= area <= 1
+            else None
         )
     except (KeyError, TypeError, ValueError):
         return None

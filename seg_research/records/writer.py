@@ -43,7 +43,7 @@ def episode_record(
         "id": sample.sample_id,
         "sample_idx": rollout,
         "video_path": str(sample.video_path),
-        "frame_names": [frame.path.stem for frame in sample.frames],
+        "frame_names": [frame.path.stem for frame in sample.offered],
         "query": sample.question,
         "ability": sample.ability,
         "data_source": sample.data_source,
@@ -114,15 +114,16 @@ def _flat(transcript: Transcript) -> str:
 
 
 def _truth(truth: GroundTruth) -> str:
+    target = truth.single()
     return json.dumps(
         {
             str(frame_id): {
-                "bbox_2d": target.box.as_list(),
-                "point_2d": [target.point.x, target.point.y],
-                "area": target.area,
-                "max_conn_area": target.max_conn_area,
-                "mask": mask_to_json(target.mask),
+                "bbox_2d": found.box.as_list(),
+                "point_2d": [found.point.x, found.point.y],
+                "area": found.area,
+                "max_conn_area": found.max_conn_area,
+                "mask": mask_to_json(found.mask),
             }
-            for frame_id, target in truth.frames.items()
+            for frame_id, found in ({} if target is None else target.frames).items()
         }
     )

@@ -40,7 +40,7 @@ Turns = Sequence[str | Generation]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class AttackedTarget:
     """What the attacker knows: the best frame, the true box and point there, a frame that was not
     offered, a query that would be useful.
     """
@@ -72,12 +72,14 @@ class Target:
         return say({"bbox_2d": [800, 800, 900, 900], "point_2d": [850, 850]})
 
 
-def target_of(sample: Sample) -> Target:
+def target_of(sample: Sample) -> AttackedTarget:
     """Tell the attacker everything about a sample."""
     assert sample.truth is not None
-    frame_id, truth = max(sample.truth.frames.items(), key=lambda item: item[1].max_conn_area)
+    target = sample.truth.single()
+    assert target is not None
+    frame_id, truth = max(target.frames.items(), key=lambda item: item[1].max_conn_area)
     unknown = FrameId(max(frame.frame_id for frame in sample.frames) + 1)
-    return Target(
+    return AttackedTarget(
         frame_id, truth.box.as_list(), [truth.point.x, truth.point.y], unknown, sample.steps[0]
     )
 
@@ -104,8 +106,8 @@ class Attack:
         finds_nothing: no search finds anything.
     """
 
-    turns: Callable[[Target], Turns]
-    page: Callable[[Target], str] = lambda target: "Velmora paints in red."
+    turns: Callable[[AttackedTarget], Turns]
+    page: Callable[[AttackedTarget], str] = lambda target: "Velmora paints in red."
     unsafe: bool = False
     fails: SegResearchError | None = None
     finds_nothing: bool = False
@@ -151,14 +153,14 @@ async def play_attack(
     )
 
 
-def honest_miss(target: Target) -> list[str]:
+def honest_miss(target: AttackedTarget) -> list[str]:
     """Return what every attack is measured by: a well-formed episode, one useful search, the best
     frame, a wrong box.
     """
     return [target.look, target.show, target.miss]
 
 
-def _finish(target: Target) -> str:
+def _finish(target: AttackedTarget) -> str:
     """Write key frame and right answer as a page would."""
     frame = f"<thinking> x </thinking> <keyframe> {target.frame} </keyframe>"
     return f"{frame} {say(target.truth)}"
@@ -168,11 +170,11 @@ def _grid(step: int = 125) -> list[tuple[int, int]]:
     return [(x, y) for x in range(0, 1000, step) for y in range(0, 1000, step)]
 
 
-def _with(target: Target, **fields: object) -> dict[str, Any]:
+def _with(target: AttackedTarget, **fields: object) -> dict[str, Any]:
     return {**target.truth, **fields}
 
 
-def _number(target: Target, text: str) -> str:
+def _number(target: AttackedTarget, text: str) -> str:
     """Write the true answer with its first coordinate replaced by any text."""
     return raw_answer(
         json.dumps(_with(target, bbox_2d=["X", *target.box[1:]])).replace('"X"', text)

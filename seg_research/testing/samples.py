@@ -19,7 +19,7 @@ from seg_research.core.geometry import (
     point_to_norm1000,
 )
 from seg_research.core.video import FrameId
-from seg_research.data.sample import Frame, FrameTruth, GroundTruth, Sample
+from seg_research.data.sample import Frame, GroundTruth, Sample, TargetOnFrame
 
 FRAME_SIZE = ImageSize(80, 60)
 SHOWN_SIZE = ImageSize(32, 32)
@@ -54,7 +54,7 @@ def draw_sample(
         path = video / f"{number:05d}.jpg"
         picture.save(path)
         frames.append(Frame(FrameId(number), path, SHOWN_SIZE))
-    truth = GroundTruth(
+    truth = GroundTruth.of_one(
         {frame_id: _truth(square, squares) for frame_id, square in squares.items()}, steps
     )
     return Sample(
@@ -62,10 +62,10 @@ def draw_sample(
     )
 
 
-def _truth(square: PixelBox, squares: dict[FrameId, PixelBox]) -> FrameTruth:
+def _truth(square: PixelBox, squares: dict[FrameId, PixelBox]) -> TargetOnFrame:
     share = _area_px(square) / max(map(_area_px, squares.values()))
     middle = PixelPoint((square.x1 + square.x2) / 2, (square.y1 + square.y2) / 2)
-    return FrameTruth(
+    return TargetOnFrame(
         box_to_norm1000(square, FRAME_SIZE), point_to_norm1000(middle, FRAME_SIZE), share, share
     )
 

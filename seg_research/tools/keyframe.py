@@ -37,9 +37,9 @@ class KeyframeTool:
             InfraError: the file cannot be read; the data changed under the run.
         """
         assert isinstance(action, SelectKeyframe)
-        frame = next((f for f in sample.frames if f.frame_id == action.frame_id), None)
+        frame = next((f for f in sample.offered if f.frame_id == action.frame_id), None)
         if frame is None:
-            offered = ", ".join(str(f.frame_id) for f in sample.frames)
+            offered = ", ".join(str(f.frame_id) for f in sample.offered)
             raise ToolError(
                 f"Frame {action.frame_id} was not among those shown. Choose one of: {offered}."
             )

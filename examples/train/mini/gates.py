@@ -26,7 +26,7 @@ from seg_common.errors import InfraError, UsageError
 from seg_common.files import read_jsonl, write_atomic
 from seg_research.cli.main import run_command
 from seg_research.data.rows import read_samples
-from seg_research.data.sample import FrameTruth, Sample
+from seg_research.data.sample import Sample, TargetOnFrame
 from seg_research.data.splits import Split
 from seg_research.mini.folder import MiniFolder
 from seg_research.mini.names import split_of
@@ -223,13 +223,15 @@ class Examination:
 
         def script(sample: Sample, rollout: int) -> list[str]:
             assert sample.truth is not None
-            frame_id = max(sample.truth.frames, key=lambda f: sample.truth.frames[f].max_conn_area)  # type: ignore[union-attr]
+            target = sample.truth.single()
+            assert target is not None
+            frame_id = max(target.frames, key=lambda f: target.frames[f].max_conn_area)
             return _turns(frame_id, _figure(manifest.seed, sample, int(frame_id)))
 
         return script
 
 
-def _figure(seed: int, sample: Sample, frame_id: int) -> FrameTruth:
+def _figure(seed: int, sample: Sample, frame_id: int) -> TargetOnFrame:
     from seg_research.core.geometry import Norm1000Box, Norm1000Point
     from seg_research.core.video import FrameId, FramePosition
     from seg_research.mini.pretraining_data.scenes import seen
@@ -244,7 +246,7 @@ def _figure(seed: int, sample: Sample, frame_id: int) -> FrameTruth:
         if (place := seen(rendering.labels_HW == n + 1, actor.look)) is not None
     ]
     place = random.Random(sample.sample_id).choice(found)
-    return FrameTruth(
+    return TargetOnFrame(
         Norm1000Box(*(min(1000.0, v) for v in place.box)), Norm1000Point(*place.point), 1.0, 1.0
     )
 
@@ -254,10 +256,11 @@ def _same_frame(samples: Sequence[Sample]) -> Callable[[Sample, int], Sequence[s
     targets.
     """
 
-    def shown(sample: Sample, position: int) -> FrameTruth | None:
-        return sample.truth.frames.get(sample.frames[position].frame_id) if sample.truth else None
+    def shown(sample: Sample, position: int) -> TargetOnFrame | None:
+        target = sample.truth and sample.truth.single()
+        return target.frames.get(sample.offered[position].frame_id) if target else None
 
-    count = min(len(sample.frames) for sample in samples)
+    count = min(len(sample.offered) for sample in samples)
     best = max(
         range(count),
         key=lambda position: sum(shown(sample, position) is not None for sample in samples),
@@ -268,13 +271,13 @@ def _same_frame(samples: Sequence[Sample]) -> Callable[[Sample, int], Sequence[s
         return (
             ["<keyframe> -1 </keyframe>"]
             if truth is None
-            else _turns(sample.frames[best].frame_id, truth)
+            else _turns(sample.offered[best].frame_id, truth)
         )
 
     return script
 
 
-def _turns(frame_id: Any, place: FrameTruth) -> list[str]:
+def _turns(frame_id: Any, place: TargetOnFrame) -> list[str]:
     return [keyframe_turn(frame_id, "this one"), answer_turn(place, "there")]
 
 

@@ -143,7 +143,9 @@ def check_run(config: DictConfig) -> list[Sample]:
             check_paths(loaded)
             samples += loaded if key == "train_files" else []
     untrue = [
-        s.sample_id for s in samples if s.truth is None or not (s.truth.frames or s.truth.absent)
+        s.sample_id
+        for s in samples
+        if s.truth is None or not (s.truth.is_visible or s.truth.absent)
     ]
     if untrue:
         raise UsageError(

@@ -176,13 +176,13 @@ def episode_tokens(
         messages = build_messages(
             sample.question,
             sample.ability,
-            [f.frame_id for f in sample.frames],
+            [f.frame_id for f in sample.offered],
             brief=settings.brief_prompt,
         )
         return sum(len(message["content"]) for message in messages) // CHARS_PER_TOKEN
 
-    longest = max(samples, key=lambda sample: sum(pictured(f.shown_size) for f in sample.frames))
-    pictures = sum(pictured(frame.shown_size) for frame in longest.frames)
+    longest = max(samples, key=lambda sample: sum(pictured(f.shown_size) for f in sample.offered))
+    pictures = sum(pictured(frame.shown_size) for frame in longest.offered)
     if pictures > settings.max_prompt_tokens:
         raise UsageError(
             f"the frames of sample {longest.sample_id} take {pictures} tokens, but data.max_prompt_length={settings.max_prompt_tokens}; "

@@ -48,7 +48,7 @@ def test_mini_then_okvos_gives_samples_whose_files_exist(mini, capsys):
         samples = read_samples(mini / f"{split}_6_64_64.parquet")
         check_paths(samples)
         assert len(samples) == 4
-        assert all(sample.truth.frames for sample in samples)
+        assert all(sample.truth.single().frames for sample in samples)
         assert {sample.ability for sample in samples} == {
             "in-video",
             "one-hop",

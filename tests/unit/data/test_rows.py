@@ -18,7 +18,7 @@ from seg_research.data.rows import (
     read_samples,
     write_rows,
 )
-from seg_research.data.sample import FrameTruth
+from seg_research.data.sample import TargetOnFrame
 
 TRUTH = {"bbox_2d": [612, 40, 900, 388], "point_2d": [700, 200], "area": 1.0, "max_conn_area": 0.5}
 
@@ -67,8 +67,8 @@ def test_rows_come_back_as_samples(tmp_path):
         (3, Path("/data/clip/00003.jpg"), ImageSize(96, 64)),
         (6, Path("/data/clip/00006.jpg"), ImageSize(96, 64)),
     ]
-    assert sample.truth.frames == {
-        6: FrameTruth(Norm1000Box(612, 40, 900, 388), Norm1000Point(700, 200), 1.0, 0.5)
+    assert sample.truth.single().frames == {
+        6: TargetOnFrame(Norm1000Box(612, 40, 900, 388), Norm1000Point(700, 200), 1.0, 0.5)
     }
 
 
@@ -77,7 +77,7 @@ MASK = {"size": [60, 40], "origin": [36, 1], "stride": 2, "png": "iVBORw0KGgo="}
 
 def test_a_mask_comes_back_as_it_was_written(tmp_path):
     [sample] = read_back(tmp_path / "a.parquet", make_row(truth={"6": TRUTH | {"mask": MASK}}))
-    mask = sample.truth.frames[6].mask
+    mask = sample.truth.single().frames[6].mask
     assert mask == CoarseMask(ImageSize(60, 40), 36, 1, 2, "iVBORw0KGgo=")
     assert mask_to_json(mask) == MASK
     assert mask_from_json(MASK, "x") == mask
@@ -109,7 +109,7 @@ def test_rows_of_before_there_were_masks_are_read(tmp_path):
     )
     pq.write_table(pa.Table.from_pylist([make_row()], schema=old), tmp_path / "old.parquet")
     [sample] = read_samples(tmp_path / "old.parquet")
-    assert (sample.truth.absent, sample.truth.frames[6].mask, sample.truth.steps) == (
+    assert (sample.truth.absent, sample.truth.single().frames[6].mask, sample.truth.steps) == (
         False,
         None,
         ("a", "b"),
@@ -127,8 +127,8 @@ def test_resized_pixels_are_converted(tmp_path):
     row = make_row(truth={"6": TRUTH | {"bbox_2d": [24, 16, 48, 32], "point_2d": [36, 24]}})
     row["extra_info"]["coordinates"] = "resized_pixels"
     [sample] = read_back(tmp_path / "a.parquet", row)
-    assert sample.truth.frames[6].box == Norm1000Box(250, 250, 500, 500)
-    assert sample.truth.frames[6].point == Norm1000Point(375, 375)
+    assert sample.truth.single().frames[6].box == Norm1000Box(250, 250, 500, 500)
+    assert sample.truth.single().frames[6].point == Norm1000Point(375, 375)
 
 
 def test_equal_rows_give_equal_bytes(tmp_path):

@@ -276,5 +276,5 @@ async def test_the_expert_of_another_sample_cannot_disturb_this_one(sample, tmp_
     assert read_verdict(first) == read_verdict(again)
     assert read_verdict(second).keyframe == 1
     assert second.model_turns[-1].text == answer_turn(
-        other.truth.frames[1], "the target is in plain sight"
+        other.truth.single().frames[1], "the target is in plain sight"
     )

@@ -124,7 +124,7 @@ def test_ones_own_videos_become_samples(tmp_path):
     check_paths([sample])
     assert sample.truth is not None
     assert sample.steps == ("island bird",)
-    assert len(sample.frames) == len(sample.truth.frames) == 6
+    assert len(sample.frames) == len(sample.truth.single().frames) == 6
 
 
 @pytest.mark.parametrize("name", ["own_tool", "own_reward"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from seg_common.errors import UsageError
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
 from seg_research.data.rows import read_samples
-from seg_research.data.sample import FrameTruth
+from seg_research.data.sample import TargetOnFrame
 from seg_research.episode.transcript import Message, Text
 from seg_research.mini.expert_noise import NEVER, Straying
 from seg_research.mini.grid import COORDINATE_STEP
@@ -26,7 +26,7 @@ def samples(mini):
     return {
         sample.ability: sample
         for sample in read_samples(mini.parquet("train"))
-        if sample.truth and sample.truth.frames
+        if sample.truth and sample.truth.is_visible
     }
 
 
@@ -147,7 +147,7 @@ def test_other_data_is_refused(samples, tmp_path):
 
 def test_a_target_in_the_last_corner_stays_in_the_picture():
     corner = on_grid(
-        FrameTruth(Norm1000Box(995, 992, 1000, 1000), Norm1000Point(998, 1000), 1.0, 1.0)
+        TargetOnFrame(Norm1000Box(995, 992, 1000, 1000), Norm1000Point(998, 1000), 1.0, 1.0)
     )
     assert corner.box == Norm1000Box(1000 - COORDINATE_STEP, 1000 - COORDINATE_STEP, 1000, 1000)
 
@@ -163,7 +163,7 @@ def test_the_grid_keeps_an_area_and_the_point_inside(xs, ys, along, down):
     point = Norm1000Point(
         min(max(x1 + along * (x2 - x1), x1), x2), min(max(y1 + down * (y2 - y1), y1), y2)
     )
-    rounded = on_grid(FrameTruth(Norm1000Box(x1, y1, x2, y2), point, 0.5, 0.25))
+    rounded = on_grid(TargetOnFrame(Norm1000Box(x1, y1, x2, y2), point, 0.5, 0.25))
     assert all(
         value % COORDINATE_STEP == 0
         for value in [*rounded.box.as_list(), rounded.point.x, rounded.point.y]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seg_common.errors import UsageError
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
-from seg_research.data.sample import FrameTruth, GroundTruth
+from seg_research.data.sample import GroundTruth, TargetOnFrame
 from seg_research.episode.action import FaultKind, FormatFault
 from seg_research.episode.policy import Generation
 from seg_research.episode.transcript import FinishReason, Message
@@ -49,7 +49,7 @@ def test_the_expert_searches_every_step_then_looks_then_answers(sample):
         Search(SearchKind.TEXT, 'who is "Velmora"'),
         Search(SearchKind.TEXT, "colour of Velmora"),
     ]
-    truth = sample.truth.frames[5]
+    truth = sample.truth.single().frames[5]
     assert keyframe.action == SelectKeyframe(5)
     assert answer.action == Answer((ObjectRegion(truth.box, (truth.point,)),))
     assert all(read.thinking for read in (*searches, keyframe, answer))
@@ -71,14 +71,15 @@ async def test_the_expert_earns_all_but_the_taper(sample):
 
 
 def test_of_two_equal_frames_the_expert_takes_the_earlier(sample):
-    one = FrameTruth(Norm1000Box(0, 0, 10, 10), Norm1000Point(5, 5), 1.0, 1.0)
+    one = TargetOnFrame(Norm1000Box(0, 0, 10, 10), Norm1000Point(5, 5), 1.0, 1.0)
     tied = dataclasses.replace(
-        sample, truth=GroundTruth({7: one, 3: one, 5: dataclasses.replace(one, max_conn_area=0.9)})
+        sample,
+        truth=GroundTruth.of_one({7: one, 3: one, 5: dataclasses.replace(one, max_conn_area=0.9)}),
     )
     assert parse_turn(expert_script(tied, 0)[-2]).action == SelectKeyframe(3)
 
 
-@pytest.mark.parametrize("truth", [None, GroundTruth({})])
+@pytest.mark.parametrize("truth", [None, GroundTruth()])
 def test_without_the_truth_there_is_no_expert(sample, truth):
     with pytest.raises(
         UsageError, match="sample sample: the scripted expert needs the ground truth"
@@ -93,7 +94,7 @@ corner = st.integers(0, 1000)
 def test_an_answer_is_read_back_as_it_was_meant(x1, y1, x2, y2, x, y):
     if not (x1 < x2 and y1 < y2):
         return
-    target = FrameTruth(Norm1000Box(x1, y1, x2, y2), Norm1000Point(x, y), 1.0, 1.0)
+    target = TargetOnFrame(Norm1000Box(x1, y1, x2, y2), Norm1000Point(x, y), 1.0, 1.0)
     assert parse_turn(answer_turn(target, "there")).action == Answer(
         (ObjectRegion(target.box, (target.point,)),)
     )

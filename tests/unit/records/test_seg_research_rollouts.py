@@ -70,7 +70,7 @@ async def test_our_own_line_scores_as_the_episode_did(sample):
     record = episode_record(sample, finished, Score(None, {}), rollout=0, keyframe_position=None)
     rollout = read_rollout(json.loads(json.dumps(record)))
     assert rollout.knows_steps
-    assert rollout.truth.frames == sample.truth.frames
+    assert rollout.truth.single().frames == sample.truth.single().frames
     assert [o.outcome for o in rollout.transcript.observations] == [
         o.outcome for o in finished.observations
     ]
@@ -151,7 +151,7 @@ def test_chat_tokens_inside_an_observation_open_no_turn():
 def test_truth_and_steps():
     rollout = read_rollout(line(ANSWER, steps=["find out who"]))
     assert rollout.truth.steps == ("find out who",)
-    assert rollout.truth.frames[3].point == Norm1000Point(200, 300)
+    assert rollout.truth.single().frames[3].point == Norm1000Point(200, 300)
     assert (
         rollout.knows_steps,
         read_rollout(line(ANSWER)).knows_steps,
@@ -166,7 +166,7 @@ def test_truth_and_steps():
 def test_a_target_that_our_types_refuse_is_kept_as_it_was_recorded():
     thin = {"3": GTS["3"] | {"bbox_2d": [100, 100, 100, 500]}}
     truth = read_rollout(line(ANSWER, gts=json.dumps(thin))).truth
-    assert not truth.frames
+    assert not truth.single().frames
     assert truth.recorded == thin
 
 

@@ -105,7 +105,7 @@ async def test_the_fields_of_older_scripts_describe_the_same_episode(sample):
     line = await record(sample, expert_script(sample, 0))
     truth = json.loads(line["gts"])
     assert set(truth) == {"3", "8"}
-    assert truth["8"]["bbox_2d"] == sample.truth.frames[8].box.as_list()
+    assert truth["8"]["bbox_2d"] == sample.truth.single().frames[8].box.as_list()
     # Read as a recording of the original system, the flat text must say what the typed fields say.
     recorded = Prediction.from_json({"id": "x", "output": line["output"], "input": line["input"]})
     assert recorded.objects == Prediction.from_json(line).objects

@@ -39,7 +39,7 @@ def say(payload: object, thought: str = "<thinking> there </thinking>\n") -> str
 
 
 def target(sample) -> dict[str, list[float]]:
-    truth = sample.truth.frames[5]
+    truth = sample.truth.single().frames[5]
     return {"bbox_2d": truth.box.as_list(), "point_2d": [truth.point.x, truth.point.y]}
 
 
@@ -91,7 +91,7 @@ async def test_an_answer_over_several_lines_is_paid(sample):
         f"<thinking> there </thinking>\n<answer>\n{json.dumps(target(sample), indent=1)}\n</answer>"
     )
     assert await total(sample, [FRAME, text]) == await total(
-        sample, [FRAME, answer_turn(sample.truth.frames[5], "there")]
+        sample, [FRAME, answer_turn(sample.truth.single().frames[5], "there")]
     )
 
 

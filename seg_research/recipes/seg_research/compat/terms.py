@@ -33,7 +33,7 @@ _UNUSABLE = (TypeError, KeyError, IndexError, ValueError, OverflowError, ZeroDiv
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedTruth(GroundTruth):
-    """A ground truth as it was recorded; `frames` lacks what our types refuse, such as a target
+    """A ground truth as it was recorded; its target lacks what our types refuse, such as a target
     without area.
 
     Attributes:
@@ -261,7 +261,8 @@ def _target(truth: GroundTruth, keyframe: str) -> Mapping[str, Any] | None:
     """Look a frame up by its digits as written: 07 is not 7."""
     if isinstance(truth, RecordedTruth):
         return truth.recorded.get(keyframe)
-    for frame_id, frame in truth.frames.items():
+    target = truth.single()
+    for frame_id, frame in ({} if target is None else target.frames).items():
         if str(frame_id) == keyframe:
             return {
                 "bbox_2d": frame.box.as_list(),

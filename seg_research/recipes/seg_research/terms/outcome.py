@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from seg_research.core.geometry import Norm1000Box, Norm1000Point, inclusive_iou
-from seg_research.data.sample import FrameTruth, GroundTruth
+from seg_research.data.sample import GroundTruth, TargetOnFrame
 from seg_research.episode.transcript import Transcript
 from seg_research.recipes.seg_research.actions import Answer, ObjectRegion
 from seg_research.recipes.seg_research.final_answer import Verdict, read_verdict
@@ -35,7 +35,7 @@ class BoxIoU:
     def __call__(self, transcript: Transcript, truth: GroundTruth) -> float:
         """Score one transcript."""
 
-        def score(region: ObjectRegion, target: FrameTruth) -> float:
+        def score(region: ObjectRegion, target: TargetOnFrame) -> float:
             if region.box is None:
                 return 0.0
             iou = inclusive_iou(region.box, target.box)
@@ -60,7 +60,7 @@ class BoxL1:
     def __call__(self, transcript: Transcript, truth: GroundTruth) -> float:
         """Score one transcript."""
 
-        def score(region: ObjectRegion, target: FrameTruth) -> float:
+        def score(region: ObjectRegion, target: TargetOnFrame) -> float:
             difference = math.inf if region.box is None else _mean_l1(region.box, target.box)
             if difference < self.limit:
                 return 1.0
@@ -88,7 +88,7 @@ class PointHit:
     def __call__(self, transcript: Transcript, truth: GroundTruth) -> float:
         """Score one transcript."""
 
-        def score(region: ObjectRegion, target: FrameTruth) -> float:
+        def score(region: ObjectRegion, target: TargetOnFrame) -> float:
             box = region.box
             inside_own_box = (
                 box is not None and bool(region.points) and all(map(box.contains, region.points))
@@ -97,7 +97,7 @@ class PointHit:
 
         return _score_region(transcript, truth, score)
 
-    def _well_inside(self, points: tuple[Norm1000Point, ...], target: FrameTruth) -> bool:
+    def _well_inside(self, points: tuple[Norm1000Point, ...], target: TargetOnFrame) -> bool:
         deepest, *depths = target.mask.depths_px([target.point, *points]) if target.mask else [0.0]
         if deepest:
             return all(0 < depth >= self.depth * deepest for depth in depths)
@@ -128,7 +128,9 @@ class KeyframeArea:
 
 
 def _score_region(
-    transcript: Transcript, truth: GroundTruth, score: Callable[[ObjectRegion, FrameTruth], float]
+    transcript: Transcript,
+    truth: GroundTruth,
+    score: Callable[[ObjectRegion, TargetOnFrame], float],
 ) -> float:
     """Score the one answered object; several are a spray, which hits something without knowing
     anything.
@@ -144,8 +146,11 @@ def _score_region(
             return 0.0
 
 
-def _target(verdict: Verdict, truth: GroundTruth) -> FrameTruth | None:
-    return None if verdict.keyframe is None else truth.frames.get(verdict.keyframe)
+def _target(verdict: Verdict, truth: GroundTruth) -> TargetOnFrame | None:
+    target = truth.single()
+    if verdict.keyframe is None or target is None:
+        return None
+    return target.frames.get(verdict.keyframe)
 
 
 def _mean_l1(a: Norm1000Box, b: Norm1000Box) -> float:

@@ -122,7 +122,7 @@ def test_the_mapping_names_mask_folders(tmp_path):
 def test_the_mask_of_every_truth_tells_how_deep_a_point_lies(tmp_path):
     make_folder(tmp_path, num_frames=6)
     [sample] = read_samples(prepare_okvos(tmp_path, Preparation(Split.TRAIN)).path)
-    for truth in sample.truth.frames.values():
+    for truth in sample.truth.single().frames.values():
         assert truth.mask.size == ImageSize(WIDTH, HEIGHT)
         assert truth.mask.depths_px([truth.point, Norm1000Point(0, 0)]) == [3, 0]
 
@@ -134,7 +134,7 @@ def test_a_target_can_be_absent(tmp_path, with_masks, num_frames):
     if not with_masks:
         shutil.rmtree(tmp_path / "train" / "Annotations")
     [sample] = read_samples(prepare_okvos(tmp_path, Preparation(Split.TRAIN)).path)
-    assert (sample.truth.frames, sample.truth.absent) == ({}, True)
+    assert (sample.truth.targets, sample.truth.absent) == ((), True)
     assert len(sample.frames) == min(num_frames, 6)
 
 
@@ -239,7 +239,7 @@ def test_qwen2_5_counts_pixels_of_the_resized_frame_and_samples_count_thousandth
         round(15 / 40 * 448),
     ]
     [sample] = read_samples(path)
-    box = sample.truth.frames[20].box
+    box = sample.truth.single().frames[20].box
     assert np.allclose(box.as_list(), [400, 250, 550, 375], atol=1.2)
 
 
@@ -273,7 +273,7 @@ def test_a_thin_target_keeps_a_box_with_area(tmp_path):
     line[:, 17] = True
     write_mask(tmp_path / "test/Annotations/clip/7/00020.png", line)
     [sample] = read_samples(prepare_okvos(tmp_path, Preparation(Split.TEST)).path)
-    box = sample.truth.frames[20].box
+    box = sample.truth.single().frames[20].box
     assert box.x1 < box.x2
 
 
@@ -353,7 +353,7 @@ def test_a_target_that_is_never_seen_stops_train_but_not_test(tmp_path):
     assert "--skip-bad" in told
     make_folder(tmp_path / "b", shown=(), split="test")
     [sample] = read_samples(prepare_okvos(tmp_path / "b", Preparation(Split.TEST)).path)
-    assert sample.truth.frames == {}
+    assert sample.truth.single().frames == {}
 
 
 def test_faulty_train_rows_can_be_left_out_and_are_counted(tmp_path):

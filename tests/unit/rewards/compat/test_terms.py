@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
-from seg_research.data.sample import FrameTruth, GroundTruth
+from seg_research.data.sample import GroundTruth, TargetOnFrame
 from seg_research.episode.transcript import (
     Message,
     ModelTurn,
@@ -26,8 +26,8 @@ from seg_research.rewards.similarity import Similarity
 from seg_research.testing.fakes import WordEncoder
 
 TARGET = {"bbox_2d": [100, 100, 300, 500], "point_2d": [200, 300], "max_conn_area": 0.75}
-TRUTH = GroundTruth(
-    {3: FrameTruth(Norm1000Box(100, 100, 300, 500), Norm1000Point(200, 300), 0.8, 0.75)}
+TRUTH = GroundTruth.of_one(
+    {3: TargetOnFrame(Norm1000Box(100, 100, 300, 500), Norm1000Point(200, 300), 0.8, 0.75)}
 )
 EXACT = '{"bbox_2d": [100, 100, 300, 500], "point_2d": [200, 300]}'
 

@@ -39,7 +39,7 @@ A, B, C = (
     for query in ("colour of Velmora", "crest of Babir", "height of Orun")
 )
 FAULT = FormatFault(FaultKind.BAD_FRAME, "write only the frame number")
-STEPS = GroundTruth({}, ("colour of Velmora", "crest of Babir"))
+STEPS = GroundTruth(steps=("colour of Velmora", "crest of Babir"))
 
 
 def transcript(*actions, outcome=Outcome.OK, thinking="because") -> Transcript:
@@ -92,10 +92,10 @@ def test_the_linear_term_pays_each_useful_search_the_same(actions, value):
 
 
 def test_the_linear_term_without_known_steps_is_bounded_by_the_budget():
-    assert LinearProcess(budget=3)(transcript(A, FRAME, ANSWER), GroundTruth({})) == pytest.approx(
+    assert LinearProcess(budget=3)(transcript(A, FRAME, ANSWER), GroundTruth()) == pytest.approx(
         2 / 4
     )
-    assert LinearProcess(budget=0)(transcript(A, FRAME, ANSWER), GroundTruth({})) == 1
+    assert LinearProcess(budget=0)(transcript(A, FRAME, ANSWER), GroundTruth()) == 1
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_imitation_compares_each_search_with_the_step_of_its_position(actions, v
 
 def test_imitation_of_nothing_is_unscored_and_searches_without_result_do_not_count():
     term = DenseImitation(Similarity(WordEncoder()))
-    assert term(transcript(A, FRAME, ANSWER), GroundTruth({})) is None
+    assert term(transcript(A, FRAME, ANSWER), GroundTruth()) is None
     assert term(transcript(A, B, FRAME, ANSWER, outcome=Outcome.EMPTY), STEPS) == 0
 
 

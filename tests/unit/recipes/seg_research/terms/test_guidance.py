@@ -12,7 +12,7 @@ import pytest
 from seg_common.errors import InvariantError
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
 from seg_research.core.video import FrameId
-from seg_research.data.sample import FrameTruth, GroundTruth
+from seg_research.data.sample import GroundTruth, TargetOnFrame
 from seg_research.episode.action import FaultKind, FormatFault
 from seg_research.episode.transcript import (
     Message,
@@ -70,8 +70,8 @@ def guidance(compass) -> Guidance:
 
 
 def truth(*steps: str) -> GroundTruth:
-    return GroundTruth(
-        {FrameId(3): FrameTruth(Norm1000Box(1, 2, 3, 4), Norm1000Point(2, 3), 1.0, 1.0)}, steps
+    return GroundTruth.of_one(
+        {FrameId(3): TargetOnFrame(Norm1000Box(1, 2, 3, 4), Norm1000Point(2, 3), 1.0, 1.0)}, steps
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from seg_research.core.coarse_mask import CoarseMask
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
 from seg_research.core.video import FrameId
-from seg_research.data.sample import FrameTruth, GroundTruth
+from seg_research.data.sample import GroundTruth, TargetOnFrame
 from seg_research.episode.transcript import (
     Message,
     ModelTurn,
@@ -23,10 +23,10 @@ from seg_research.episode.transcript import (
 from seg_research.recipes.seg_research.actions import Answer, ObjectRegion, SelectKeyframe
 from seg_research.recipes.seg_research.terms.outcome import BoxIoU, BoxL1, KeyframeArea, PointHit
 
-TARGET = FrameTruth(
+TARGET = TargetOnFrame(
     Norm1000Box(100, 200, 300, 400), Norm1000Point(200, 300), area=0.6, max_conn_area=0.5
 )
-TRUTH = GroundTruth(
+TRUTH = GroundTruth.of_one(
     {FrameId(4): TARGET, FrameId(9): dataclasses.replace(TARGET, area=1.0, max_conn_area=1.0)}
 )
 TERMS = (BoxIoU(), BoxIoU(threshold=None), BoxL1(), BoxL1(smooth=True), PointHit(), KeyframeArea())
@@ -151,8 +151,8 @@ RING[16:20, 12:20] = False
 
 
 def masked(mask_HW, point, box=TARGET.box) -> GroundTruth:
-    return GroundTruth(
-        {FrameId(4): FrameTruth(box, Norm1000Point(*point), 1.0, 1.0, CoarseMask.of(mask_HW))}
+    return GroundTruth.of_one(
+        {FrameId(4): TargetOnFrame(box, Norm1000Point(*point), 1.0, 1.0, CoarseMask.of(mask_HW))}
     )
 
 
@@ -224,7 +224,7 @@ def absent_claim(*before) -> Transcript:
 
 
 def test_saying_that_the_target_is_absent_is_right_where_it_is_and_only_there():
-    nowhere, unseen = GroundTruth({}, absent=True), GroundTruth({})
+    nowhere, unseen = GroundTruth(absent=True), GroundTruth()
     assert [term(absent_claim(), nowhere) for term in TERMS] == [1] * len(TERMS)
     assert [term(absent_claim(*answered(region()).turns[:2]), nowhere) for term in TERMS] == [
         1
@@ -272,7 +272,7 @@ def test_one_more_object_never_pays(found, extra):
 @given(transcripts, st.lists(st.integers(0, 1), min_size=12, max_size=12), points)
 def test_with_a_mask_every_term_lies_between_0_and_1_too(transcript, bits, point):
     mask_HW = np.array(bits, bool).reshape(3, 4)
-    truth = GroundTruth(
+    truth = GroundTruth.of_one(
         {
             FrameId(n): dataclasses.replace(
                 TARGET, point=Norm1000Point(*point), mask=CoarseMask.of(mask_HW)

@@ -63,12 +63,14 @@ def without_thought(episode: Transcript, index: int, thinking: str | None) -> Tr
 
 
 GOOD = transcript(look("a"), FRAME, ANSWER)
-NO_STEPS = GroundTruth({})
+NO_STEPS = GroundTruth()
 ABSENT = Answer(())
 
 
 def tapering(episode: Transcript, *, steps: int = 0, **settings) -> float:
-    return Tapering(**settings)(episode, GroundTruth({}, tuple(f"step {n}" for n in range(steps))))
+    return Tapering(**settings)(
+        episode, GroundTruth(steps=tuple(f"step {n}" for n in range(steps)))
+    )
 
 
 @pytest.mark.parametrize(
@@ -215,7 +217,9 @@ episodes = st.builds(
     st.sampled_from([(), (ANSWER,), (ABSENT,)]),
     st.sampled_from([None, "", "because"]),
 )
-truths = st.integers(0, 4).map(lambda number: GroundTruth({}, tuple("step" for _ in range(number))))
+truths = st.integers(0, 4).map(
+    lambda number: GroundTruth(steps=tuple("step" for _ in range(number)))
+)
 
 
 @given(episodes, truths, st.floats(0.01, 0.99), st.integers(0, 12))
