@@ -108,7 +108,7 @@ def samples(mini) -> list:
 def truth_of(sample) -> dict[str, Any]:
     return {
         frame_id: [t.box.as_list(), t.point.x, t.point.y, t.area, t.max_conn_area]
-        for frame_id, t in sample.truth.frames.items()
+        for frame_id, t in sample.truth.single().frames.items()
     }
 
 
