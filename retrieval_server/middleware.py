@@ -26,7 +26,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _logger = logging.getLogger(REQUESTS)
 
 
-class Gate:
+class RequestMiddleware:
     """ASGI middleware around the whole server."""
 
     def __init__(

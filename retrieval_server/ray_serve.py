@@ -18,6 +18,7 @@ from ray import serve
 from ray.serve import Application
 
 from retrieval_server.options import ServerSettings, add_arguments, settings_from
+from retrieval_server.progress import no_progress
 from seg_common.errors import UsageError
 
 _MAX_ONGOING = 256
@@ -36,9 +37,9 @@ def deploy(settings: ServerSettings, replicas: Replicas) -> Application:
     """Describe the deployment; `ray.serve.run` starts it."""
 
     def make_app() -> FastAPI:  # runs in each replica
-        from retrieval_server.factory import compose
+        from retrieval_server.factory import build_app
 
-        return compose(settings, lambda _, __: lambda ___: None).app
+        return build_app(settings, no_progress).app
 
     deployment = serve.deployment(
         serve.ingress(make_app)(),

@@ -17,17 +17,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval_server import DEFAULT_ENCODER
 from retrieval_server.options import ServerSettings
+from retrieval_server.progress import StartProgress, no_progress
 from seg_common.errors import InfraError, UsageError
 
 if TYPE_CHECKING:
-    from retrieval_server.factory import Composed
+    from retrieval_server.factory import BuiltApp
 
 EXIT_USAGE = 2
 _BACKLOG = 1024
@@ -41,11 +42,8 @@ _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)S?$", re.IGNORECASE)
 """Environment variables whose values must not reach a log."""
 _LISTENING = re.compile(r"listening on (http://\S+)")
 
-ProgressOf = Callable[[str, int], Callable[[int], None]]
-"""(what is being done, to how many) -> a function told how many more are done."""
 
-
-def run(settings: ServerSettings, *, progress_of: ProgressOf | None = None) -> None:
+def run(settings: ServerSettings, *, progress: StartProgress = no_progress) -> None:
     """Serve until SIGTERM or SIGINT; tell on one line where, once everything is loaded.
 
     Raises:
@@ -54,7 +52,7 @@ def run(settings: ServerSettings, *, progress_of: ProgressOf | None = None) -> N
     _log(settings)
     listener = _bind(settings.host, settings.port)
     try:
-        app, summary = _load(settings, progress_of)
+        app, summary = _load(settings, progress)
         import uvicorn
 
         config = uvicorn.Config(
@@ -80,14 +78,14 @@ def run(settings: ServerSettings, *, progress_of: ProgressOf | None = None) -> N
         listener.close()
 
 
-def _load(settings: ServerSettings, progress_of: ProgressOf | None) -> Composed:
+def _load(settings: ServerSettings, progress: StartProgress) -> BuiltApp:
     try:
-        from retrieval_server.factory import compose
+        from retrieval_server.factory import build_app
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{error.name} is not installed; install it with: pip install 'seg-research[retrieval]'"
         ) from None
-    return compose(settings, progress_of or (lambda _, __: lambda ___: None))
+    return build_app(settings, progress)
 
 
 def _log(settings: ServerSettings) -> None:

@@ -15,13 +15,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from retrieval_server.cache import Answer, AnswerCache, Key
+from retrieval_server.cache import CachedSearch, Key, SearchCache
 from retrieval_server.schemas import CollectionKind, Hit, SearchRequest, SearchResponse
 from retrieval_server.sources import (
     BudgetExhaustedError,
     DeadlineError,
-    Found,
     NotRecordedError,
+    SearchResult,
     Source,
     SourceError,
     UnavailableError,
@@ -39,7 +39,7 @@ class Browser(Protocol):
         """Names whatever changes what is read, for the cache."""
         ...
 
-    async def read(self, query: str, hits: tuple[Found, ...]) -> Reading:
+    async def read(self, query: str, hits: tuple[SearchResult, ...]) -> Reading:
         """Replace snippets by what the pages say about the query; never fails, for there are the
         snippets.
         """
@@ -50,7 +50,7 @@ class Browser(Protocol):
 class Reading:
     """Results after browsing; `num_read` of their pages could be read."""
 
-    hits: tuple[Found, ...]
+    hits: tuple[SearchResult, ...]
     num_read: int
     note: str | None = None
 
@@ -69,7 +69,7 @@ class Route:
     """
 
     source: Source
-    cache: AnswerCache | None = None
+    cache: SearchCache | None = None
     replay: bool = False
     options: str = ""
     browser: Browser | None = None
@@ -77,18 +77,18 @@ class Route:
 
 
 @dataclass(slots=True)
-class _Flight:
+class _InFlight:
     """A search under way and how many wait for it."""
 
-    task: asyncio.Task[Reply]
+    task: asyncio.Task[SearchReply]
     num_waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class SearchReply:
     """An answer and where it came from."""
 
-    answer: Answer
+    answer: CachedSearch
     provider: str
     cached: bool
 
@@ -109,7 +109,7 @@ class Service:
         self._routes = dict(routes)
         self._default_top_k = default_top_k
         self._on_stop = on_stop
-        self._flights: dict[Key, _Flight] = {}
+        self._flights: dict[Key, _InFlight] = {}
         self.counts: Counter[str] = Counter()
         """Of searches since the start: searches, cache_hits, joined, source_calls, failures,
         budget_exhausted, past_deadline.
@@ -130,7 +130,7 @@ class Service:
             await self._on_stop()
 
     async def search(self, request: SearchRequest) -> SearchResponse:
-        """Answer one request of the HTTP interface.
+        """CachedSearch one request of the HTTP interface.
 
         Raises:
             SourceError: as `find`.
@@ -156,8 +156,8 @@ class Service:
         *,
         browse: bool = False,
         deadline_s: float | None = None,
-    ) -> Reply:
-        """Answer one question; an exhausted budget is an answer without hits.
+    ) -> SearchReply:
+        """CachedSearch one question; an exhausted budget is an answer without hits.
 
         Raises:
             KeyError: no route for this kind; see `kinds`.
@@ -170,12 +170,12 @@ class Service:
         known = route.cache.look(key) if route.cache is not None else None
         if known is not None:
             self.counts["cache_hits"] += 1
-            return Reply(known, route.source.name, cached=True)
+            return SearchReply(known, route.source.name, cached=True)
         try:
             return await self._joined(route, key, browse=browse, deadline_s=deadline_s)
         except BudgetExhaustedError as error:
             self.counts["budget_exhausted"] += 1
-            return Reply(Answer((), str(error)), route.source.name, cached=False)
+            return SearchReply(CachedSearch((), str(error)), route.source.name, cached=False)
         except DeadlineError:
             self.counts["past_deadline"] += 1
             raise
@@ -185,16 +185,16 @@ class Service:
 
     async def _joined(
         self, route: Route, key: Key, *, browse: bool, deadline_s: float | None = None
-    ) -> Reply:
+    ) -> SearchReply:
         """Wait for the answer together with everybody who asks the same; a client that leaves does
         not end it for the others.
         """
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = _Flight(
+            flight = self._flights[key] = _InFlight(
                 asyncio.create_task(self._answer(route, key, browse=browse))
             )
-            flight.task.add_done_callback(lambda task: self._landed(key, task))
+            flight.task.add_done_callback(lambda task: self._finished(key, task))
         else:
             self.counts["joined"] += 1
         flight.num_waiting += 1
@@ -212,24 +212,24 @@ class Service:
             raise UnavailableError("the search server is shutting down")
         return flight.task.result()
 
-    def _landed(self, key: Key, task: asyncio.Task[Reply]) -> None:
+    def _finished(self, key: Key, task: asyncio.Task[SearchReply]) -> None:
         flight = self._flights.get(key)
         if flight is not None and flight.task is task:
             del self._flights[key]
         if not task.cancelled():
             task.exception()  # Seen, should all clients have left.
 
-    async def _answer(self, route: Route, key: Key, *, browse: bool) -> Reply:
+    async def _answer(self, route: Route, key: Key, *, browse: bool) -> SearchReply:
         known = await route.cache.get(key) if route.cache is not None else None
         if known is not None:
             self.counts["cache_hits"] += 1
-            return Reply(known, route.source.name, cached=True)
+            return SearchReply(known, route.source.name, cached=True)
         answer, is_whole = await (self._browsed(route, key) if browse else self._asked(route, key))
         if is_whole and route.cache is not None and not route.replay:
             await route.cache.put(key, answer)
-        return Reply(answer, route.source.name, cached=False)
+        return SearchReply(answer, route.source.name, cached=False)
 
-    async def _asked(self, route: Route, key: Key) -> tuple[Answer, bool]:
+    async def _asked(self, route: Route, key: Key) -> tuple[CachedSearch, bool]:
         """Ask the source; also tell whether the answer is worth keeping."""
         if route.replay:
             raise NotRecordedError(
@@ -238,10 +238,10 @@ class Service:
         self.counts["source_calls"] += 1
         hits = tuple(await route.source.find(key.query, key.kind, key.top_k))
         if key.kind is CollectionKind.IMAGE and hits and all(hit.image is None for hit in hits):
-            return Answer(hits, "none of the pictures could be fetched"), False
-        return Answer(hits), True
+            return CachedSearch(hits, "none of the pictures could be fetched"), False
+        return CachedSearch(hits), True
 
-    async def _browsed(self, route: Route, key: Key) -> tuple[Answer, bool]:
+    async def _browsed(self, route: Route, key: Key) -> tuple[CachedSearch, bool]:
         """Read the pages of the plain search, which is kept on its own; also tell whether the
         answer is worth keeping.
         """
@@ -256,7 +256,7 @@ class Service:
                 plain, note="the pages of this search were not recorded; these are its snippets"
             ), False
         reading = await route.browser.read(key.query, plain.hits)
-        return Answer(reading.hits, reading.note), reading.num_read > 0
+        return CachedSearch(reading.hits, reading.note), reading.num_read > 0
 
 
 def _key(route: Route, query: str, kind: CollectionKind, top_k: int, *, browse: bool) -> Key:
@@ -272,7 +272,7 @@ def _shortened(query: str) -> str:
     return query if len(query) <= _SHOWN_QUERY_CHARS else query[: _SHOWN_QUERY_CHARS - 1] + "…"
 
 
-def _hit(found: Found) -> Hit:
+def _hit(found: SearchResult) -> Hit:
     image = (
         None if found.image is None else _DATA_URL + base64.b64encode(found.image).decode("ascii")
     )

@@ -11,7 +11,7 @@ from retrieval_server.schemas import CollectionKind
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """One result.
 
     Attributes:
@@ -96,7 +96,7 @@ class Source(Protocol):
         """What it can be asked for."""
         ...
 
-    async def find(self, query: str, kind: CollectionKind, top_k: int) -> list[Found]:
+    async def find(self, query: str, kind: CollectionKind, top_k: int) -> list[SearchResult]:
         """Return the best results, best first.
 
         Raises:

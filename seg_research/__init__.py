@@ -1,3 +1,5 @@
 """Reinforcement learning for video segmentation that can look things up."""
 
-__version__ = "0.1.0"
+from seg_common import __version__
+
+__all__ = ["__version__"]

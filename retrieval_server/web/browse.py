@@ -15,7 +15,7 @@ from typing import Any
 
 from retrieval_server.encoder import Encoder
 from retrieval_server.service import Reading
-from retrieval_server.sources import Found
+from retrieval_server.sources import SearchResult
 from retrieval_server.web.extract import Extractor
 from retrieval_server.web.fetch import PAGE_TYPES, Fetcher, FetchFailedError
 from retrieval_server.web.passages import choose, split
@@ -72,13 +72,13 @@ class PageBrowser:
             summariser,
         )
         self._robots = Robots(fetcher)
-        self._pages = _PageMemory(clock)
+        self._pages = _PageCache(clock)
         self.counts: Counter[str] = Counter()
         """Of pages since the start: pages_read, pages_refused, pages_failed, summaries,
         summaries_failed.
         """
 
-    async def read(self, query: str, hits: tuple[Found, ...]) -> Reading:
+    async def read(self, query: str, hits: tuple[SearchResult, ...]) -> Reading:
         """Replace snippets by what the pages say about the query; never fails, for there are the
         snippets.
         """
@@ -151,7 +151,7 @@ class PageBrowser:
         return summary
 
 
-class _PageMemory:
+class _PageCache:
     """Texts of pages by address, the latest used ones. Many who want one page at once wait for one
     download.
     """
@@ -170,11 +170,11 @@ class _PageMemory:
         flight = self._flights.get(address)
         if flight is None:
             flight = self._flights[address] = asyncio.create_task(load(address))
-            flight.add_done_callback(lambda done: self._landed(address, done))
+            flight.add_done_callback(lambda done: self._finished(address, done))
         # One reader whose time is up must not take the page from the others.
         return await asyncio.shield(flight)
 
-    def _landed(self, address: str, flight: asyncio.Task[str]) -> None:
+    def _finished(self, address: str, flight: asyncio.Task[str]) -> None:
         del self._flights[address]
         if flight.cancelled() or flight.exception() is not None:
             return

@@ -41,7 +41,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class Spending:
     """What was spent in one period."""
 
     calls: int = 0
@@ -103,7 +103,7 @@ class Ledger:
         """Take a call back that was not charged for."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._refund, receipt)
 
-    async def spent(self) -> dict[str, Spent]:
+    async def spent(self) -> dict[str, Spending]:
         """Tell what was spent in this day and this run."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._spent)
 
@@ -132,13 +132,13 @@ class Ledger:
         day, run = periods = self._periods()
         budget = self._budget
         with self._transaction():
-            self._see_that_it_fits(day, "today's", budget.calls_per_day, budget.usd_per_day)
-            self._see_that_it_fits(run, "this run's", budget.calls_per_run, budget.usd_per_run)
+            self._check_fits(day, "today's", budget.calls_per_day, budget.usd_per_day)
+            self._check_fits(run, "this run's", budget.calls_per_run, budget.usd_per_run)
             for period in periods:
                 self._add(period, 1, self._micro_usd)
         return Receipt(periods, self._micro_usd)
 
-    def _see_that_it_fits(
+    def _check_fits(
         self, period: str, whose: str, max_calls: int | None, max_usd: float | None
     ) -> None:
         spent = self._read(period)
@@ -173,11 +173,11 @@ class Ledger:
             (self._provider, period, calls, micro_usd),
         )
 
-    def _read(self, period: str) -> Spent:
+    def _read(self, period: str) -> Spending:
         query = "SELECT calls, micro_usd FROM spend WHERE provider = ? AND period = ?"
         row = self._database.execute(query, (self._provider, period)).fetchone()
-        return Spent(*row) if row else Spent()
+        return Spending(*row) if row else Spending()
 
-    def _spent(self) -> dict[str, Spent]:
+    def _spent(self) -> dict[str, Spending]:
         day, run = self._periods()
         return {"day": self._read(day), "run": self._read(run)}

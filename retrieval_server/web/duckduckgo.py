@@ -17,7 +17,7 @@ from lxml.etree import LxmlError
 
 from retrieval_server.schemas import CollectionKind
 from retrieval_server.sources import UnavailableError
-from retrieval_server.web.provider import CallError, WebHit, one_line, picture_hit, text_hit
+from retrieval_server.web.provider import CallError, WebHit, image_hit, one_line, text_hit
 
 _BUSY = frozenset({202, 418, 429})
 """How DuckDuckGo says that it was asked too fast; 202 comes with a puzzle for people."""
@@ -118,7 +118,7 @@ class DuckDuckGo:
         if results is None:
             raise CallError(UnavailableError("duckduckgo: sent an empty reply"))
         return [
-            picture_hit(found.title, found.url, 1 / rank, found.image, found.thumbnail)
+            image_hit(found.title, found.url, 1 / rank, found.image, found.thumbnail)
             for rank, found in enumerate(results, 1)
         ]
 

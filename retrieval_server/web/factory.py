@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from retrieval_server.cache import CacheMode, SqliteCache
+from retrieval_server.cache_file import CacheMode, SqliteCache
 from retrieval_server.encoder import Encoder
 from retrieval_server.schemas import CollectionKind
 from retrieval_server.service import Browser, Reading, Route
-from retrieval_server.sources import Found
+from retrieval_server.sources import SearchResult
 from retrieval_server.web.browse import BrowseSettings, PageBrowser
 from retrieval_server.web.budget_ledger import Budget, Ledger
 from retrieval_server.web.extract import Extractor
 from retrieval_server.web.fetch import Fetcher
-from retrieval_server.web.images import PictureLoader
+from retrieval_server.web.images import ImageLoader
 from retrieval_server.web.limiter import Limiter
 from retrieval_server.web.options import WebSettings, is_http_address
 from retrieval_server.web.provider import CallError, KeyRefusedError, Provider
@@ -62,7 +62,7 @@ class NoBrowser:
         """
         self.fingerprint = fingerprint
 
-    async def read(self, query: str, hits: tuple[Found, ...]) -> Reading:
+    async def read(self, query: str, hits: tuple[SearchResult, ...]) -> Reading:
         """Leave the snippets as they are."""
         return Reading(
             hits,
@@ -121,7 +121,7 @@ def open_web(
         concurrency=settings.concurrency or facts.concurrency,
     )
     source = WebSource(
-        provider, limiter=limiter, ledger=ledger, get_picture=PictureLoader(fetcher).load
+        provider, limiter=limiter, ledger=ledger, get_image=ImageLoader(fetcher).load
     )
     browser = _browser(settings, encoder, fetcher)
 
@@ -157,7 +157,7 @@ class _Recording:
         self.name = name
         self.kinds = frozenset(CollectionKind)
 
-    async def find(self, query: str, kind: CollectionKind, top_k: int) -> list[Found]:
+    async def find(self, query: str, kind: CollectionKind, top_k: int) -> list[SearchResult]:
         raise AssertionError("a recording is not asked")
 
 

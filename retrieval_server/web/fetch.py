@@ -26,22 +26,22 @@ import httpx
 from retrieval_server.web.url_policy import (
     PUBLIC_WEB,
     FetchRefusedError,
-    UrlRules,
+    UrlPolicy,
     as_address,
     is_public,
 )
-from seg_research import __version__
+from seg_common import __version__
 
 USER_AGENT = f"seg-research/{__version__}"
 PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml", "text/plain"})
-PICTURE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
+IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REMEMBERED_HOSTS = 4096
 _PER_HOST = 2
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 """Host name and port to network addresses; raises OSError where there are none."""
-Judge = Callable[[IPv4Address | IPv6Address], bool]
+AddressCheck = Callable[[IPv4Address | IPv6Address], bool]
 Allow = Callable[[httpx.URL], Awaitable[bool]]
 """Asked before each request, redirects included, whether the site minds."""
 
@@ -51,7 +51,7 @@ class FetchFailedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DownloadLimits:
     """Bounds of one download; redirects together count as one.
 
     Attributes:
@@ -88,7 +88,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
     what was judged.
     """
 
-    def __init__(self, resolver: Resolver, permits: Judge) -> None:
+    def __init__(self, resolver: Resolver, permits: AddressCheck) -> None:
         self._resolver, self._permits = resolver, permits
         self._network: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()  # type: ignore[assignment]
 
@@ -143,10 +143,10 @@ class Fetcher:
     def __init__(
         self,
         *,
-        limits: Limits = Limits(),
-        rules: UrlRules = PUBLIC_WEB,
+        limits: DownloadLimits = DownloadLimits(),
+        rules: UrlPolicy = PUBLIC_WEB,
         resolver: Resolver = resolve,
-        permits: Judge = is_public,
+        permits: AddressCheck = is_public,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Prepare downloads; `rules`, `resolver`, `permits` and `tls` are there for tests with a

@@ -9,18 +9,18 @@ import io
 import logging
 
 from retrieval_server.jpeg import jpeg_of
-from retrieval_server.web.fetch import PICTURE_TYPES, Fetcher, FetchFailedError
+from retrieval_server.web.fetch import IMAGE_TYPES, Fetcher, FetchFailedError
 from retrieval_server.web.url_policy import FetchRefusedError
 
-MAX_PICTURE_BYTES = 8 << 20
-MAX_PICTURE_PIXELS = 24_000_000
+MAX_IMAGE_BYTES = 8 << 20
+MAX_IMAGE_PIXELS = 24_000_000
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 _DECODED_AT_ONCE = 2
 """A picture at the limit takes 100 MB while it is decoded."""
 _logger = logging.getLogger(__name__)
 
 
-class PictureLoader:
+class ImageLoader:
     """Downloads pictures for all clients. Belongs to one event loop."""
 
     def __init__(self, fetcher: Fetcher) -> None:
@@ -32,14 +32,14 @@ class PictureLoader:
         """Return a small JPEG; None where the picture may not be had, cannot be had, or is none."""
         try:
             fetched = await self._fetcher.fetch(
-                address, accept=PICTURE_TYPES, max_bytes=MAX_PICTURE_BYTES
+                address, accept=IMAGE_TYPES, max_bytes=MAX_IMAGE_BYTES
             )
             async with self._decoding:
                 return await asyncio.to_thread(
                     jpeg_of,
                     io.BytesIO(fetched.content),
                     formats=_FORMATS,
-                    max_pixels=MAX_PICTURE_PIXELS,
+                    max_pixels=MAX_IMAGE_PIXELS,
                 )
         except (FetchRefusedError, FetchFailedError, ValueError) as error:
             _logger.info("picture %.200r: not had (%s)", address, error)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from retrieval_server.web.provider_defaults import PROVIDERS, ProviderFacts
+from retrieval_server.web.provider_defaults import PROVIDERS, ProviderDefaults
 from seg_common.errors import UsageError
 
 _DAY_S = 86_400.0
@@ -49,7 +49,7 @@ class WebSettings:
     page_chars: int = 1_000
 
     @property
-    def facts(self) -> ProviderFacts:
+    def facts(self) -> ProviderDefaults:
         """What the catalogue says of the provider."""
         return PROVIDERS[self.provider]
 

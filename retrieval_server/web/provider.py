@@ -279,7 +279,7 @@ def text_hit(title: object, text: object, url: object, score: float) -> WebHit:
     )
 
 
-def picture_hit(title: object, page: object, score: float, *pictures: object) -> WebHit:
+def image_hit(title: object, page: object, score: float, *pictures: object) -> WebHit:
     """Make a hit of a picture and its smaller copies."""
     addresses = tuple(dict.fromkeys(address for address in map(web_address, pictures) if address))
     return WebHit(one_line(title, _MAX_TITLE_CHARS), "", web_address(page), score, addresses)

@@ -8,7 +8,7 @@ _DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class ProviderFacts:
+class ProviderDefaults:
     """What is known about a provider before it is asked anything.
 
     Attributes:
@@ -31,8 +31,8 @@ class ProviderFacts:
     ttl_s: float = 30 * _DAY_S
 
 
-PROVIDERS: dict[str, ProviderFacts] = {
-    "serper": ProviderFacts(
+PROVIDERS: dict[str, ProviderDefaults] = {
+    "serper": ProviderDefaults(
         "https://google.serper.dev",
         "SERPER_API_KEY",
         "get a key at https://serper.dev/api-key",
@@ -40,7 +40,7 @@ PROVIDERS: dict[str, ProviderFacts] = {
         40.0,
         16,
     ),
-    "tavily": ProviderFacts(
+    "tavily": ProviderDefaults(
         "https://api.tavily.com",
         "TAVILY_API_KEY",
         "get a key at https://app.tavily.com",
@@ -48,7 +48,7 @@ PROVIDERS: dict[str, ProviderFacts] = {
         1.6,
         8,
     ),
-    "searxng": ProviderFacts(
+    "searxng": ProviderDefaults(
         None,
         None,
         "run an instance (https://docs.searxng.org/admin/installation.html) with 'json' among search.formats of its settings.yml",
@@ -57,7 +57,7 @@ PROVIDERS: dict[str, ProviderFacts] = {
         4,
         url_env="SEARXNG_URL",
     ),
-    "duckduckgo": ProviderFacts(None, None, "no key is needed", 0.0, 1.0, 1),
+    "duckduckgo": ProviderDefaults(None, None, "no key is needed", 0.0, 1.0, 1),
 }
 """By the name that --provider takes. Prices and rates are defaults to compare with your own plan;
 options override them.

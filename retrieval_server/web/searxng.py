@@ -14,9 +14,9 @@ from retrieval_server.web.provider import (
     KeyRefusedError,
     WebHit,
     entries,
+    image_hit,
     number_or,
     one_line,
-    picture_hit,
     text_hit,
 )
 
@@ -56,7 +56,7 @@ class Searxng:
             raise
         if kind is CollectionKind.IMAGE:
             hits = [
-                picture_hit(
+                image_hit(
                     entry.get("title"),
                     entry.get("url"),
                     _score(entry, rank),

@@ -9,7 +9,7 @@ import re
 import httpx
 
 from retrieval_server.schemas import CollectionKind
-from retrieval_server.web.provider import JsonApi, WebHit, entries, picture_hit, text_hit
+from retrieval_server.web.provider import JsonApi, WebHit, entries, image_hit, text_hit
 
 _HAN = re.compile(r"[\u3400-\u9fff]")
 
@@ -49,7 +49,7 @@ class Serper:
         if kind is CollectionKind.IMAGE:
             images = await self._api.call("POST", "/images", body=body)
             return [
-                picture_hit(
+                image_hit(
                     entry.get("title"),
                     entry.get("link"),
                     1 / rank,

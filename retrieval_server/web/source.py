@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from retrieval_server.schemas import CollectionKind
 from retrieval_server.sources import (
     BudgetExhaustedError,
-    Found,
     RefusedError,
+    SearchResult,
     SourceError,
     UnavailableError,
 )
@@ -19,12 +19,12 @@ from retrieval_server.web.budget_ledger import Ledger
 from retrieval_server.web.limiter import Limiter
 from retrieval_server.web.provider import CallError, Provider, WebHit
 
-SPARE_PICTURES = 5
+SPARE_IMAGES = 5
 """Asked for beyond the number wanted: many pictures on the web can no longer be had."""
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.5, 8.0
 _REFUSAL_HOLDS_S = 60.0
 
-GetPicture = Callable[[str], Awaitable[bytes | None]]
+GetImage = Callable[[str], Awaitable[bytes | None]]
 """Downloads an address safely and returns a small JPEG, or None."""
 
 
@@ -37,7 +37,7 @@ class WebSource:
         *,
         limiter: Limiter,
         ledger: Ledger,
-        get_picture: GetPicture,
+        get_image: GetImage,
         attempts: int = 4,
         timeout_s: float = 45.0,
     ) -> None:
@@ -47,22 +47,22 @@ class WebSource:
             provider: asked one call at a time.
             limiter: shared by all clients.
             ledger: entered before each call.
-            get_picture: for image search.
+            get_image: for image search.
             attempts: calls for one search at most.
             timeout_s: for one search, all calls, pauses and downloads together.
         """
-        self._provider, self._limiter, self._ledger, self._get_picture = (
+        self._provider, self._limiter, self._ledger, self._get_image = (
             provider,
             limiter,
             ledger,
-            get_picture,
+            get_image,
         )
         self._attempts, self._timeout_s = attempts, timeout_s
         self._refusal: SourceError | None = None
         self._refusal_ends = 0.0
         self.counts: Counter[str] = Counter()
         """Of calls since the start: upstream_calls, upstream_failures, upstream_retries, pictures,
-        pictures_missing.
+        images_missing.
         """
 
     @property
@@ -75,13 +75,13 @@ class WebSource:
         """The provider's."""
         return self._provider.kinds
 
-    async def find(self, query: str, kind: CollectionKind, top_k: int) -> list[Found]:
+    async def find(self, query: str, kind: CollectionKind, top_k: int) -> list[SearchResult]:
         """Search; for pictures, go down the list until `top_k` could be downloaded.
 
         Raises:
             SourceError: as told by the provider, the budget or the limiter.
         """
-        spare = SPARE_PICTURES if kind is CollectionKind.IMAGE else 0
+        spare = SPARE_IMAGES if kind is CollectionKind.IMAGE else 0
         try:
             async with asyncio.timeout(self._timeout_s):
                 hits = _distinct(
@@ -89,7 +89,7 @@ class WebSource:
                 )
                 if kind is CollectionKind.TEXT:
                     return [_found(hit) for hit in hits[:top_k]]
-                return await self._with_pictures(hits, top_k)
+                return await self._with_images(hits, top_k)
         except TimeoutError:
             raise UnavailableError(f"{self.name}: no answer within {self._timeout_s:g} s") from None
 
@@ -128,16 +128,16 @@ class WebSource:
                     await self._ledger.refund(receipt)
                 raise
 
-    async def _with_pictures(self, hits: list[WebHit], top_k: int) -> list[Found]:
+    async def _with_images(self, hits: list[WebHit], top_k: int) -> list[SearchResult]:
         """Download in order, as many at once as are still wanted. Without any picture the bare
         titles are returned.
         """
-        complete: list[Found] = []
+        complete: list[SearchResult] = []
         remaining = [hit for hit in hits if hit.pictures]
         while remaining and len(complete) < top_k:
             wanted = top_k - len(complete)
             batch, remaining = remaining[:wanted], remaining[wanted:]
-            pictures = await asyncio.gather(*(self._first_picture(hit) for hit in batch))
+            pictures = await asyncio.gather(*(self._first_image(hit) for hit in batch))
             complete += [
                 _found(hit, picture)
                 for hit, picture in zip(batch, pictures, strict=True)
@@ -145,13 +145,13 @@ class WebSource:
             ]
         return complete or [_found(hit) for hit in hits[:top_k]]
 
-    async def _first_picture(self, hit: WebHit) -> bytes | None:
+    async def _first_image(self, hit: WebHit) -> bytes | None:
         for address in hit.pictures:
-            picture = await self._get_picture(address)
+            picture = await self._get_image(address)
             if picture is not None:
                 self.counts["pictures"] += 1
                 return picture
-        self.counts["pictures_missing"] += 1
+        self.counts["images_missing"] += 1
         return None
 
 
@@ -164,7 +164,7 @@ def _distinct(hits: list[WebHit]) -> list[WebHit]:
     return list(first.values())
 
 
-def _found(hit: WebHit, picture: bytes | None = None) -> Found:
-    return Found(
+def _found(hit: WebHit, picture: bytes | None = None) -> SearchResult:
+    return SearchResult(
         id=hit.url, title=hit.title, text=hit.text, source=hit.url, score=hit.score, image=picture
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 import httpx
 
 from retrieval_server.schemas import CollectionKind
-from retrieval_server.web.provider import JsonApi, WebHit, entries, number_or, picture_hit, text_hit
+from retrieval_server.web.provider import JsonApi, WebHit, entries, image_hit, number_or, text_hit
 
 
 class Tavily:
@@ -46,7 +46,7 @@ class Tavily:
                 body={**body, "include_images": True, "include_image_descriptions": True},
             )
             return [
-                picture_hit(entry.get("description"), entry.get("url"), 1 / rank, entry.get("url"))
+                image_hit(entry.get("description"), entry.get("url"), 1 / rank, entry.get("url"))
                 for rank, entry in entries(reply, "images", self.name)
             ]
         reply = await self._api.call("POST", "/search", body=body)

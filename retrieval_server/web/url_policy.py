@@ -102,7 +102,7 @@ def as_address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 @dataclass(frozen=True, slots=True)
-class UrlRules:
+class UrlPolicy:
     """What an address must look like before anything is looked up.
 
     Attributes:
@@ -152,4 +152,4 @@ def _judge_host(host: str) -> None:
         raise FetchRefusedError("the host is no public name")
 
 
-PUBLIC_WEB = UrlRules()
+PUBLIC_WEB = UrlPolicy()

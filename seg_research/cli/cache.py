@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it and say what there is now."""
-    from retrieval_server.cache import export_cache, import_cache, stats_of
+    from retrieval_server.cache_file import export_cache, import_cache, stats_of
 
     if options.action == "export":
         export_cache(options.file, options.to)
@@ -54,11 +54,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _show(path: Path) -> None:
-    from retrieval_server.cache import stats_of
+    from retrieval_server.cache_file import stats_of
 
     stats = stats_of(path)
     print(
-        f"{path}: {sum(stats.num_answers.values())} answers, {stats.num_pictures} pictures, {stats.num_bytes / 1e6:.1f} MB"
+        f"{path}: {sum(stats.num_answers.values())} answers, {stats.num_images} pictures, {stats.num_bytes / 1e6:.1f} MB"
     )
     for what, count in stats.num_answers.items():
         print(f"  {what}: {count}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from retrieval_server.capacity import CorpusShape
+    from retrieval_server.corpus.capacity import CorpusShape
     from retrieval_server.schemas import CollectionKind
 
 EXAMPLES = """examples:
@@ -148,11 +148,11 @@ def _corpus_of(options: argparse.Namespace) -> tuple[CollectionKind, Path]:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from retrieval_server.corpus import load_corpus
+    from retrieval_server.corpus.collection import load_corpus
+    from retrieval_server.corpus.index import build_folder
+    from retrieval_server.corpus.ranking import Retriever
+    from retrieval_server.corpus.vectors import IndexType, set_threads
     from retrieval_server.encoder import load_encoder
-    from retrieval_server.index import build_folder
-    from retrieval_server.ranking import Retriever
-    from retrieval_server.vectors import IndexType, set_threads
 
     collection, retriever = load_corpus(*_corpus_of(options)), Retriever(options.retriever)
     encoder = (
@@ -178,15 +178,15 @@ def _build(options: argparse.Namespace) -> int:
 def _eval(options: argparse.Namespace) -> int:
     import numpy as np
 
-    from retrieval_server.encoder import QueryMemory, load_encoder
-    from retrieval_server.index import open_folder
-    from retrieval_server.ranking import Retriever
-    from retrieval_server.vectors import FlatIndex, set_threads
+    from retrieval_server.corpus.index import open_folder
+    from retrieval_server.corpus.ranking import Retriever
+    from retrieval_server.corpus.vectors import FlatIndex, set_threads
+    from retrieval_server.encoder import QueryVectorCache, load_encoder
     from seg_common.errors import UsageError
 
     if options.queries < 1:
         raise UsageError(f"--queries {options.queries}: expected at least 1")
-    memory = QueryMemory(load_encoder(options.encoder, num_threads=options.threads))
+    memory = QueryVectorCache(load_encoder(options.encoder, num_threads=options.threads))
     set_threads(options.threads)
     opened = open_folder(options.index, *_corpus_of(options), memory, Retriever.DENSE)
     assert opened.dense is not None
@@ -211,10 +211,10 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from retrieval_server.capacity import CorpusShape, make_plan
+    from retrieval_server.corpus.capacity import CorpusShape, make_plan
+    from retrieval_server.corpus.ranking import Retriever
+    from retrieval_server.corpus.vectors import IndexType, set_threads
     from retrieval_server.encoder import load_encoder
-    from retrieval_server.ranking import Retriever
-    from retrieval_server.vectors import IndexType, set_threads
     from seg_common.errors import UsageError
 
     if (options.entries is None) == (options.text is None and options.images is None):
@@ -258,7 +258,7 @@ def _shape_of(path: Path) -> tuple[CorpusShape, list[str]]:
     """Count lines and take some entries, without parsing the rest."""
     from itertools import islice
 
-    from retrieval_server.capacity import CorpusShape
+    from retrieval_server.corpus.capacity import CorpusShape
     from seg_common.files import read_jsonl
 
     sample = [

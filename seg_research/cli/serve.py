@@ -32,5 +32,5 @@ def run(options: argparse.Namespace) -> int:
     from retrieval_server.server import run as serve
     from seg_research.cli.index import progress_bar
 
-    serve(settings_from(options), progress_of=progress_bar)
+    serve(settings_from(options), progress=progress_bar)
     return 0

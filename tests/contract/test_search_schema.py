@@ -11,11 +11,11 @@ import pytest
 pytest.importorskip("fastapi")
 
 from retrieval_server.app import create_app
-from retrieval_server.corpus import load_corpus
-from retrieval_server.corpus_source import LocalSource
-from retrieval_server.encoder import QueryMemory
-from retrieval_server.index import build_in_memory
-from retrieval_server.ranking import Retriever
+from retrieval_server.corpus.collection import load_corpus
+from retrieval_server.corpus.index import build_in_memory
+from retrieval_server.corpus.ranking import Retriever
+from retrieval_server.corpus.source import LocalSource
+from retrieval_server.encoder import QueryVectorCache
 from retrieval_server.schemas import MAX_QUERY_CHARS, MAX_TOP_K, CollectionKind
 from retrieval_server.service import Route, Service
 from seg_common.errors import ToolError
@@ -53,7 +53,7 @@ def app(tmp_path):
             {"id": 1, "name": "star", "filename": "s"},
         ],
     }
-    memory, indexes = QueryMemory(LetterEncoder()), {}
+    memory, indexes = QueryVectorCache(LetterEncoder()), {}
     for kind, (name, records) in zip(CollectionKind, lines.items(), strict=True):
         (tmp_path / name).write_text("".join(json.dumps(record) + "\n" for record in records))
         indexes[kind] = build_in_memory(load_corpus(kind, tmp_path / name), memory, Retriever.DENSE)

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from retrieval_server.cache import Answer, CacheMode, Key, SqliteCache
+from retrieval_server.cache import CachedSearch, Key
+from retrieval_server.cache_file import CacheMode, SqliteCache
 from retrieval_server.schemas import CollectionKind
-from retrieval_server.sources import Found
+from retrieval_server.sources import SearchResult
 from seg_research.cli.main import main
 
 
@@ -15,7 +16,9 @@ def recording(tmp_path):
     path = tmp_path / "searches.sqlite"
     cache = SqliteCache(path, mode=CacheMode.RECORD, clock=lambda: 0.0)
     for n in range(3):
-        answer = Answer((Found("a", "title", "text", "https://example.com", 1.0, b"jpeg"),))
+        answer = CachedSearch(
+            (SearchResult("a", "title", "text", "https://example.com", 1.0, b"jpeg"),)
+        )
         asyncio.run(cache.put(Key.of("serper", CollectionKind.IMAGE, str(n), 1), answer))
     cache.close()
     return path

@@ -73,15 +73,15 @@ def encoder():
 
 @pytest.fixture
 def memory(encoder):
-    from retrieval_server.encoder import QueryMemory
+    from retrieval_server.encoder import QueryVectorCache
 
-    return QueryMemory(encoder)
+    return QueryVectorCache(encoder)
 
 
 @pytest.fixture
 def collections(corpus):
     """Return the text and the image collection."""
-    from retrieval_server.corpus import load_corpus
+    from retrieval_server.corpus.collection import load_corpus
     from retrieval_server.schemas import CollectionKind
 
     return [load_corpus(kind, path) for kind, path in zip(CollectionKind, corpus, strict=True)]
@@ -91,9 +91,9 @@ def collections(corpus):
 def serve(memory):
     """Return a function that makes an app of collections, searched by meaning."""
     from retrieval_server.app import create_app
-    from retrieval_server.corpus_source import LocalSource
-    from retrieval_server.index import build_in_memory
-    from retrieval_server.ranking import Retriever
+    from retrieval_server.corpus.index import build_in_memory
+    from retrieval_server.corpus.ranking import Retriever
+    from retrieval_server.corpus.source import LocalSource
     from retrieval_server.service import Route, Service
 
     def make(collections, *, retriever=Retriever.DENSE, max_waiting=512, **options):

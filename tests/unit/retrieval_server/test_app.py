@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from retrieval_server.batching import Batcher, OverloadedError
+from retrieval_server.corpus.batching import Batcher, OverloadedError
+from retrieval_server.corpus.ranking import Retriever
 from retrieval_server.middleware import MAX_BODY_BYTES
-from retrieval_server.ranking import Retriever
 
 
 @pytest.fixture

@@ -13,19 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval_server.cache import (
-    Answer,
-    CacheMode,
-    Key,
-    MemoryCache,
-    SqliteCache,
-    export_cache,
-    import_cache,
-    normalised,
-    stats_of,
-)
+from retrieval_server.cache import CachedSearch, Key, MemoryCache, normalised
+from retrieval_server.cache_file import CacheMode, SqliteCache, export_cache, import_cache, stats_of
 from retrieval_server.schemas import CollectionKind
-from retrieval_server.sources import Found
+from retrieval_server.sources import SearchResult
 from seg_common.errors import UsageError
 
 TEXT, IMAGE = CollectionKind.TEXT, CollectionKind.IMAGE
@@ -33,12 +24,12 @@ KEY = Key.of("serper", TEXT, "who", 3)
 
 
 def found(name="a", image=None):
-    return Found(
+    return SearchResult(
         f"id {name}", f"title {name}", f"text {name}", f"https://example.com/{name}", 0.5, image
     )
 
 
-ANSWER = Answer((found("a"), found("b", b"\xff\xd8 jpeg \x00")), "a note")
+ANSWER = CachedSearch((found("a"), found("b", b"\xff\xd8 jpeg \x00")), "a note")
 
 
 @pytest.fixture
@@ -65,7 +56,7 @@ async def test_an_answer_survives_a_restart(open_cache):
 
 
 FINDINGS = st.builds(
-    Found, *[st.text()] * 4, st.floats(allow_nan=False), st.none() | st.binary(max_size=20)
+    SearchResult, *[st.text()] * 4, st.floats(allow_nan=False), st.none() | st.binary(max_size=20)
 )
 
 
@@ -73,7 +64,7 @@ FINDINGS = st.builds(
 @given(st.lists(FINDINGS, max_size=3), st.none() | st.text(), st.text())
 def test_whatever_was_found_comes_back(tmp_path_factory, hits, note, query):
     path = tmp_path_factory.mktemp("any") / "c.sqlite"
-    answer, key = Answer(tuple(hits), note), Key.of("p", IMAGE, query, 1)
+    answer, key = CachedSearch(tuple(hits), note), Key.of("p", IMAGE, query, 1)
 
     async def there_and_back():
         cache = SqliteCache(path, mode=CacheMode.RECORD)
@@ -135,8 +126,8 @@ async def test_answers_grow_stale(make, open_cache):
     now = 1010.1
     assert cache.look(KEY) is None
     assert await cache.get(KEY) is None
-    await cache.put(KEY, Answer(()))
-    assert await cache.get(KEY) == Answer(())
+    await cache.put(KEY, CachedSearch(()))
+    assert await cache.get(KEY) == CachedSearch(())
 
 
 async def test_the_age_of_an_answer_counts_from_its_making(open_cache):
@@ -165,7 +156,7 @@ def test_a_recording_must_be_there(tmp_path):
 
 async def test_the_memory_is_bounded():
     cache = MemoryCache(max_bytes=100_000)
-    big = Answer((found("a", b"x" * 30_000),))
+    big = CachedSearch((found("a", b"x" * 30_000),))
     for n in range(10):
         await cache.put(Key.of("p", TEXT, str(n), 1), big)
     assert [n for n in range(10) if cache.look(Key.of("p", TEXT, str(n), 1))] == [7, 8, 9]
@@ -174,15 +165,17 @@ async def test_the_memory_is_bounded():
     await cache.put(Key.of("p", TEXT, "new", 1), big)
     assert cache.look(Key.of("p", TEXT, "7", 1))  # used a moment ago
     assert not cache.look(Key.of("p", TEXT, "8", 1))
-    await cache.put(Key.of("p", TEXT, "huge", 1), Answer((found("a", b"x" * 200_000),)))
+    await cache.put(Key.of("p", TEXT, "huge", 1), CachedSearch((found("a", b"x" * 200_000),)))
     assert cache._num_bytes == 0
 
 
 async def test_a_picture_is_kept_once(open_cache, tmp_path):
     cache = open_cache()
     for n in range(5):
-        await cache.put(Key.of("serper", IMAGE, str(n), 1), Answer((found("a", b"one picture"),)))
-    assert stats_of(tmp_path / "cache.sqlite").num_pictures == 1
+        await cache.put(
+            Key.of("serper", IMAGE, str(n), 1), CachedSearch((found("a", b"one picture"),))
+        )
+    assert stats_of(tmp_path / "cache.sqlite").num_images == 1
 
 
 NOT_OURS = {
@@ -243,7 +236,7 @@ async def test_an_answer_that_cannot_be_kept_is_told_and_used(open_cache, monkey
     def full(*args):
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr("retrieval_server.cache._insert", full)
+    monkeypatch.setattr("retrieval_server.cache_file._insert", full)
     await cache.put(KEY, ANSWER)
     assert await cache.get(KEY) == ANSWER
     assert cache.num_write_failures == 1
@@ -261,15 +254,16 @@ async def test_servers_share_a_file(open_cache):
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from retrieval_server.cache import Answer, CacheMode, Key, SqliteCache
+from retrieval_server.cache import CachedSearch, Key
+from retrieval_server.cache_file import CacheMode, SqliteCache
 from retrieval_server.schemas import CollectionKind
-from retrieval_server.sources import Found
+from retrieval_server.sources import SearchResult
 cache = SqliteCache(Path(sys.argv[1]), mode=CacheMode.RECORD)
 async def write(worker):
     n = worker
     while True:
-        hits = tuple(Found(str(n), "t" * 2000, "x" * 3000, str(i), 0.5, bytes([n % 251]) * 20000) for i in range(3))
-        await cache.put(Key.of("p", CollectionKind.IMAGE, str(n), 1), Answer(hits, str(n)))
+        hits = tuple(SearchResult(str(n), "t" * 2000, "x" * 3000, str(i), 0.5, bytes([n % 251]) * 20000) for i in range(3))
+        await cache.put(Key.of("p", CollectionKind.IMAGE, str(n), 1), CachedSearch(hits, str(n)))
         print(n, flush=True)
         n += 8
 async def main():
@@ -311,7 +305,7 @@ async def test_export_is_one_file_that_can_be_replayed(open_cache, tmp_path):
     target = tmp_path / "out" / "export.sqlite"
     exported = export_cache(tmp_path / "cache.sqlite", target)  # the writer is still at work
     assert exported.num_answers == {"serper text": 1}
-    assert exported.num_pictures == 1
+    assert exported.num_images == 1
     assert [path.name for path in target.parent.iterdir()] == ["export.sqlite"]
     assert await open_cache(target, CacheMode.REPLAY).get(KEY) == ANSWER
 
@@ -319,10 +313,10 @@ async def test_export_is_one_file_that_can_be_replayed(open_cache, tmp_path):
 async def test_import_takes_what_is_missing_or_newer(open_cache, tmp_path):
     mine, theirs = tmp_path / "mine.sqlite", tmp_path / "theirs.sqlite"
     old, new = open_cache(mine, clock=lambda: 10.0), open_cache(theirs, clock=lambda: 20.0)
-    await old.put(KEY, Answer((found("old"),)))
-    await old.put(DIFFERENT[0], Answer((found("mine"),)))
+    await old.put(KEY, CachedSearch((found("old"),)))
+    await old.put(DIFFERENT[0], CachedSearch((found("mine"),)))
     await new.put(KEY, ANSWER)
-    await new.put(DIFFERENT[1], Answer((found("theirs"),)))
+    await new.put(DIFFERENT[1], CachedSearch((found("theirs"),)))
     done = []
     assert import_cache(mine, theirs, progress=done.append) == 2
     assert sum(done) == 2

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from retrieval_server import encoder as encoder_module
-from retrieval_server.corpus import load_corpus
-from retrieval_server.encoder import QueryMemory, Role, load_encoder, prefixes_of
-from retrieval_server.index import build_in_memory
-from retrieval_server.ranking import Retriever
+from retrieval_server.corpus.collection import load_corpus
+from retrieval_server.corpus.index import build_in_memory
+from retrieval_server.corpus.ranking import Retriever
+from retrieval_server.encoder import QueryVectorCache, Role, load_encoder, prefixes_of
 from retrieval_server.schemas import CollectionKind
 from seg_common.errors import UsageError
 
@@ -51,7 +51,7 @@ def test_the_library_itself_would_say_the_same(minilm):
     )
     theirs = library.encode(TEXTS, batch_size=1, normalize_embeddings=True, show_progress_bar=False)
     np.testing.assert_allclose(minilm.encode(TEXTS), theirs, atol=1e-6)
-    through_it = encoder_module.SentenceEncoder(
+    through_it = encoder_module.TorchEncoder(
         encoder_module._load_any(encoder_module._locate(DEFAULT_ENCODER)), "m"
     )
     np.testing.assert_allclose(through_it.encode(TEXTS), theirs, atol=1e-6)
@@ -83,7 +83,7 @@ def test_prefixes_are_the_models_own_or_those_of_e5(name, prompts, expected):
 
 
 def test_prefixes_stand_before_what_is_embedded(minilm):
-    e5 = encoder_module.SentenceEncoder(minilm._model, "e5-small-v2")
+    e5 = encoder_module.TorchEncoder(minilm._model, "e5-small-v2")
     np.testing.assert_array_equal(
         e5.encode(["a kite"], Role.PASSAGE), minilm.encode(["passage: a kite"])
     )
@@ -91,7 +91,7 @@ def test_prefixes_stand_before_what_is_embedded(minilm):
 
 
 def test_a_memory_embeds_what_is_new_and_forgets_the_oldest(encoder):
-    memory = QueryMemory(encoder, capacity=2)
+    memory = QueryVectorCache(encoder, capacity=2)
     first = memory.embed(["kite", "star", "kite"])
     np.testing.assert_array_equal(first[0], first[2])
     np.testing.assert_array_equal(memory.embed(["star"])[0], first[1])
@@ -103,7 +103,7 @@ def test_a_memory_embeds_what_is_new_and_forgets_the_oldest(encoder):
 def test_a_memory_answers_more_queries_than_it_keeps(encoder):
     words = [f"word{i}" for i in range(5)]
     np.testing.assert_array_equal(
-        QueryMemory(encoder, capacity=2).embed(words), encoder.encode(words)
+        QueryVectorCache(encoder, capacity=2).embed(words), encoder.encode(words)
     )
 
 
@@ -146,7 +146,7 @@ def recorded(minilm):
     if not path.exists():
         pytest.skip(f"{path} is not here")
     return build_in_memory(
-        load_corpus(CollectionKind.TEXT, path), QueryMemory(minilm), Retriever.DENSE
+        load_corpus(CollectionKind.TEXT, path), QueryVectorCache(minilm), Retriever.DENSE
     )
 
 

@@ -7,15 +7,16 @@ import base64
 
 import pytest
 
-from retrieval_server.cache import Answer, CacheMode, Key, MemoryCache, SqliteCache
+from retrieval_server.cache import CachedSearch, Key, MemoryCache
+from retrieval_server.cache_file import CacheMode, SqliteCache
 from retrieval_server.schemas import CollectionKind, SearchRequest
 from retrieval_server.service import Reading, Route, Service
 from retrieval_server.sources import (
     BudgetExhaustedError,
     DeadlineError,
-    Found,
     NotRecordedError,
     RefusedError,
+    SearchResult,
     UnavailableError,
 )
 
@@ -23,7 +24,7 @@ TEXT, IMAGE = CollectionKind.TEXT, CollectionKind.IMAGE
 
 
 def found(name, image=None):
-    return Found(name, name, f"about {name}", f"https://example.com/{name}", 0.5, image)
+    return SearchResult(name, name, f"about {name}", f"https://example.com/{name}", 0.5, image)
 
 
 class Source:
@@ -142,7 +143,7 @@ async def test_a_failure_is_shared_and_forgotten(error):
     answers = await asyncio.gather(*waiting, return_exceptions=True)
     assert len(source.asked) == 1
     if isinstance(error, BudgetExhaustedError):
-        assert {reply.answer for reply in answers} == {Answer((), "spent")}
+        assert {reply.answer for reply in answers} == {CachedSearch((), "spent")}
     else:
         assert {type(answer) for answer in answers} == {type(error)}
     assert await titles(serving) == ["a"]
@@ -226,7 +227,7 @@ async def test_an_exhausted_budget_is_told_through_browsing_too():
     reply = await service(Source(BudgetExhaustedError("spent")), browser=Browser()).find(
         "who", TEXT, 3, browse=True
     )
-    assert reply.answer == Answer((), "spent")
+    assert reply.answer == CachedSearch((), "spent")
 
 
 @pytest.fixture

@@ -16,15 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from retrieval_server.sources import Found
+from retrieval_server.sources import SearchResult
 from retrieval_server.web import extract as extract_module
 from retrieval_server.web.browse import BrowseSettings, PageBrowser
 from retrieval_server.web.extract import Extractor
-from retrieval_server.web.fetch import Fetched, Fetcher, FetchFailedError, Limits
-from retrieval_server.web.images import PictureLoader
+from retrieval_server.web.fetch import DownloadLimits, Fetched, Fetcher, FetchFailedError
+from retrieval_server.web.images import ImageLoader
 from retrieval_server.web.passages import PASSAGE_CHARS, choose, split
 from retrieval_server.web.summary import Summariser
-from retrieval_server.web.url_policy import UrlRules
+from retrieval_server.web.url_policy import UrlPolicy
 
 from .conftest import reply
 
@@ -73,8 +73,8 @@ class PlainExtractor:
 @contextlib.asynccontextmanager
 async def browser_on(server, *, summariser=None, extractor=None, clock=None, **settings):
     fetcher = Fetcher(
-        limits=Limits(timeout_s=5.0, host_pause_s=0.0),
-        rules=UrlRules(ports=frozenset({server.port})),
+        limits=DownloadLimits(timeout_s=5.0, host_pause_s=0.0),
+        rules=UrlPolicy(ports=frozenset({server.port})),
         resolver=loopback,
         permits=lambda address: address.is_loopback,
         tls=TLS,
@@ -95,7 +95,7 @@ async def browser_on(server, *, summariser=None, extractor=None, clock=None, **s
 
 def hits_on(server, *paths, host="site.example.com"):
     return tuple(
-        Found(path, path, f"snippet of {path}", f"http://{host}:{server.port}{path}", 1.0)
+        SearchResult(path, path, f"snippet of {path}", f"http://{host}:{server.port}{path}", 1.0)
         for path in paths
     )
 
@@ -128,7 +128,7 @@ async def test_what_cannot_be_read_keeps_its_snippet_and_is_told(local_server):
     local_server.answer = site(
         {"/a": reply(200, PAGE, **HTML), "/pdf": pdf, "/empty": reply(200, "<p> </p>", **HTML)}
     )
-    inside = Found("x", "inside", "snippet", "http://169.254.169.254/latest", 1.0)
+    inside = SearchResult("x", "inside", "snippet", "http://169.254.169.254/latest", 1.0)
     hits = (*hits_on(local_server, "/a", "/pdf", "/gone", "/empty"), inside)
     async with browser_on(local_server, max_pages=5) as browser:
         reading = await browser.read("kite", hits)
@@ -386,14 +386,14 @@ def picture(form="PNG", size=(600, 300), **options):
 async def load(local_server, body, kind):
     local_server.replies(reply(200, body, content_type=kind))
     fetcher = Fetcher(
-        limits=Limits(host_pause_s=0.0),
-        rules=UrlRules(ports=frozenset({local_server.port})),
+        limits=DownloadLimits(host_pause_s=0.0),
+        rules=UrlPolicy(ports=frozenset({local_server.port})),
         resolver=loopback,
         permits=lambda address: True,
         tls=TLS,
     )
     try:
-        return await PictureLoader(fetcher).load(f"http://site.example.com:{local_server.port}/p")
+        return await ImageLoader(fetcher).load(f"http://site.example.com:{local_server.port}/p")
     finally:
         await fetcher.close()
 

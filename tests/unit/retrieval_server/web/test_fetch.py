@@ -8,8 +8,14 @@ import zlib
 
 import pytest
 
-from retrieval_server.web.fetch import PAGE_TYPES, PICTURE_TYPES, Fetcher, FetchFailedError, Limits
-from retrieval_server.web.url_policy import FetchRefusedError, UrlRules
+from retrieval_server.web.fetch import (
+    IMAGE_TYPES,
+    PAGE_TYPES,
+    DownloadLimits,
+    Fetcher,
+    FetchFailedError,
+)
+from retrieval_server.web.url_policy import FetchRefusedError, UrlPolicy
 
 from .conftest import reply
 
@@ -24,8 +30,8 @@ async def loopback(host, port):
 @contextlib.asynccontextmanager
 async def fetcher_for(server, **limits):
     fetcher = Fetcher(
-        limits=Limits(**{"timeout_s": 5.0, "host_pause_s": 0.0, **limits}),
-        rules=UrlRules(ports=frozenset({80, server.port})),
+        limits=DownloadLimits(**{"timeout_s": 5.0, "host_pause_s": 0.0, **limits}),
+        rules=UrlPolicy(ports=frozenset({80, server.port})),
         resolver=loopback,
         permits=lambda address: address.is_loopback,
         tls=TLS,
@@ -141,7 +147,7 @@ async def test_a_picture_is_no_page(local_server):
     local_server.replies(reply(200, b"\xff\xd8", content_type="image/jpeg"))
     with pytest.raises(FetchRefusedError, match="content type"):
         await fetch(local_server)
-    assert (await fetch(local_server, accept=PICTURE_TYPES)).media_type == "image/jpeg"
+    assert (await fetch(local_server, accept=IMAGE_TYPES)).media_type == "image/jpeg"
 
 
 async def test_what_is_too_large_is_refused_or_cut(local_server):

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval_server.web.fetch import PAGE_TYPES, Fetcher, FetchFailedError, Limits
-from retrieval_server.web.url_policy import PUBLIC_WEB, FetchRefusedError, UrlRules, is_public
+from retrieval_server.web.fetch import PAGE_TYPES, DownloadLimits, Fetcher, FetchFailedError
+from retrieval_server.web.url_policy import PUBLIC_WEB, FetchRefusedError, UrlPolicy, is_public
 
 from .conftest import reply
 
 PUBLIC = "93.184.215.14"
-QUICK = Limits(timeout_s=5.0, host_pause_s=0.0)
+QUICK = DownloadLimits(timeout_s=5.0, host_pause_s=0.0)
 TLS = ssl.create_default_context()  # Made once: it takes 20 ms.
 
 SPELLINGS = [
@@ -213,7 +213,7 @@ async def test_a_name_that_changes_its_address_is_judged_at_every_connection(loc
     with pytest.raises(FetchRefusedError, match="not on the public Internet"):
         await fetch(
             f"http://rebinding.example.com:{local_server.port}/",
-            rules=UrlRules(ports=frozenset({80, local_server.port})),
+            rules=UrlPolicy(ports=frozenset({80, local_server.port})),
             resolver=looking_up(["127.0.0.1"], ["127.0.0.2"]),
             permits=lambda address: address == permitted,
         )
@@ -253,7 +253,7 @@ async def test_no_redirect_leads_inside(location, status, local_server):
         # name.
         await fetch(
             f"http://site.example.com:{local_server.port}/",
-            rules=UrlRules(ports=frozenset({80, local_server.port})),
+            rules=UrlPolicy(ports=frozenset({80, local_server.port})),
             resolver=resolver,
             permits=lambda address: address == test_host,
         )
@@ -354,6 +354,6 @@ async def test_the_fetcher_of_a_server_permits_nothing_on_this_machine(local_ser
         with pytest.raises(FetchRefusedError):
             await fetch(url)
         with pytest.raises(FetchRefusedError):
-            await fetch(url, rules=UrlRules(ports=frozenset({local_server.port})))
+            await fetch(url, rules=UrlPolicy(ports=frozenset({local_server.port})))
     await asyncio.sleep(0)
     assert local_server.asked == []

@@ -74,14 +74,14 @@ def make(tmp_path):
         )
         ledgers.append(ledger)
 
-        async def get_picture(address):
+        async def get_image(address):
             return (pictures or {}).get(address)
 
         limiter = Limiter(
             provider.name, rate_per_s=rate, concurrency=concurrency, **options.pop("limiter", {})
         )
         return WebSource(
-            provider, limiter=limiter, ledger=ledger, get_picture=get_picture, **options
+            provider, limiter=limiter, ledger=ledger, get_image=get_image, **options
         ), ledger
 
     yield build
@@ -258,7 +258,7 @@ async def test_pictures_are_downloaded_until_there_are_enough(make):
     source, _ = make(provider, pictures={"t2": b"two", "x3": b"three", "x4": b"four"})
     found = await source.find("who", IMAGE, 2)
     assert [(one.title, one.image) for one in found] == [("small", b"two"), ("good", b"three")]
-    assert source.counts["pictures_missing"] == 1
+    assert source.counts["images_missing"] == 1
 
 
 async def test_without_any_picture_the_titles_are_told(make):

@@ -8,19 +8,19 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from retrieval_server.batching import Batcher, Lookup, Matches
-from retrieval_server.corpus import Collection, Entry
-from retrieval_server.encoder import QueryMemory
-from retrieval_server.index import LocalIndex
+from retrieval_server.corpus.batching import Batcher, Lookup, Matches
+from retrieval_server.corpus.collection import Collection, Entry
+from retrieval_server.corpus.index import LocalIndex
+from retrieval_server.corpus.ranking import Retriever
+from retrieval_server.corpus.vectors import Ranked
+from retrieval_server.encoder import QueryVectorCache
 from retrieval_server.jpeg import jpeg_of_file
-from retrieval_server.ranking import Retriever
 from retrieval_server.schemas import CollectionKind
-from retrieval_server.sources import Found
-from retrieval_server.vectors import Ranked
+from retrieval_server.sources import SearchResult
 
 
 class LocalSource:
-    """Searches indexes that were built with the encoder of one memory. Between `start` and `stop`
+    """Searches indexes that were built with the encoder of one `QueryVectorCache`. Between `start` and `stop`
     it belongs to one event loop.
     """
 
@@ -29,7 +29,7 @@ class LocalSource:
     def __init__(
         self,
         indexes: Mapping[CollectionKind, LocalIndex],
-        memory: QueryMemory | None,
+        vectors: QueryVectorCache | None,
         retriever: Retriever,
         *,
         max_waiting: int = 512,
@@ -43,7 +43,7 @@ class LocalSource:
             kind: index.collection for kind, index in indexes.items()
         }
         self._rankers = {kind: index.ranker(retriever) for kind, index in indexes.items()}
-        self._memory = memory
+        self._vectors = vectors
         self.retriever = retriever
         self.batcher = Batcher(self._answer, max_waiting=max_waiting)
         self._running: asyncio.Task[None] | None = None
@@ -56,7 +56,7 @@ class LocalSource:
     @property
     def encoder_name(self) -> str:
         """What embeds, or how else entries are found."""
-        return self._memory.encoder.name if self._memory else str(self.retriever)
+        return self._vectors.encoder.name if self._vectors else str(self.retriever)
 
     @property
     def is_ready(self) -> bool:
@@ -72,13 +72,13 @@ class LocalSource:
         self._running = asyncio.create_task(self.batcher.run())
 
     async def stop(self) -> None:
-        """Answer no more."""
+        """CachedSearch no more."""
         if self._running is not None:
             self._running.cancel()
             with suppress(asyncio.CancelledError):
                 await self._running
 
-    async def find(self, query: str, kind: CollectionKind, top_k: int) -> list[Found]:
+    async def find(self, query: str, kind: CollectionKind, top_k: int) -> list[SearchResult]:
         """Return the best entries, best first. Cancelling it before its turn has come costs
         nothing.
 
@@ -101,9 +101,9 @@ class LocalSource:
         return [[(collection[row], score) for row, score in ranked] for ranked in matches]
 
     def _answer(self, lookups: Sequence[Lookup]) -> list[Matches]:
-        if self._memory is not None:
+        if self._vectors is not None:
             # all kinds and depths in one go
-            self._memory.embed([query for lookup in lookups for query in lookup.queries])
+            self._vectors.embed([query for lookup in lookups for query in lookup.queries])
         asked: dict[tuple[CollectionKind, int], dict[str, list[Ranked]]] = {}
         for lookup in lookups:
             asked.setdefault((lookup.kind, lookup.top_k), {}).update(
@@ -117,11 +117,13 @@ class LocalSource:
             for lookup in lookups
         ]
 
-    def _found(self, kind: CollectionKind, ranked: Sequence[Ranked]) -> list[Found]:
+    def _found(self, kind: CollectionKind, ranked: Sequence[Ranked]) -> list[SearchResult]:
         collection = self._collections[kind]
         return [_found(collection, collection[row], score) for row, score in ranked]
 
 
-def _found(collection: Collection, entry: Entry, score: float) -> Found:
+def _found(collection: Collection, entry: Entry, score: float) -> SearchResult:
     image = None if entry.picture is None else jpeg_of_file(entry.picture)
-    return Found(str(entry.id), entry.title, entry.text, collection.source_of(entry), score, image)
+    return SearchResult(
+        str(entry.id), entry.title, entry.text, collection.source_of(entry), score, image
+    )

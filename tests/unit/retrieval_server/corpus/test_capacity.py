@@ -2,9 +2,9 @@ import pytest
 
 pytest.importorskip("faiss")
 
-from retrieval_server.capacity import CorpusShape, make_plan
-from retrieval_server.ranking import Retriever
-from retrieval_server.vectors import IndexType
+from retrieval_server.corpus.capacity import CorpusShape, make_plan
+from retrieval_server.corpus.ranking import Retriever
+from retrieval_server.corpus.vectors import IndexType
 
 MILLION = CorpusShape(10**6, 600 * 10**6)
 

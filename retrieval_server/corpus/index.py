@@ -14,19 +14,17 @@ import fcntl
 import json
 import logging
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from retrieval_server.bm25 import Bm25Ranker, build_bm25, open_bm25, save_bm25
-from retrieval_server.corpus import Collection, sha256_of
-from retrieval_server.encoder import Encoder, QueryMemory, Role
-from retrieval_server.ranking import DenseRanker, HybridRanker, Ranker, Retriever
-from retrieval_server.schemas import CollectionKind
-from retrieval_server.vectors import (
+from retrieval_server.corpus.bm25 import Bm25Ranker, build_bm25, open_bm25, save_bm25
+from retrieval_server.corpus.collection import Collection, sha256_of
+from retrieval_server.corpus.ranking import DenseRanker, HybridRanker, Ranker, Retriever
+from retrieval_server.corpus.vectors import (
     FlatIndex,
     HnswIndex,
     IndexType,
@@ -37,6 +35,9 @@ from retrieval_server.vectors import (
     flat_from_faiss,
     open_faiss,
 )
+from retrieval_server.encoder import Encoder, QueryVectorCache, Role
+from retrieval_server.progress import StartProgress, no_progress
+from retrieval_server.schemas import CollectionKind
 from seg_common.errors import UsageError
 from seg_common.files import atomic_path, write_atomic
 
@@ -44,15 +45,8 @@ FORMAT_VERSION = 1
 _PROBE = "which model made these vectors?"
 _SAME_MODEL_COSINE = 0.999
 _PART_ENTRIES = 2048
-_ALIEN_PROBES, _ALIEN_RANK = 3, 10
+_FOREIGN_PROBES, _FOREIGN_RANK = 3, 10
 _logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int], Callable[[int], None]]
-"""(what is being done, to how many) -> a function told how many more are done."""
-
-
-def _untold(_: str, __: int) -> Callable[[int], None]:
-    return lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +94,24 @@ class LocalIndex:
 
 def build_in_memory(
     collection: Collection,
-    memory: QueryMemory | None,
+    vectors: QueryVectorCache | None,
     retriever: Retriever,
-    tell: Progress = _untold,
+    progress: StartProgress = no_progress,
 ) -> LocalIndex:
     """Index a corpus for this process alone, exactly."""
     name, texts = collection.path.name, (entry.contents for entry in collection)
     dense = words = None
     if retriever.uses_vectors:
-        assert memory is not None
-        vectors_ND = memory.encoder.encode(
-            [*texts], Role.PASSAGE, tell(f"embedding {name}", len(collection))
+        assert vectors is not None
+        vectors_ND = vectors.encoder.encode(
+            [*texts], Role.PASSAGE, progress(f"embedding {name}", len(collection))
         )
         dense, texts = (
-            DenseRanker(memory, FlatIndex(vectors_ND)),
+            DenseRanker(vectors, FlatIndex(vectors_ND)),
             (entry.contents for entry in collection),
         )
     if retriever.uses_words:
-        words = build_bm25(texts, tell(f"indexing words of {name}", len(collection)))
+        words = build_bm25(texts, progress(f"indexing words of {name}", len(collection)))
     return LocalIndex(collection, dense, words)
 
 
@@ -127,7 +121,7 @@ def build_folder(
     encoder: Encoder | None,
     retriever: Retriever,
     kind: IndexType,
-    tell: Progress = _untold,
+    progress: StartProgress = no_progress,
 ) -> Manifest:
     """Build an index folder, or go on with one whose build was interrupted; one that is up to date
     is left as it is.
@@ -146,18 +140,18 @@ def build_folder(
             return before
         (folder / "manifest.json").unlink(missing_ok=True)
         if encoder is not None:
-            _build_vectors(folder, collection, encoder, manifest, tell)
+            _build_vectors(folder, collection, encoder, manifest, progress)
             if kind is not IndexType.FLAT:
                 vectors_ND = np.load(folder / "vectors.npy", mmap_mode="r")
                 with atomic_path(folder / "index.faiss") as temporary:
                     build_faiss(
-                        kind, vectors_ND, temporary, tell(f"building {kind}", len(collection))
+                        kind, vectors_ND, temporary, progress(f"building {kind}", len(collection))
                     )
         if retriever.uses_words:
             texts = (entry.contents for entry in collection)
             save_bm25(
                 build_bm25(
-                    texts, tell(f"indexing words of {collection.path.name}", len(collection))
+                    texts, progress(f"indexing words of {collection.path.name}", len(collection))
                 ),
                 folder / "bm25",
             )
@@ -171,13 +165,13 @@ def open_folder(
     folder: Path,
     kind: CollectionKind,
     corpus: Path,
-    memory: QueryMemory | None,
+    vectors: QueryVectorCache | None,
     retriever: Retriever,
 ) -> LocalIndex:
     """Open an index folder for the corpus that it was made of, without reading that corpus line by
     line.
 
-    What the retriever does not use is left aside; where it uses vectors, `memory` has the encoder.
+    What the retriever does not use is left aside; where it uses vectors, `vectors` has the encoder.
 
     Raises:
         UsageError: the folder is not whole, or is of another corpus, kind, encoder or retriever.
@@ -199,18 +193,18 @@ def open_folder(
         raise UsageError(f"{folder}: was built for {built} retrieval alone; {again}")
     dense = None
     if retriever.uses_vectors:
-        assert memory is not None
-        if not _same_model(manifest.probe_D, _probe(memory.encoder)):
+        assert vectors is not None
+        if not _same_model(manifest.probe_D, _probe(vectors.encoder)):
             raise UsageError(
-                f"{folder}: stale: made with encoder {manifest.encoder}, which is not what {memory.encoder.name} is now; {again}"
+                f"{folder}: stale: made with encoder {manifest.encoder}, which is not what {vectors.encoder.name} is now; {again}"
             )
-        dense = DenseRanker(memory, _open_vectors(folder, IndexType(manifest.type)))
+        dense = DenseRanker(vectors, _open_vectors(folder, IndexType(manifest.type)))
     return LocalIndex(
         collection, dense, open_bm25(folder / "bm25") if retriever.uses_words else None
     )
 
 
-def open_alien(path: Path, collection: Collection, memory: QueryMemory) -> LocalIndex:
+def open_faiss_index(path: Path, collection: Collection, vectors: QueryVectorCache) -> LocalIndex:
     """Open a flat FAISS index that another program made of the same corpus; as nothing says with
     which encoder, some entries are looked up.
 
@@ -223,20 +217,22 @@ def open_alien(path: Path, collection: Collection, memory: QueryMemory) -> Local
         raise UsageError(
             f"{path}: holds {num_entries} vectors, but {collection.path} has {len(collection)} entries; they must be of one build"
         )
-    rows = np.unique(np.linspace(0, num_entries - 1, _ALIEN_PROBES).astype(int))
-    probes_QD = memory.encoder.encode([collection[int(row)].contents for row in rows], Role.PASSAGE)
+    rows = np.unique(np.linspace(0, num_entries - 1, _FOREIGN_PROBES).astype(int))
+    probes_QD = vectors.encoder.encode(
+        [collection[int(row)].contents for row in rows], Role.PASSAGE
+    )
     if probes_QD.shape[1] != num_dimensions:
         raise UsageError(
-            f"{path}: holds vectors of {num_dimensions} dimensions, but encoder {memory.encoder.name} makes {probes_QD.shape[1]}; "
+            f"{path}: holds vectors of {num_dimensions} dimensions, but encoder {vectors.encoder.name} makes {probes_QD.shape[1]}; "
             "name the encoder of the index with --encoder"
         )
-    found = index.search(probes_QD, _ALIEN_RANK)
+    found = index.search(probes_QD, _FOREIGN_RANK)
     if not all(row in [hit.row for hit in hits] for row, hits in zip(rows, found, strict=True)):
         raise UsageError(
             f"{path}: entries of {collection.path.name} are not found by their own contents; the index is of another encoder than "
-            f"{memory.encoder.name} (name it with --encoder) or of another corpus"
+            f"{vectors.encoder.name} (name it with --encoder) or of another corpus"
         )
-    return LocalIndex(collection, DenseRanker(memory, index))
+    return LocalIndex(collection, DenseRanker(vectors, index))
 
 
 def _manifest_of(
@@ -302,7 +298,11 @@ def _open_vectors(folder: Path, kind: IndexType) -> VectorIndex:
 
 
 def _build_vectors(
-    folder: Path, collection: Collection, encoder: Encoder, manifest: Manifest, tell: Progress
+    folder: Path,
+    collection: Collection,
+    encoder: Encoder,
+    manifest: Manifest,
+    progress: StartProgress,
 ) -> None:
     """Embed a corpus in parts, each of which is whole or absent, and join them."""
     target, parts, stated = folder / "vectors.npy", folder / "parts", folder / "vectors.json"
@@ -317,7 +317,7 @@ def _build_vectors(
         shutil.rmtree(parts, ignore_errors=True)
         target.unlink(missing_ok=True)
         write_atomic(stated, identity)
-    advance = tell(f"embedding {collection.path.name}", len(collection))
+    advance = progress(f"embedding {collection.path.name}", len(collection))
     if target.is_file():
         advance(len(collection))
         return

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval_server.corpus import load_corpus, sha256_of
+from retrieval_server.corpus.collection import load_corpus, sha256_of
 from retrieval_server.schemas import CollectionKind
 from seg_common.errors import UsageError
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrieval_server.vectors import SCORE_DECIMALS, Ranked
+from retrieval_server.corpus.vectors import SCORE_DECIMALS, Ranked
 from seg_common.errors import UsageError
 
 if TYPE_CHECKING:

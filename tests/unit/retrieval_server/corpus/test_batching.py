@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from retrieval_server.batching import Batcher, Lookup, OverloadedError
+from retrieval_server.corpus.batching import Batcher, Lookup, OverloadedError
 from retrieval_server.schemas import CollectionKind
 
 
@@ -11,7 +11,7 @@ def lookup(*queries):
     return Lookup(CollectionKind.TEXT, queries, 1)
 
 
-class Gate:
+class RequestMiddleware:
     """Answers with the queries themselves; the first batch waits until the gate opens."""
 
     def __init__(self):
@@ -41,7 +41,7 @@ async def submitted(batcher, *lookups):
 
 
 async def test_what_arrives_during_a_batch_is_the_next_batch():
-    gate = Gate()
+    gate = RequestMiddleware()
     batcher = Batcher(gate)
     running, first = await start(batcher, gate)
     waiting = await submitted(batcher, lookup("a"), lookup("b", "c"), lookup("d"))
@@ -52,7 +52,7 @@ async def test_what_arrives_during_a_batch_is_the_next_batch():
 
 
 async def test_a_batch_is_bounded_in_queries():
-    gate = Gate()
+    gate = RequestMiddleware()
     batcher = Batcher(gate, max_batch_queries=2)
     running, first = await start(batcher, gate)
     waiting = await submitted(batcher, *(lookup(q) for q in "abc"))
@@ -63,7 +63,7 @@ async def test_a_batch_is_bounded_in_queries():
 
 
 async def test_a_full_queue_refuses():
-    gate = Gate()
+    gate = RequestMiddleware()
     batcher = Batcher(gate, max_waiting=1)
     running, first = await start(batcher, gate)
     waiting = await submitted(batcher, lookup("a"))
@@ -75,7 +75,7 @@ async def test_a_full_queue_refuses():
 
 
 async def test_a_failing_batch_fails_alone():
-    gate = Gate()
+    gate = RequestMiddleware()
     batcher = Batcher(gate, max_batch_queries=1)
     running, first = await start(batcher, gate)
     waiting = await submitted(batcher, lookup("boom"), lookup("a"))
@@ -88,7 +88,7 @@ async def test_a_failing_batch_fails_alone():
 
 
 async def test_a_client_that_left_disturbs_nobody():
-    gate = Gate()
+    gate = RequestMiddleware()
     batcher = Batcher(gate)
     running, first = await start(batcher, gate)
     left, stays = await submitted(batcher, lookup("left"), lookup("stays"))
@@ -99,7 +99,7 @@ async def test_a_client_that_left_disturbs_nobody():
 
 
 async def test_what_nobody_waits_for_any_more_is_never_answered():
-    gate = Gate()
+    gate = RequestMiddleware()
     batcher = Batcher(gate)
     running, first = await start(batcher, gate)
     left, stays = await submitted(batcher, lookup("left"), lookup("stays"))
@@ -112,7 +112,7 @@ async def test_what_nobody_waits_for_any_more_is_never_answered():
 
 
 async def test_batches_are_told_with_their_size():
-    gate, told = Gate(), []
+    gate, told = RequestMiddleware(), []
     batcher = Batcher(gate)
     batcher.on_batch = lambda num_queries, seconds: told.append((num_queries, seconds >= 0))
     running, first = await start(batcher, gate)

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 pytest.importorskip("faiss")
 pytest.importorskip("bm25s")
 
-from retrieval_server.index import build_in_memory
-from retrieval_server.ranking import Retriever, fused
-from retrieval_server.vectors import Ranked
+from retrieval_server.corpus.index import build_in_memory
+from retrieval_server.corpus.ranking import Retriever, fused
+from retrieval_server.corpus.vectors import Ranked
 from seg_common.errors import UsageError
 
 RANKING = st.lists(st.integers(0, 30), unique=True, max_size=20).map(

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from retrieval_server.corpus.vectors import Ranked
 from retrieval_server.schemas import CollectionKind
 from retrieval_server.sources import UnavailableError
-from retrieval_server.vectors import Ranked
 
 _RETRY_AFTER_S = 1.0
 
@@ -87,7 +87,7 @@ class Batcher:
         return await answered
 
     async def run(self) -> None:
-        """Answer batches until cancelled; a failing batch fails its own requests and no other."""
+        """CachedSearch batches until cancelled; a failing batch fails its own requests and no other."""
         while True:
             batch = await self._next_batch()
             started = time.perf_counter()

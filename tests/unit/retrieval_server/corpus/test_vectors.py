@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("faiss")
 
-from retrieval_server import vectors as vectors_module
-from retrieval_server.vectors import (
+from retrieval_server.corpus import vectors as vectors_module
+from retrieval_server.corpus.vectors import (
     FlatIndex,
     HnswIndex,
     IndexType,

@@ -139,21 +139,21 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _passage(record: dict[str, Any], path: Path, where: str) -> Entry:
+def _text_entry(record: dict[str, Any], path: Path, where: str) -> Entry:
     return Entry(_id(record, where), _string(record, "contents", where))
 
 
-def _pictured(record: dict[str, Any], path: Path, where: str) -> Entry:
+def _image_entry(record: dict[str, Any], path: Path, where: str) -> Entry:
     return Entry(
         _id(record, where),
         _string(record, "name", where),
-        _find_picture(record, path.parent, where),
+        _find_image(record, path.parent, where),
     )
 
 
 _PARSERS: dict[CollectionKind, Callable[[dict[str, Any], Path, str], Entry]] = {
-    CollectionKind.TEXT: _passage,
-    CollectionKind.IMAGE: _pictured,
+    CollectionKind.TEXT: _text_entry,
+    CollectionKind.IMAGE: _image_entry,
 }
 
 
@@ -173,7 +173,7 @@ def _string(record: dict[str, Any], key: str, where: str) -> str:
     return value.encode("utf-8", "replace").decode("utf-8").strip()
 
 
-def _find_picture(record: dict[str, Any], folder: Path, where: str) -> Path | None:
+def _find_image(record: dict[str, Any], folder: Path, where: str) -> Path | None:
     candidates = [folder / "images" / _relative(record, "filename", where)]
     if record.get("image_path") is not None:
         stated = _relative(record, "image_path", where)

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval_server.encoder import Encoder, Role
-from retrieval_server.ranking import Retriever
-from retrieval_server.vectors import (
+from retrieval_server.corpus.ranking import Retriever
+from retrieval_server.corpus.vectors import (
     HNSW_LINKS,
     PQ_DIMENSIONS_PER_BYTE,
     FlatIndex,
     IndexType,
     num_lists,
 )
+from retrieval_server.encoder import Encoder, Role
 
 _MIB = 1 << 20
 _SERVER_BYTES = 40 * _MIB

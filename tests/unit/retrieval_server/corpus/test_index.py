@@ -6,13 +6,18 @@ import pytest
 
 pytest.importorskip("faiss")
 
-from retrieval_server import index as index_module
-from retrieval_server.corpus import load_corpus
-from retrieval_server.encoder import QueryMemory
-from retrieval_server.index import build_folder, build_in_memory, open_alien, open_folder
-from retrieval_server.ranking import Retriever
+from retrieval_server.corpus import index as index_module
+from retrieval_server.corpus.collection import load_corpus
+from retrieval_server.corpus.index import (
+    build_folder,
+    build_in_memory,
+    open_faiss_index,
+    open_folder,
+)
+from retrieval_server.corpus.ranking import Retriever
+from retrieval_server.corpus.vectors import IndexType
+from retrieval_server.encoder import QueryVectorCache
 from retrieval_server.schemas import CollectionKind
-from retrieval_server.vectors import IndexType
 from seg_common.errors import UsageError
 
 TEXT = CollectionKind.TEXT
@@ -73,7 +78,7 @@ def test_another_encoder_is_refused_even_under_the_same_name(built, collections,
     other = type(encoder)()
     other.encode = lambda texts, role=None, progress=None: encoder.encode(texts)[:, ::-1].copy()
     with pytest.raises(UsageError, match="stale: made with encoder words"):
-        open_folder(built, TEXT, collections[0].path, QueryMemory(other), Retriever.DENSE)
+        open_folder(built, TEXT, collections[0].path, QueryVectorCache(other), Retriever.DENSE)
 
 
 def test_the_last_bits_of_another_processor_are_no_other_encoder(built, collections, encoder):
@@ -81,7 +86,7 @@ def test_the_last_bits_of_another_processor_are_no_other_encoder(built, collecti
     other.encode = lambda texts, role=None, progress=None: (
         encoder.encode(texts) * np.float32(1 + 1e-6)
     )
-    assert open_folder(built, TEXT, collections[0].path, QueryMemory(other), Retriever.DENSE)
+    assert open_folder(built, TEXT, collections[0].path, QueryVectorCache(other), Retriever.DENSE)
 
 
 def test_a_folder_built_for_one_retriever_is_no_other(collections, encoder, memory, tmp_path):
@@ -192,7 +197,7 @@ def alien(path, collection, encoder):
 
 
 def test_an_index_of_another_program_is_read_as_it_is(tmp_path, collections, encoder, memory):
-    opened = open_alien(
+    opened = open_faiss_index(
         alien(tmp_path / "a.index", collections[0], encoder), collections[0], memory
     )
     made = build_in_memory(collections[0], memory, Retriever.DENSE)
@@ -204,14 +209,14 @@ def test_an_index_of_another_program_is_read_as_it_is(tmp_path, collections, enc
 def test_an_index_of_another_program_must_fit(tmp_path, collections, encoder, memory):
     path = alien(tmp_path / "a.index", collections[0], encoder)
     with pytest.raises(UsageError, match=r"holds 4 vectors, but .* has 3 entries"):
-        open_alien(path, collections[1], memory)
+        open_faiss_index(path, collections[1], memory)
     narrow = type(encoder)()
     narrow.encode = lambda texts, role=None, progress=None: encoder.encode(texts)[:, :32].copy()
     with pytest.raises(
         UsageError,
         match=r"64 dimensions, but encoder words makes 32; name the encoder of the index",
     ):
-        open_alien(path, collections[0], QueryMemory(narrow))
+        open_faiss_index(path, collections[0], QueryVectorCache(narrow))
 
 
 def test_an_index_of_another_encoder_is_noticed(tmp_path, encoder):
@@ -220,7 +225,7 @@ def test_an_index_of_another_encoder_is_noticed(tmp_path, encoder):
     other = type(encoder)()
     other.encode = lambda texts, role=None, progress=None: np.roll(encoder.encode(texts), 7, axis=1)
     with pytest.raises(UsageError, match="are not found by their own contents"):
-        open_alien(path, collection, QueryMemory(other))
+        open_faiss_index(path, collection, QueryVectorCache(other))
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, collections, encoder):

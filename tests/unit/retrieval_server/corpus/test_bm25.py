@@ -3,7 +3,7 @@ import pytest
 
 pytest.importorskip("bm25s")
 
-from retrieval_server.bm25 import build_bm25, open_bm25, save_bm25
+from retrieval_server.corpus.bm25 import build_bm25, open_bm25, save_bm25
 from seg_common.errors import UsageError
 
 TEXTS = [

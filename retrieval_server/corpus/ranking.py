@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
-from retrieval_server.bm25 import Bm25Ranker
-from retrieval_server.encoder import QueryMemory
-from retrieval_server.vectors import SCORE_DECIMALS, Ranked, VectorIndex
+from retrieval_server.corpus.bm25 import Bm25Ranker
+from retrieval_server.corpus.vectors import SCORE_DECIMALS, Ranked, VectorIndex
+from retrieval_server.encoder import QueryVectorCache
 
 _FUSION_OFFSET = 60
 """Reciprocal rank fusion, Cormack, Clarke & Büttcher 2009: their k."""
@@ -48,13 +48,13 @@ class Ranker(Protocol):
 class DenseRanker:
     """Ranks by the cosine of query and entry."""
 
-    def __init__(self, memory: QueryMemory, index: VectorIndex) -> None:
-        """Search an index that was made with the encoder of `memory`."""
-        self._memory, self.index = memory, index
+    def __init__(self, vectors: QueryVectorCache, index: VectorIndex) -> None:
+        """Search an index that was made with the encoder of `vectors`."""
+        self._vectors, self.index = vectors, index
 
     def rank(self, queries: Sequence[str], top_k: int) -> list[list[Ranked]]:
         """Return for each query its best rows, best first."""
-        return self.index.search(self._memory.embed(queries), top_k)
+        return self.index.search(self._vectors.embed(queries), top_k)
 
 
 class HybridRanker:

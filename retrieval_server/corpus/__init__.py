@@ -1,0 +1,1 @@
+"""Local corpora: reading, indexing, ranking, and the capacity they need."""
