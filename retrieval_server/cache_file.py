@@ -116,14 +116,14 @@ class SqliteCache:
             ).fetchone()
             if row is None or self._clock() - row[0] > self._ttl_s:
                 return None
-            answer = _answer_of(row[1], row[2], self._picture)
+            answer = _answer_of(row[1], row[2], self._image)
         except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
             _logger.error("%s: cannot read the answer to %.80r (%s)", self.path, key.query, error)
             return None
         self._memory.keep(key, answer, row[0])
         return answer
 
-    def _picture(self, digest: str) -> bytes:
+    def _image(self, digest: str) -> bytes:
         return self._database.execute(
             "SELECT jpeg FROM pictures WHERE digest = ?", (digest,)
         ).fetchone()[0]
@@ -210,10 +210,10 @@ def _insert(database: sqlite3.Connection, key: Key, answer: CachedSearch, made_a
     database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
-def _answer_of(hits: str, note: str | None, picture: Callable[[str], bytes]) -> CachedSearch:
+def _answer_of(hits: str, note: str | None, read_image: Callable[[str], bytes]) -> CachedSearch:
     found = []
     for record in json.loads(hits):
-        image = None if record["image"] is None else picture(record["image"])
+        image = None if record["image"] is None else read_image(record["image"])
         found.append(
             SearchResult(
                 str(record["id"]),
@@ -252,8 +252,8 @@ def stats_of(path: Path) -> CacheStats:
         oldest, newest = database.execute(
             "SELECT min(made_at), max(made_at) FROM answers"
         ).fetchone()
-        (pictures,) = database.execute("SELECT count(*) FROM pictures").fetchone()
-    return CacheStats(counts, pictures, path.stat().st_size, oldest, newest)
+        (images,) = database.execute("SELECT count(*) FROM pictures").fetchone()
+    return CacheStats(counts, images, path.stat().st_size, oldest, newest)
 
 
 def export_cache(path: Path, target: Path) -> CacheStats:
@@ -316,7 +316,7 @@ def import_cache(
 def _stored_image(database: sqlite3.Connection, digest: str) -> bytes:
     row = database.execute("SELECT jpeg FROM pictures WHERE digest = ?", (digest,)).fetchone()
     if row is None or hashlib.sha256(row[0]).hexdigest() != digest:
-        raise ValueError(f"picture {digest[:12]} is missing or damaged")
+        raise ValueError(f"image {digest[:12]} is missing or damaged")
     return row[0]
 
 

@@ -1,4 +1,4 @@
-"""Pictures as they travel: small JPEGs."""
+"""Images as they travel: small JPEGs."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ _logger = logging.getLogger(__name__)
 
 @lru_cache(maxsize=1024)
 def jpeg_of_file(path: Path) -> bytes | None:
-    """Return a picture file as `jpeg_of` does; None where it cannot be read."""
+    """Return an image file as `jpeg_of` does; None where it cannot be read."""
     try:
         with path.open("rb") as file:
             return jpeg_of(file)
     except (OSError, ValueError) as error:
         _logger.warning(
-            "%s: cannot read this picture (%s); its title is served without it", path, error
+            "%s: cannot read this image (%s); its title is served without it", path, error
         )
         return None
 
 
 def jpeg_of(
-    picture: BinaryIO,
+    file: BinaryIO,
     *,
     formats: tuple[str, ...] | None = None,
     max_pixels: int = _MAX_SOURCE_PIXELS,
 ) -> bytes:
-    """Return a picture as JPEG, its longer side at most `MAX_SIDE_PX`, transparency on white.
+    """Return an image as JPEG, its longer side at most `MAX_SIDE_PX`, transparency on white.
 
     Args:
-        picture: the file.
-        formats: of Pillow, the only ones that are tried; pictures of strangers need few decoders.
+        file: holds the image.
+        formats: of Pillow, the only ones that are tried; images of strangers need few decoders.
         max_pixels: more are refused before they are decoded.
 
     Raises:
-        ValueError: it is no picture, is broken or has too many pixels.
+        ValueError: it is no image, is broken or has too many pixels.
     """
     try:
-        with Image.open(picture, formats=formats) as image:
+        with Image.open(file, formats=formats) as image:
             if image.width * image.height > max_pixels:
                 raise ValueError(f"{image.width}x{image.height} pixels")
             image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)

@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images",
         type=Path,
         metavar="CORPUS.jsonl",
-        help='pictures: {"id", "name", "filename", "image_path"?} a line',
+        help='images: {"id", "name", "filename", "image_path"?} a line',
     )
     local(
         "--text-index",

@@ -15,7 +15,7 @@ MAX_QUERIES = 256
 """Queries in one `/retrieve` request."""
 MAX_BATCH_SEARCHES = 64
 MAX_BATCH_HITS = 512
-"""Over all searches of one `/search/batch` request; pictures among them make replies of megabytes.
+"""Over all searches of one `/search/batch` request; images among them make replies of megabytes.
 """
 MAX_DEADLINE_S = 600.0
 
@@ -65,7 +65,7 @@ class Hit(_Reply):
     Attributes:
         score: higher is better, on the scale of its source: the cosine of query and entry for dense
             retrieval.
-        image: JPEG as a data URL; None for text and for a picture that cannot be read.
+        image: JPEG as a data URL; None for text and for an image that cannot be read.
         source: web address, or corpus file name and entry id.
     """
 

@@ -238,7 +238,7 @@ class Service:
         self.counts["source_calls"] += 1
         hits = tuple(await route.source.find(key.query, key.kind, key.top_k))
         if key.kind is CollectionKind.IMAGE and hits and all(hit.image is None for hit in hits):
-            return CachedSearch(hits, "none of the pictures could be fetched"), False
+            return CachedSearch(hits, "none of the images could be fetched"), False
         return CachedSearch(hits), True
 
     async def _browsed(self, route: Route, key: Key) -> tuple[CachedSearch, bool]:

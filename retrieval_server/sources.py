@@ -18,7 +18,7 @@ class SearchResult:
         id: names the entry within its source.
         source: web address, or `<corpus file>#<id>`.
         score: higher is better; its scale is the source's own.
-        image: JPEG, its longer side at most `pictures.MAX_SIDE_PX`; None for text and for a picture
+        image: JPEG, its longer side at most `jpeg.MAX_SIDE_PX`; None for text and for an image
             that could not be had.
     """
 

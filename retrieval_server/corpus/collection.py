@@ -31,12 +31,12 @@ class Entry:
 
     Attributes:
         contents: what is embedded; the first line is the title, the rest the text.
-        picture: file of the picture; None for passages and missing pictures.
+        image: file of the image; None for passages and missing images.
     """
 
     id: str | int
     contents: str
-    picture: Path | None = None
+    image: Path | None = None
 
     @property
     def title(self) -> str:
@@ -86,9 +86,9 @@ def load_corpus(kind: CollectionKind, path: Path) -> Collection:
     """Read and check a corpus.
 
     Text: one `{"id", "contents"}` a line, contents = title, newline, text. Image: one `{"id",
-    "name", "filename", "image_path"?}` a line; a picture lies in `images/<filename>` beside the
+    "name", "filename", "image_path"?}` a line; an image lies in `images/<filename>` beside the
     corpus, or at `image_path` from the corpus' folder or the working directory. The title of a
-    missing picture can still be found.
+    missing image can still be found.
 
     Raises:
         UsageError: the file is missing or empty, or a line is not of that form; names file and
@@ -107,7 +107,7 @@ def load_corpus(kind: CollectionKind, path: Path) -> Collection:
                 entry = parse(parse_object(line, where), path, where)
                 offsets.append(offset)
                 id_hashes.append(hash(entry.id))
-                if kind is CollectionKind.IMAGE and entry.picture is None:
+                if kind is CollectionKind.IMAGE and entry.image is None:
                     num_missing, first_missing = num_missing + 1, first_missing or entry.title
             offset += len(line)
     if not offsets:
@@ -118,7 +118,7 @@ def load_corpus(kind: CollectionKind, path: Path) -> Collection:
     if num_missing:
         advice = "their titles are still found"
         _logger.warning(
-            "%s: %d of %d pictures are missing (first: %r); %s",
+            "%s: %d of %d images are missing (first: %r); %s",
             path,
             num_missing,
             len(offsets),

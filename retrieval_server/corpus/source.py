@@ -123,7 +123,7 @@ class LocalSource:
 
 
 def _found(collection: Collection, entry: Entry, score: float) -> SearchResult:
-    image = None if entry.picture is None else jpeg_of_file(entry.picture)
+    image = None if entry.image is None else jpeg_of_file(entry.image)
     return SearchResult(
         str(entry.id), entry.title, entry.text, collection.source_of(entry), score, image
     )

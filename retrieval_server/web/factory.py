@@ -43,7 +43,7 @@ class WebParts:
     Attributes:
         routes: for each kind that the provider knows.
         close: to be awaited at the end.
-        counts: of calls, retries, pictures and pages since the start.
+        counts: of calls, retries, images and pages since the start.
         summary: for the line that is printed at start.
     """
 

@@ -1,4 +1,4 @@
-"""Download pages and pictures from anywhere on the public Internet and from nowhere else, within
+"""Download pages and images from anywhere on the public Internet and from nowhere else, within
 limits of size, time and redirects.
 
 The connection is made to the very network address that was judged, so that a name which changes its
@@ -55,7 +55,7 @@ class DownloadLimits:
     """Bounds of one download; redirects together count as one.
 
     Attributes:
-        max_bytes: after decompression; more is refused for pictures and cut off for pages.
+        max_bytes: after decompression; more is refused for images and cut off for pages.
         timeout_s: to the last byte, waiting for a turn at the host included.
         host_pause_s: between two requests to one host.
     """

@@ -1,4 +1,4 @@
-"""Pictures of strangers: downloaded within limits, decoded by few decoders, and made anew as small
+"""Images of strangers: downloaded within limits, decoded by few decoders, and made anew as small
 JPEGs.
 """
 
@@ -16,12 +16,12 @@ MAX_IMAGE_BYTES = 8 << 20
 MAX_IMAGE_PIXELS = 24_000_000
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 _DECODED_AT_ONCE = 2
-"""A picture at the limit takes 100 MB while it is decoded."""
+"""An image at the limit takes 100 MB while it is decoded."""
 _logger = logging.getLogger(__name__)
 
 
 class ImageLoader:
-    """Downloads pictures for all clients. Belongs to one event loop."""
+    """Downloads images for all clients. Belongs to one event loop."""
 
     def __init__(self, fetcher: Fetcher) -> None:
         """Download through a fetcher."""
@@ -29,7 +29,7 @@ class ImageLoader:
         self._decoding = asyncio.Semaphore(_DECODED_AT_ONCE)
 
     async def load(self, address: str) -> bytes | None:
-        """Return a small JPEG; None where the picture may not be had, cannot be had, or is none."""
+        """Return a small JPEG; None where the image may not be had, cannot be had, or is none."""
         try:
             fetched = await self._fetcher.fetch(
                 address, accept=IMAGE_TYPES, max_bytes=MAX_IMAGE_BYTES
@@ -42,5 +42,5 @@ class ImageLoader:
                     max_pixels=MAX_IMAGE_PIXELS,
                 )
         except (FetchRefusedError, FetchFailedError, ValueError) as error:
-            _logger.info("picture %.200r: not had (%s)", address, error)
+            _logger.info("image %.200r: not had (%s)", address, error)
             return None

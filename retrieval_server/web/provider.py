@@ -31,7 +31,7 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class WebHit:
-    """One result of a provider; `pictures` are addresses of the picture, the best first, and empty
+    """One result of a provider; `image_urls` are addresses of its copies, the best first, and empty
     for text.
     """
 
@@ -39,7 +39,7 @@ class WebHit:
     text: str
     url: str
     score: float
-    pictures: tuple[str, ...] = ()
+    image_urls: tuple[str, ...] = ()
 
 
 class CallError(Exception):
@@ -279,9 +279,9 @@ def text_hit(title: object, text: object, url: object, score: float) -> WebHit:
     )
 
 
-def image_hit(title: object, page: object, score: float, *pictures: object) -> WebHit:
-    """Make a hit of a picture and its smaller copies."""
-    addresses = tuple(dict.fromkeys(address for address in map(web_address, pictures) if address))
+def image_hit(title: object, page: object, score: float, *urls: object) -> WebHit:
+    """Make a hit of an image and its smaller copies."""
+    addresses = tuple(dict.fromkeys(address for address in map(web_address, urls) if address))
     return WebHit(one_line(title, _MAX_TITLE_CHARS), "", web_address(page), score, addresses)
 
 

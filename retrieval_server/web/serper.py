@@ -1,4 +1,4 @@
-"""Serper (https://serper.dev): Google's results for text and pictures. POST /search and /images,
+"""Serper (https://serper.dev): Google's results for text and images. POST /search and /images,
 the key in X-API-KEY.
 """
 

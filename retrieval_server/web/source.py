@@ -1,4 +1,4 @@
-"""A web provider as a source: budget, turn, call, retries; for pictures also their download."""
+"""A web provider as a source: budget, turn, call, retries; for images also their download."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from retrieval_server.web.limiter import Limiter
 from retrieval_server.web.provider import CallError, Provider, WebHit
 
 SPARE_IMAGES = 5
-"""Asked for beyond the number wanted: many pictures on the web can no longer be had."""
+"""Asked for beyond the number wanted: many images on the web can no longer be had."""
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.5, 8.0
 _REFUSAL_HOLDS_S = 60.0
 
@@ -61,7 +61,7 @@ class WebSource:
         self._refusal: SourceError | None = None
         self._refusal_ends = 0.0
         self.counts: Counter[str] = Counter()
-        """Of calls since the start: upstream_calls, upstream_failures, upstream_retries, pictures,
+        """Of calls since the start: upstream_calls, upstream_failures, upstream_retries, images,
         images_missing.
         """
 
@@ -76,7 +76,7 @@ class WebSource:
         return self._provider.kinds
 
     async def find(self, query: str, kind: CollectionKind, top_k: int) -> list[SearchResult]:
-        """Search; for pictures, go down the list until `top_k` could be downloaded.
+        """Search; for images, go down the list until `top_k` could be downloaded.
 
         Raises:
             SourceError: as told by the provider, the budget or the limiter.
@@ -129,42 +129,42 @@ class WebSource:
                 raise
 
     async def _with_images(self, hits: list[WebHit], top_k: int) -> list[SearchResult]:
-        """Download in order, as many at once as are still wanted. Without any picture the bare
+        """Download in order, as many at once as are still wanted. Without any image the bare
         titles are returned.
         """
         complete: list[SearchResult] = []
-        remaining = [hit for hit in hits if hit.pictures]
+        remaining = [hit for hit in hits if hit.image_urls]
         while remaining and len(complete) < top_k:
             wanted = top_k - len(complete)
             batch, remaining = remaining[:wanted], remaining[wanted:]
-            pictures = await asyncio.gather(*(self._first_image(hit) for hit in batch))
+            images = await asyncio.gather(*(self._first_image(hit) for hit in batch))
             complete += [
-                _found(hit, picture)
-                for hit, picture in zip(batch, pictures, strict=True)
-                if picture is not None
+                _found(hit, image)
+                for hit, image in zip(batch, images, strict=True)
+                if image is not None
             ]
         return complete or [_found(hit) for hit in hits[:top_k]]
 
     async def _first_image(self, hit: WebHit) -> bytes | None:
-        for address in hit.pictures:
-            picture = await self._get_image(address)
-            if picture is not None:
-                self.counts["pictures"] += 1
-                return picture
+        for address in hit.image_urls:
+            image = await self._get_image(address)
+            if image is not None:
+                self.counts["images"] += 1
+                return image
         self.counts["images_missing"] += 1
         return None
 
 
 def _distinct(hits: list[WebHit]) -> list[WebHit]:
-    """Keep the first of results with one address and picture, and only those that say anything."""
+    """Keep the first of results with one address and image, and only those that say anything."""
     first: dict[tuple[str, tuple[str, ...]], WebHit] = {}
     for hit in hits:
-        if hit.title or hit.text or hit.pictures:
-            first.setdefault((hit.url, hit.pictures[:1]), hit)
+        if hit.title or hit.text or hit.image_urls:
+            first.setdefault((hit.url, hit.image_urls[:1]), hit)
     return list(first.values())
 
 
-def _found(hit: WebHit, picture: bytes | None = None) -> SearchResult:
+def _found(hit: WebHit, image: bytes | None = None) -> SearchResult:
     return SearchResult(
-        id=hit.url, title=hit.title, text=hit.text, source=hit.url, score=hit.score, image=picture
+        id=hit.url, title=hit.title, text=hit.text, source=hit.url, score=hit.score, image=image
     )

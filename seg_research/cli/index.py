@@ -77,7 +77,7 @@ def _add_corpus(parser: argparse.ArgumentParser, *, required: bool) -> None:
     corpus = parser.add_mutually_exclusive_group(required=required)
     corpus.add_argument("--text", type=Path, metavar="CORPUS.jsonl", help="passages")
     corpus.add_argument(
-        "--images", type=Path, metavar="CORPUS.jsonl", help="pictures, found by their titles"
+        "--images", type=Path, metavar="CORPUS.jsonl", help="images, found by their titles"
     )
 
 

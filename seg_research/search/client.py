@@ -43,7 +43,7 @@ _Reply = TypeVar("_Reply", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """One result; `image` is decoded RGB, or None for passages and for pictures that could not be
+    """One result; `image` is decoded RGB, or None for passages and for images that could not be
     had.
     """
 
@@ -331,5 +331,5 @@ def _decode_image(url: str, source: str) -> Image.Image | None:
         binascii.Error,
         Image.DecompressionBombError,
     ) as error:
-        _logger.warning("search result %.80r: picture dropped (%s)", source, error)
+        _logger.warning("search result %.80r: image dropped (%s)", source, error)
         return None

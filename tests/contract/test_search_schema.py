@@ -77,11 +77,11 @@ async def test_text_goes_there_and_back(client):
     assert (outcome.hits[0].text, outcome.hits[0].source) == ("A star shines.", "t.jsonl#x")
 
 
-async def test_pictures_go_there_and_back(client):
+async def test_images_go_there_and_back(client):
     outcome = await client.search("kites", "image", 2)
-    picture = outcome.hits[0].image
-    assert picture.size == (256, 128)
-    assert np.abs(np.asarray(picture).astype(int) - (0, 128, 0)).max() < 4
+    image = outcome.hits[0].image
+    assert image.size == (256, 128)
+    assert np.abs(np.asarray(image).astype(int) - (0, 128, 0)).max() < 4
     assert outcome.hits[1].image is None
 
 

@@ -27,7 +27,7 @@ def recording(tmp_path):
 def test_stats(recording, capsys):
     assert main(["cache", "stats", str(recording)]) == 0
     shown = capsys.readouterr().out
-    assert "3 answers, 1 pictures" in shown
+    assert "3 answers, 1 images" in shown
     assert "serper image: 3" in shown
     assert "from 1970-01-01 00:00" in shown
 
@@ -41,7 +41,7 @@ def test_export_and_import(recording, tmp_path, capsys):
     assert "3 of 3 answers were missing or older" in shown
     assert "0 of 3 answers were missing or older" in shown
     assert main(["cache", "stats", str(merged)]) == 0
-    assert "3 answers, 1 pictures" in capsys.readouterr().out
+    assert "3 answers, 1 images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ PASSAGES = [
     {"id": 2, "contents": "Quillon\nThe team Quillon keeps a red star as its mascot."},
     {"id": 3, "contents": "Velmora\nVelmora is a harbour town whose emblem is the blue kite."},
 ]
-PICTURES = [
+IMAGES = [
     {"id": 0, "name": "emblem of Velmora", "filename": "velmora.png"},
     {
         "id": 1,
@@ -53,7 +53,7 @@ def write_jsonl(path: Path, records) -> Path:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """Return (text corpus, image corpus); one picture in images/, one at its image_path, one
+    """Return (text corpus, image corpus); one image in images/, one at its image_path, one
     missing.
     """
     folder = tmp_path_factory.mktemp("kb")
@@ -62,7 +62,7 @@ def corpus(tmp_path_factory):
     Image.new("RGBA", (640, 320), (0, 0, 255, 255)).save(folder / "images" / "velmora.png")
     Image.new("RGB", (40, 30), "red").save(folder / "elsewhere" / "quillon.jpg")
     return write_jsonl(folder / "text_corpus.jsonl", PASSAGES), write_jsonl(
-        folder / "image_corpus.jsonl", PICTURES
+        folder / "image_corpus.jsonl", IMAGES
     )
 
 

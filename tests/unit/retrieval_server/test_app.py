@@ -51,7 +51,7 @@ async def test_text_search(client):
     assert reply.json()["took_ms"] > 0
 
 
-async def test_image_search_returns_pictures_and_titles_of_missing_ones(client):
+async def test_image_search_returns_images_and_titles_of_missing_ones(client):
     hits = (
         await client.post("/search", json={"query": "crest of Nobody", "kind": "image", "top_k": 3})
     ).json()["hits"]

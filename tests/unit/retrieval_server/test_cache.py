@@ -169,11 +169,11 @@ async def test_the_memory_is_bounded():
     assert cache._num_bytes == 0
 
 
-async def test_a_picture_is_kept_once(open_cache, tmp_path):
+async def test_an_image_is_kept_once(open_cache, tmp_path):
     cache = open_cache()
     for n in range(5):
         await cache.put(
-            Key.of("serper", IMAGE, str(n), 1), CachedSearch((found("a", b"one picture"),))
+            Key.of("serper", IMAGE, str(n), 1), CachedSearch((found("a", b"one image"),))
         )
     assert stats_of(tmp_path / "cache.sqlite").num_images == 1
 
@@ -292,10 +292,10 @@ async def test_a_killed_writer_loses_and_damages_nothing(num_lines, open_cache, 
     database = sqlite3.connect(path)
     assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     rows = database.execute("SELECT hits FROM answers").fetchall()
-    pictures = {digest for (digest,) in database.execute("SELECT digest FROM pictures")}
+    images = {digest for (digest,) in database.execute("SELECT digest FROM pictures")}
     database.close()
     assert len(rows) >= len(written)
-    assert {hit["image"] for (hits,) in rows for hit in json.loads(hits)} <= pictures
+    assert {hit["image"] for (hits,) in rows for hit in json.loads(hits)} <= images
     await open_cache(path).put(KEY, ANSWER)  # and the next writer goes on
 
 

@@ -14,11 +14,11 @@ def decoded(jpeg):
 @pytest.mark.parametrize(
     ("size", "expected"), [((1024, 512), (256, 128)), ((100, 900), (28, 256)), ((40, 30), (40, 30))]
 )
-def test_large_pictures_shrink_and_keep_their_shape(tmp_path, size, expected):
+def test_large_images_shrink_and_keep_their_shape(tmp_path, size, expected):
     path = tmp_path / "a.png"
     Image.new("RGB", size, "red").save(path)
-    picture = decoded(jpeg_of_file(path))
-    assert (picture.format, picture.size) == ("JPEG", expected)
+    image = decoded(jpeg_of_file(path))
+    assert (image.format, image.size) == ("JPEG", expected)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -31,16 +31,16 @@ def test_transparency_becomes_white(tmp_path, mode):
     assert min(red, green, blue) > 250
 
 
-def test_what_cannot_be_read_is_no_picture(tmp_path, caplog):
+def test_what_cannot_be_read_is_no_image(tmp_path, caplog):
     text, cut, gone = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"
     text.write_text("<html>")
     Image.effect_noise((64, 64), 90).save(cut)
     cut.write_bytes(cut.read_bytes()[:-2000])
     assert [jpeg_of_file(path) for path in (text, cut, gone)] == [None, None, None]
-    assert caplog.text.count("cannot read this picture") == 3
+    assert caplog.text.count("cannot read this image") == 3
 
 
-def test_a_decompression_bomb_is_no_picture(tmp_path, caplog):
+def test_a_decompression_bomb_is_no_image(tmp_path, caplog):
     path = tmp_path / "bomb.png"
     Image.new("1", (20_000, 20_000)).save(path)
     assert jpeg_of_file(path) is None
@@ -48,6 +48,6 @@ def test_a_decompression_bomb_is_no_picture(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("content", [b"", b"<svg/>", b"GIF89a"])
-def test_bytes_from_elsewhere_that_are_no_picture_are_a_value_error(content):
+def test_bytes_from_elsewhere_that_are_no_image_are_a_value_error(content):
     with pytest.raises(ValueError, match=r"."):
         jpeg_of(io.BytesIO(content))

@@ -70,10 +70,10 @@ def test_two_replicas_share_the_work_and_say_the_same(corpus):
             assert [hit["id"] for hit in replies[0]] == ["0", "3"]
             assert all(hits == replies[0] for hits in replies)
             assert client.post("/search", json={"query": " "}).status_code == 422
-            picture = client.post("/search", json={"query": "emblem", "kind": "image"}).json()[
+            image = client.post("/search", json={"query": "emblem", "kind": "image"}).json()[
                 "hits"
             ][0]["image"]
-            assert picture.startswith("data:image/jpeg;base64,")
+            assert image.startswith("data:image/jpeg;base64,")
             assert (
                 client.post("/retrieve", json={"queries": ["painter"], "topk": 1}).json()["result"][
                     0

@@ -57,7 +57,7 @@ def search(url, query, kind="text", top_k=3):
     return reply.json()["hits"]
 
 
-def test_meaning_finds_passages_and_pictures(url):
+def test_meaning_finds_passages_and_images(url):
     assert search(url, "what does the coat of arms of Velmora show?")[0]["title"] == "Velmora"
     hit = search(url, "symbol of the Quillon team", "image")[0]
     assert hit["title"] == "mascot of Quillon"

@@ -156,13 +156,13 @@ async def test_nothing_found_is_an_answer_that_is_kept():
     assert len(source.asked) == 1
 
 
-async def test_pictures_that_could_not_be_had_are_not_kept():
+async def test_images_that_could_not_be_had_are_not_kept():
     source = Source([found("a")], [found("a", b"jpeg")])
     serving = service(source)
     first = await serving.find("who", IMAGE, 3)
     assert (first.answer.hits[0].image, first.answer.note) == (
         None,
-        "none of the pictures could be fetched",
+        "none of the images could be fetched",
     )
     assert (await serving.find("who", IMAGE, 3)).answer.hits[0].image == b"jpeg"
     assert (await serving.find("who", IMAGE, 3)).cached

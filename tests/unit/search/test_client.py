@@ -21,9 +21,9 @@ from seg_research.search.client import MAX_REPLY_BYTES, SearchClient
 URL = "http://127.0.0.1:8100"
 
 
-def data_url(picture: Image.Image, form: str = "JPEG") -> str:
+def data_url(image: Image.Image, form: str = "JPEG") -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, form)
+    image.save(buffer, form)
     return f"data:image/{form.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -88,12 +88,12 @@ async def test_a_search_returns_typed_hits():
     assert str(server.requests[0].url) == f"{URL}/search"
 
 
-async def test_pictures_are_decoded():
+async def test_images_are_decoded():
     outcome = await search(
         Server(reply(hit(image=data_url(Image.new("L", (20, 10), 255))))), kind="image"
     )
-    picture = outcome.hits[0].image
-    assert (picture.mode, picture.size) == ("RGB", (20, 10))
+    image = outcome.hits[0].image
+    assert (image.mode, image.size) == ("RGB", (20, 10))
 
 
 async def test_more_hits_than_asked_for_are_cut():
@@ -273,10 +273,10 @@ async def test_a_compressed_bomb_is_not_unpacked():
         data_url(Image.effect_noise((64, 64), 90))[:-1200],
     ],
 )
-async def test_a_bad_picture_is_dropped_and_the_hit_kept(image, caplog):
+async def test_a_bad_image_is_dropped_and_the_hit_kept(image, caplog):
     (found,) = (await search(Server(reply(hit(image=image))), kind="image")).hits
     assert (found.title, found.image) == ("Velmora", None)
-    assert "picture dropped" in caplog.text
+    assert "image dropped" in caplog.text
 
 
 _JSON = st.recursive(

@@ -26,17 +26,17 @@ def test_a_passage_may_be_a_title_alone_and_blank_lines_are_skipped(tmp_path):
     assert (entry.title, entry.text) == ("Alone", "")
 
 
-def test_pictures_are_found_beside_the_corpus_or_at_their_path_and_missing_ones_are_counted(
+def test_images_are_found_beside_the_corpus_or_at_their_path_and_missing_ones_are_counted(
     corpus, caplog
 ):
     collection = load_corpus(CollectionKind.IMAGE, corpus[1])
-    found = [entry.picture for entry in collection]
+    found = [entry.image for entry in collection]
     assert found == [
         corpus[1].parent / "images/velmora.png",
         corpus[1].parent / "elsewhere/quillon.jpg",
         None,
     ]
-    assert "1 of 3 pictures are missing (first: 'crest of Nobody')" in caplog.text
+    assert "1 of 3 images are missing (first: 'crest of Nobody')" in caplog.text
 
 
 def test_image_path_may_start_at_the_working_directory(tmp_path, monkeypatch):
@@ -48,7 +48,7 @@ def test_image_path_may_start_at_the_working_directory(tmp_path, monkeypatch):
         json.dumps({"id": 0, "name": "a", "filename": "a.png", "image_path": "kb/a.png"})
     )
     monkeypatch.chdir(tmp_path)
-    assert load_corpus(CollectionKind.IMAGE, path)[0].picture == tmp_path / "kb" / "a.png"
+    assert load_corpus(CollectionKind.IMAGE, path)[0].image == tmp_path / "kb" / "a.png"
 
 
 GOOD = '{"id": 0, "contents": "t", "name": "t", "filename": "f.png"}'
@@ -80,7 +80,7 @@ def test_a_broken_line_is_named(tmp_path, kind, line, said):
 
 @pytest.mark.parametrize("stated", ["/etc/passwd", "../../secret.png", "a/../../b.png", "a\0b"])
 @pytest.mark.parametrize("key", ["filename", "image_path"])
-def test_a_picture_may_not_lie_outside(tmp_path, stated, key):
+def test_an_image_may_not_lie_outside(tmp_path, stated, key):
     path = tmp_path / "c.jsonl"
     path.write_text(json.dumps({"id": 0, "name": "a", "filename": "a.png", key: stated}))
     with pytest.raises(UsageError, match=r"line 1: .*expected a relative path"):

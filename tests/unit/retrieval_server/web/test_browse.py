@@ -1,4 +1,4 @@
-"""Pages behind results: robots.txt, text, passages, summaries; and pictures. The sites are all this
+"""Pages behind results: robots.txt, text, passages, summaries; and images. The sites are all this
 machine's.
 """
 
@@ -164,7 +164,7 @@ async def test_a_slow_page_does_not_hold_up_the_others(local_server):
 
     pages = site({"/a": reply(200, PAGE, **HTML)})
     local_server.answer = lambda asked: hang() if asked.path == "/slow" else pages(asked)
-    async with browser_on(local_server, timeout_s=0.3) as browser:
+    async with browser_on(local_server, timeout_s=2.0) as browser:
         reading = await browser.read("kite", hits_on(local_server, "/slow", "/a"))
     assert [hit.text.startswith("snippet") for hit in reading.hits] == [True, False]
 
@@ -377,7 +377,7 @@ def test_the_nearest_passages_are_chosen_in_the_order_of_the_text():
     )
 
 
-def picture(form="PNG", size=(600, 300), **options):
+def image_bytes(form="PNG", size=(600, 300), **options):
     buffer = io.BytesIO()
     Image.new("RGB", size, "red").save(buffer, form, **options)
     return buffer.getvalue()
@@ -399,8 +399,8 @@ async def load(local_server, body, kind):
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
-async def test_pictures_become_small_jpegs(form, local_server):
-    made = await load(local_server, picture(form), f"image/{form.lower()}")
+async def test_images_become_small_jpegs(form, local_server):
+    made = await load(local_server, image_bytes(form), f"image/{form.lower()}")
     with Image.open(io.BytesIO(made)) as image:
         assert (image.format, image.size) == ("JPEG", (256, 128))
 
@@ -421,19 +421,19 @@ def huge_png():
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
-BAD_PICTURES = [
+BAD_IMAGES = [
     (b"", "image/png"),
     (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/png"),
-    (picture()[:200], "image/png"),
+    (image_bytes()[:200], "image/png"),
     (huge_png(), "image/png"),
-    (picture("TIFF"), "image/png"),
-    (picture("PPM"), "image/jpeg"),
+    (image_bytes("TIFF"), "image/png"),
+    (image_bytes("PPM"), "image/jpeg"),
     (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "image/jpeg"),
-    (picture(), "image/svg+xml"),
-    (picture(), "text/html"),
+    (image_bytes(), "image/svg+xml"),
+    (image_bytes(), "text/html"),
 ]
 
 
-@pytest.mark.parametrize(("body", "kind"), BAD_PICTURES)
-async def test_what_is_no_picture_is_none(body, kind, local_server):
+@pytest.mark.parametrize(("body", "kind"), BAD_IMAGES)
+async def test_what_is_no_image_is_none(body, kind, local_server):
     assert await load(local_server, body, kind) is None

@@ -94,7 +94,7 @@ async def test_duckduckgo_images(duck):
     )
     (hit,) = await ask(DuckDuckGo(), IMAGE)
     assert (hit.title, hit.url) == ("Emblem", "https://a.example.com/1")
-    assert hit.pictures == ("https://i.example.com/1.png", "https://t.example.com/1")
+    assert hit.image_urls == ("https://i.example.com/1.png", "https://t.example.com/1")
 
 
 async def test_duckduckgo_tells_nothing_found_from_being_turned_away(duck):

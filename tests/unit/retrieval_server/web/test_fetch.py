@@ -143,7 +143,7 @@ async def test_other_media_types_are_refused_unread(kind, local_server):
         await fetch(local_server)
 
 
-async def test_a_picture_is_no_page(local_server):
+async def test_an_image_is_no_page(local_server):
     local_server.replies(reply(200, b"\xff\xd8", content_type="image/jpeg"))
     with pytest.raises(FetchRefusedError, match="content type"):
         await fetch(local_server)

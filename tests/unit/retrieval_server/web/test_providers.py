@@ -172,7 +172,7 @@ async def failure(provider, kind=TEXT) -> CallError:
 async def test_serper_text(local_server):
     local_server.replies(reply(200, SERPER_TEXT))
     first, second = await ask(serper(local_server))
-    assert (first.title, first.text, first.url, first.pictures) == (
+    assert (first.title, first.text, first.url, first.image_urls) == (
         "Velmora",
         "A harbour town.",
         "https://a.example.com/1",
@@ -199,7 +199,7 @@ async def test_serper_images(local_server):
     local_server.replies(reply(200, SERPER_IMAGES))
     (hit,) = await ask(serper(local_server), IMAGE)
     assert (hit.title, hit.url) == ("Emblem", "https://a.example.com/1")
-    assert hit.pictures == ("https://img.example.com/1.png", "https://thumb.example.com/1")
+    assert hit.image_urls == ("https://img.example.com/1.png", "https://thumb.example.com/1")
     assert local_server.asked[0].target == "/images"
 
 
@@ -221,7 +221,7 @@ async def test_tavily_text(local_server):
 async def test_tavily_images(local_server):
     local_server.replies(reply(200, TAVILY))
     (hit,) = await ask(tavily(local_server), IMAGE)
-    assert (hit.title, hit.pictures) == ("Emblem", ("https://img.example.com/1.png",))
+    assert (hit.title, hit.image_urls) == ("Emblem", ("https://img.example.com/1.png",))
     assert local_server.asked[0].json["include_images"] is True
     assert local_server.asked[0].json["include_image_descriptions"] is True
 
@@ -240,7 +240,7 @@ async def test_searxng_text(local_server):
 async def test_searxng_images(local_server):
     local_server.replies(reply(200, SEARXNG_IMAGES))
     (hit,) = await ask(searxng(local_server), IMAGE)
-    assert hit.pictures == ("https://img.example.com/1.png", "https://thumb.example.com/1")
+    assert hit.image_urls == ("https://img.example.com/1.png", "https://thumb.example.com/1")
     assert "categories=images" in local_server.asked[0].target
 
 
@@ -426,7 +426,7 @@ async def test_strange_entries_are_survived(make, kind, local_server):
         assert len(hit.title) <= 300
         assert len(hit.text) <= 2_000
         assert hit.score == hit.score < float("inf")
-        for address in (hit.url, *hit.pictures):
+        for address in (hit.url, *hit.image_urls):
             assert address == "" or address.startswith(("http://", "https://"))
         (hit.title + hit.text).encode("utf-8")
 

@@ -25,12 +25,12 @@ async def test_the_real_provider(name):
     try:
         await provider.check()
         hits = await provider.ask("Barbie film director", TEXT, 3)
-        pictures = await provider.ask("flag of France", IMAGE, 3)
+        images = await provider.ask("flag of France", IMAGE, 3)
     finally:
         await provider.close()
     assert hits
     assert all(hit.title and hit.url for hit in hits)
-    assert any(hit.pictures for hit in pictures)
+    assert any(hit.image_urls for hit in images)
 
 
 async def test_a_real_searxng():

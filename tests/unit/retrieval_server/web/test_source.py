@@ -1,4 +1,4 @@
-"""How a provider is asked: retries, pauses, turns, budget, pictures. The provider is a script; time
+"""How a provider is asked: retries, pauses, turns, budget, images. The provider is a script; time
 does not pass.
 """
 
@@ -22,8 +22,8 @@ from retrieval_server.web.source import WebSource
 TEXT, IMAGE = CollectionKind.TEXT, CollectionKind.IMAGE
 
 
-def hit(name, *pictures):
-    return WebHit(name, f"about {name}", f"https://example.com/{name}", 1.0, pictures)
+def hit(name, *images):
+    return WebHit(name, f"about {name}", f"https://example.com/{name}", 1.0, images)
 
 
 class Scripted:
@@ -64,7 +64,7 @@ def pauses(monkeypatch):
 def make(tmp_path):
     ledgers = []
 
-    def build(provider, *, budget=None, pictures=None, rate=1e6, concurrency=8, **options):
+    def build(provider, *, budget=None, images=None, rate=1e6, concurrency=8, **options):
         ledger = Ledger(
             tmp_path / "spend.sqlite",
             provider.name,
@@ -75,7 +75,7 @@ def make(tmp_path):
         ledgers.append(ledger)
 
         async def get_image(address):
-            return (pictures or {}).get(address)
+            return (images or {}).get(address)
 
         limiter = Limiter(
             provider.name, rate_per_s=rate, concurrency=concurrency, **options.pop("limiter", {})
@@ -246,7 +246,7 @@ async def test_a_crowd_is_turned_away_with_a_time_to_come_back(make, pauses):
     assert answers[-1].retry_after_s == pytest.approx(4.0, abs=0.2)
 
 
-async def test_pictures_are_downloaded_until_there_are_enough(make):
+async def test_images_are_downloaded_until_there_are_enough(make):
     hits = [
         hit("gone", "x1"),
         hit("small", "x2", "t2"),
@@ -255,13 +255,13 @@ async def test_pictures_are_downloaded_until_there_are_enough(make):
         hit("spare", "x4"),
     ]
     provider = Scripted(hits)
-    source, _ = make(provider, pictures={"t2": b"two", "x3": b"three", "x4": b"four"})
+    source, _ = make(provider, images={"t2": b"two", "x3": b"three", "x4": b"four"})
     found = await source.find("who", IMAGE, 2)
     assert [(one.title, one.image) for one in found] == [("small", b"two"), ("good", b"three")]
     assert source.counts["images_missing"] == 1
 
 
-async def test_without_any_picture_the_titles_are_told(make):
+async def test_without_any_image_the_titles_are_told(make):
     source, _ = make(Scripted([hit("gone", "x1"), hit("none")]))
     assert [(one.title, one.image) for one in await source.find("who", IMAGE, 1)] == [
         ("gone", None)
