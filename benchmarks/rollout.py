@@ -87,7 +87,7 @@ from seg_research.search.client import SearchClient
 from seg_research.tools.keyframe import KeyframeTool
 from seg_research.training.launch.config import compose_config
 from seg_research.training.rollout.agent_loop import SegAgentLoop
-from seg_research.training.rollout.context import VALIDATION_KEY, Host
+from seg_research.training.rollout.context import AGENT_NAME, VALIDATION_KEY, Host
 from seg_research.training.rollout.conversation import VerlConversation
 from seg_research.training.rollout.dataset import FRAMES_KEY
 
@@ -514,8 +514,8 @@ def main() -> None:
         prompts = cycle(
             {
                 **row,
-                "agent_name": "seg_research",
-                "raw_prompt": row["prompt"],
+                "agent_name": AGENT_NAME,
+                "raw_prompt": [],
                 "global_steps": 0,
                 FRAMES_KEY: row["images"],
                 VALIDATION_KEY: False,

@@ -16,8 +16,8 @@ from typing import Any, TypeGuard, cast
 from seg_common.errors import UsageError
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
 from seg_research.core.video import frame_id_of
-from seg_research.data.rows import mask_from_json
 from seg_research.data.sample import ONLY_TARGET_ID, Target, TargetOnFrame
+from seg_research.data.truth_json import mask_from_json
 from seg_research.episode.transcript import (
     Message,
     ModelTurn,

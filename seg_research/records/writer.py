@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from seg_research.data.rows import mask_to_json
-from seg_research.data.sample import GroundTruth, Sample
+from seg_research.data.sample import Sample
+from seg_research.data.truth_json import recorded_truth_to_json
 from seg_research.episode.transcript import Message, ModelTurn, Observation, Transcript
 from seg_research.recipes.seg_research.final_answer import count_searches, read_verdict
 from seg_research.records.image_store import PictureFolder
@@ -62,7 +62,9 @@ def episode_record(
         "timings": {},
         "input": "\n".join(f"{m.role}: {m.plain()}" for m in transcript.prompt),
         "output": _flat(transcript),
-        "gts": None if sample.truth is None else _truth(sample.truth),
+        "gts": None
+        if sample.truth is None
+        else json.dumps(recorded_truth_to_json(sample.truth.targets)),
         "steps": list(sample.steps),
         "absent": sample.truth is not None and sample.truth.absent,
         "score": score.total,
@@ -111,19 +113,3 @@ def _flat(transcript: Transcript) -> str:
         for turn in transcript.turns
     ]
     return "".join(pieces)
-
-
-def _truth(truth: GroundTruth) -> str:
-    target = truth.single()
-    return json.dumps(
-        {
-            str(frame_id): {
-                "bbox_2d": found.box.as_list(),
-                "point_2d": [found.point.x, found.point.y],
-                "area": found.area,
-                "max_conn_area": found.max_conn_area,
-                "mask": mask_to_json(found.mask),
-            }
-            for frame_id, found in ({} if target is None else target.frames).items()
-        }
-    )

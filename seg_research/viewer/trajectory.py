@@ -11,13 +11,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from seg_common.errors import UsageError
 from seg_research.core.geometry import (
     ImageSize,
+    Norm1000Box,
     Norm1000Point,
     PixelBox,
     PixelPoint,
@@ -48,7 +49,7 @@ class KeyframeView:
     boxes: tuple[PixelBox, ...]
     points: tuple[PixelPoint, ...]
     negative_points: tuple[PixelPoint, ...]
-    truth_box: PixelBox | None
+    truth_boxes: tuple[PixelBox, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,36 +170,50 @@ def _telling(masks: Sequence[Picture]) -> Picture:
 
 @dataclass(frozen=True, slots=True)
 class _Truth:
-    """Ground truth of one question: boxes by frame id where the prepared row has them, masks where
-    there are any.
+    """Ground truth of one question: for every target its boxes by frame id where the prepared row
+    has them, masks of all targets together where there are any.
     """
 
-    boxes: Mapping[str, Any]
+    targets: tuple[Mapping[str, Any], ...]
     masks_dir: Path | None
 
     @classmethod
     def of(cls, sample_id: str, prediction: Prediction, run: Run) -> _Truth:
         source = run.truth_boxes.get(sample_id) or prediction.extra.get("gts")
-        try:
-            boxes: Any = json.loads(source) if isinstance(source, str) else {}
-        except (ValueError, RecursionError):
-            boxes = {}
-        return cls(boxes if isinstance(boxes, dict) else {}, run.truth_masks.get(sample_id))
+        return cls(_frames_by_target(source), run.truth_masks.get(sample_id))
 
     def mask(self, stem: str) -> Mask | None:
         return _mask(self.masks_dir, stem)
 
-    def box(self, stem: str, size: ImageSize) -> PixelBox | None:
-        """Box on one frame, in pixels; None where the target is not on it or nothing is known."""
-        entry = self.boxes.get(str(frame_id_of(stem)), self.boxes.get(stem))
-        box = read_box(entry.get("bbox_2d")) if isinstance(entry, dict) else None
-        if (
-            box is None
-            and (mask_HW := self.mask(stem)) is not None
-            and (tight := mask_box(mask_HW)) is not None
-        ):
-            box = box_to_norm1000(tight, ImageSize(mask_HW.shape[1], mask_HW.shape[0]))
-        return box_to_pixels(box, size) if box else None
+    def boxes_on(self, stem: str, size: ImageSize) -> tuple[PixelBox, ...]:
+        """Boxes on one frame, in pixels; none where no target is on it or nothing is known."""
+        boxes: list[Norm1000Box] = []
+        for frames in self.targets:
+            entry = frames.get(str(frame_id_of(stem)), frames.get(stem))
+            box = read_box(entry.get("bbox_2d")) if isinstance(entry, dict) else None
+            if box is not None:
+                boxes.append(box)
+        mask_HW = None if boxes else self.mask(stem)
+        if mask_HW is not None and (tight := mask_box(mask_HW)) is not None:
+            boxes.append(box_to_norm1000(tight, ImageSize(mask_HW.shape[1], mask_HW.shape[0])))
+        return tuple(box_to_pixels(box, size) for box in boxes)
+
+
+def _frames_by_target(source: object) -> tuple[Mapping[str, Any], ...]:
+    """Read what `data.truth_json` wrote, as far as it can be read: a report shows what there is."""
+    try:
+        found: object = json.loads(source) if isinstance(source, str) else None
+    except (ValueError, RecursionError):
+        return ()
+    if not isinstance(found, dict):
+        return ()
+    fields = cast("dict[str, Any]", found)
+    if "targets" not in fields:
+        return (fields,)
+    entries: object = fields["targets"]
+    listed = cast("list[Any]", entries) if isinstance(entries, list) else []
+    frames = [entry.get("frames") for entry in listed if isinstance(entry, dict)]
+    return tuple(entry for entry in frames if isinstance(entry, dict))
 
 
 def _open(prediction: Prediction, notes: list[str]) -> FrameSource | None:
@@ -322,7 +337,7 @@ def _keyframe(
         negative_points=in_pixels(
             point for region in prediction.objects for point in region.negative_points
         ),
-        truth_box=truth.box(video.names[position], size),
+        truth_boxes=truth.boxes_on(video.names[position], size),
     )
 
 

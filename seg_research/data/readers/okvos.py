@@ -38,11 +38,10 @@ from seg_research.core.masks import Mask, mask_box, read_mask
 from seg_research.core.seeding import derive_seed
 from seg_research.core.video import FRAME_SUFFIXES, frame_id_of, read_image
 from seg_research.data.parallel import Progress, map_ordered
-from seg_research.data.rows import Coordinates, mask_to_json, read_table, write_rows
+from seg_research.data.rows import Coordinates, read_table, write_rows
 from seg_research.data.splits import Split
-from seg_research.recipes.seg_research.prompt import build_messages
+from seg_research.data.truth_json import mask_to_json
 
-AGENT_NAME = "seg_research"
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.int8)
 
 
@@ -271,11 +270,9 @@ def _prepare_row(root: Path, preparation: Preparation, item: _Numbered) -> dict[
         )
     used = [frames[position] for position in chosen]
     paths = [str(path) for path in used]
-    frame_ids = [frame_id for path in used if (frame_id := frame_id_of(path.stem)) is not None]
+    targets = [] if row.absent else [{"id": row.oid, "frames": truth}]
     return {
         "data_source": f"Search_RVOS_{row.ability}",
-        "agent_name": AGENT_NAME,
-        "prompt": build_messages(row.question, row.ability, frame_ids),
         "images": [
             {"image": path, "resized_height": shown.height_px, "resized_width": shown.width_px}
             for path in paths
@@ -285,8 +282,7 @@ def _prepare_row(root: Path, preparation: Preparation, item: _Numbered) -> dict[
         "video_path": str(root / split / "JPEGImages" / row.video),
         "question": row.question,
         "reward_model": {
-            "style": "rule",
-            "ground_truth": json.dumps(truth),
+            "ground_truth": json.dumps({"targets": targets}),
             "steps": row.steps or [],
             "absent": bool(row.absent),
         },
@@ -295,7 +291,6 @@ def _prepare_row(root: Path, preparation: Preparation, item: _Numbered) -> dict[
             "index": item.index,
             "height": size.height_px,
             "width": size.width_px,
-            "image_paths": paths,
             "coordinates": str(_COORDINATES[preparation.model_type]),
         },
     }

@@ -28,14 +28,13 @@ from seg_research.training.launch.trainer_process import (
     stop_trainer,
     trainer_environment,
 )
-from seg_research.training.rollout.context import STOP_FILE
+from seg_research.training.rollout.context import AGENT_NAME, STOP_FILE
 
 logger = logging.getLogger(__name__)
 
 _MAX_STARTS = 3
 """How often a trainer is started whose Ray cluster does not come up."""
 
-AGENT_NAME = "seg_research"
 PLUGIN_MODULE = "seg_research.training.plugin"
 
 

@@ -34,6 +34,8 @@ from seg_research.training.rollout.text_encoder import HostEncoder
 STOP_FILE = "stopped.txt"
 """Holds the reason when a guard ends the run; the launcher watches for it."""
 
+AGENT_NAME = "seg_research"
+"""verl's name for our agent loop."""
 VALIDATION_KEY = "validation"
 """Tells rows of `data.val_files` from those that are trained on; verl does not tell agent loops."""
 

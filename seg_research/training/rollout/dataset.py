@@ -9,7 +9,7 @@ from typing import Any
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from seg_research.training.launch.config import as_list
-from seg_research.training.rollout.context import VALIDATION_KEY
+from seg_research.training.rollout.context import AGENT_NAME, VALIDATION_KEY
 
 FRAMES_KEY = "seg_frames"
 """The row's pictures (path and shown size), under a name that verl does not expand into pixels."""
@@ -23,8 +23,12 @@ class SegDataset(RLHFDataset):
     def __getitem__(self, item: int) -> dict[str, Any]:
         row = dict(self.dataframe[item])
         row[FRAMES_KEY] = row.pop(self.image_key)
-        row["raw_prompt"] = row.pop(self.prompt_key)
+        # verl wants a chat beside every row, for its logs; what is shown is built by the recipe.
+        # Rows of version 1 hold one that an older recipe wrote.
+        row.pop(self.prompt_key, None)
         row |= {
+            "raw_prompt": [{"role": "user", "content": row["question"]}],
+            "agent_name": AGENT_NAME,
             "index": item,
             "tools_kwargs": {},
             "interaction_kwargs": {},

@@ -13,12 +13,18 @@ from seg_research.core.geometry import ImageSize, Norm1000Box, Norm1000Point
 from seg_research.data.rows import (
     PREPARED_SCHEMA,
     check_paths,
-    mask_from_json,
-    mask_to_json,
     read_samples,
     write_rows,
 )
-from seg_research.data.sample import TargetOnFrame
+from seg_research.data.sample import FrameRole, TargetOnFrame
+from seg_research.data.truth_json import (
+    THOUSANDTHS,
+    mask_from_json,
+    mask_to_json,
+    read_targets,
+    recorded_truth_to_json,
+    targets_to_json,
+)
 
 TRUTH = {"bbox_2d": [612, 40, 900, 388], "point_2d": [700, 200], "area": 1.0, "max_conn_area": 0.5}
 
@@ -31,25 +37,16 @@ def make_row(**changes):
     ]
     row = {
         "data_source": "Search_RVOS_one-hop",
-        "agent_name": "seg_research",
-        "prompt": [{"role": "user", "content": "frame 3 <image>"}],
         "images": images,
         "ability": "one-hop",
         "id": "q1",
         "video_path": "/data/clip",
         "question": "Please find 'it' in the provided video.",
         "reward_model": {
-            "style": "rule",
             "ground_truth": truth if isinstance(truth, str) else json.dumps(truth),
             "steps": ["a", "b"],
         },
-        "extra_info": {
-            "split": "train",
-            "index": 0,
-            "height": 40,
-            "width": 60,
-            "image_paths": [image["image"] for image in images],
-        },
+        "extra_info": {"split": "train", "index": 0, "height": 40, "width": 60},
     }
     return row | changes
 
@@ -93,27 +90,122 @@ def test_a_row_can_say_that_its_target_is_absent(tmp_path, said, read):
     assert sample.truth.absent is read
 
 
-def test_rows_of_before_there_were_masks_are_read(tmp_path):
-    old = PREPARED_SCHEMA.set(
-        PREPARED_SCHEMA.get_field_index("reward_model"),
-        pa.field(
-            "reward_model",
-            pa.struct(
-                [
-                    ("style", pa.string()),
-                    ("ground_truth", pa.string()),
-                    ("steps", pa.list_(pa.string())),
-                ]
-            ),
-        ),
+PROMPT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+V1_IMAGES = pa.list_(
+    pa.struct(
+        [("image", pa.string()), ("resized_height", pa.int64()), ("resized_width", pa.int64())]
     )
-    pq.write_table(pa.Table.from_pylist([make_row()], schema=old), tmp_path / "old.parquet")
+)
+V1_REWARD_MODEL = [
+    ("style", pa.string()),
+    ("ground_truth", pa.string()),
+    ("steps", pa.list_(pa.string())),
+]
+
+
+def write_version_1(path: Path, row: dict, reward_model: list = V1_REWARD_MODEL) -> None:
+    """Write a row as the first version did, and as the authors of the published system do."""
+    extra = [("split", pa.string()), ("index", pa.int64()), ("image_paths", pa.list_(pa.string()))]
+    names = ("data_source", "agent_name", "ability", "id", "video_path", "question")
+    schema = pa.schema(
+        [
+            *((name, pa.string()) for name in names),
+            ("prompt", PROMPT),
+            ("images", V1_IMAGES),
+            ("reward_model", pa.struct(reward_model)),
+            ("extra_info", pa.struct(extra)),
+        ]
+    )
+    old = row | {
+        "agent_name": "seg_research",
+        "prompt": [{"role": "user", "content": "frame 3 <image>"}],
+    }
+    pq.write_table(pa.Table.from_pylist([old], schema=schema), path)
+
+
+def test_rows_of_version_1_are_read(tmp_path):
+    write_version_1(tmp_path / "old.parquet", make_row())
     [sample] = read_samples(tmp_path / "old.parquet")
     assert (sample.truth.absent, sample.truth.single().frames[6].mask, sample.truth.steps) == (
         False,
         None,
         ("a", "b"),
     )
+    assert sample.truth.difficulty is None
+    assert sample.offered == sample.frames
+    assert sample == read_back(tmp_path / "new.parquet", make_row())[0]
+
+
+def test_rows_of_version_1_with_masks_and_absent_targets_are_read(tmp_path):
+    schema = [*V1_REWARD_MODEL, ("absent", pa.bool_())]
+    row = make_row(truth={"6": TRUTH | {"mask": MASK}})
+    write_version_1(tmp_path / "mask.parquet", row, schema)
+    [sample] = read_samples(tmp_path / "mask.parquet")
+    assert mask_to_json(sample.truth.single().frames[6].mask) == MASK
+    row = make_row(truth={})
+    row["reward_model"]["absent"] = True
+    write_version_1(tmp_path / "absent.parquet", row, schema)
+    [sample] = read_samples(tmp_path / "absent.parquet")
+    assert sample.truth.absent
+
+
+@pytest.mark.parametrize("version", ["3", "0", "x"])
+def test_rows_of_a_newer_version_are_refused(tmp_path, version):
+    path = tmp_path / "new.parquet"
+    schema = PREPARED_SCHEMA.with_metadata({"seg_research.rows": version})
+    pq.write_table(pa.Table.from_pylist([make_row()], schema=schema), path)
+    told = f"new.parquet: prepared rows of version {version}, .* up to version 2; update"
+    with pytest.raises(UsageError, match=told):
+        read_samples(path)
+
+
+def test_several_targets_come_back(tmp_path):
+    frames = {"3": TRUTH, "6": TRUTH | {"area": 0.25}}
+    targets = [{"id": "left", "frames": frames}, {"id": "right", "frames": {}}]
+    [sample] = read_back(tmp_path / "a.parquet", make_row(truth={"targets": targets}))
+    assert [target.target_id for target in sample.truth.targets] == ["left", "right"]
+    assert [sorted(target.frames) for target in sample.truth.targets] == [[3, 6], []]
+    assert sample.truth.targets[0].frames[6].area == 0.25
+    assert sample.truth.is_visible
+    again = json.dumps(targets_to_json(sample.truth.targets))
+    assert read_targets(again, dict.fromkeys((3, 6), THOUSANDTHS), "x") == sample.truth.targets
+    with pytest.raises(UsageError, match=r"2 targets \(left, right\), but this recipe handles one"):
+        sample.truth.single()
+
+
+def test_records_hold_one_target_by_frame_and_several_by_id(tmp_path):
+    [sample] = read_back(tmp_path / "a.parquet", make_row())
+    assert recorded_truth_to_json(sample.truth.targets) == {"6": TRUTH | {"mask": None}}
+    assert recorded_truth_to_json(()) == {}
+    two = [{"id": name, "frames": {"6": TRUTH | {"mask": None}}} for name in "ab"]
+    [sample] = read_back(tmp_path / "a.parquet", make_row(truth={"targets": two}))
+    assert recorded_truth_to_json(sample.truth.targets) == {"targets": two}
+
+
+def test_frames_have_roles(tmp_path):
+    row = make_row()
+    row["images"] = [image | {"role": "reference"} for image in row["images"]]
+    large = {"image": "/data/clip/00006.jpg", "resized_height": 640, "resized_width": 960}
+    row["images"].append(large | {"role": "target"})
+    [sample] = read_back(tmp_path / "a.parquet", row)
+    assert sample.offered == ()
+    assert [f.frame_id for f in sample.with_role(FrameRole.REFERENCE)] == [3, 6]
+    [frame] = sample.with_role(FrameRole.TARGET)
+    assert (frame.frame_id, frame.shown_size) == (6, ImageSize(960, 640))
+    row["extra_info"]["coordinates"] = "resized_pixels"
+    with pytest.raises(UsageError, match="frame 6 is shown at two sizes"):
+        read_back(tmp_path / "a.parquet", row)
+
+
+def test_a_question_can_have_a_difficulty(tmp_path):
+    row = make_row()
+    row["reward_model"]["difficulty"] = 0.75
+    [sample] = read_back(tmp_path / "a.parquet", row)
+    assert sample.truth.difficulty == 0.75
+
+
+def test_the_recipes_prompt_is_not_part_of_the_data():
+    assert not {"prompt", "agent_name"} & set(PREPARED_SCHEMA.names)
 
 
 def test_no_steps_is_an_empty_tuple(tmp_path):
@@ -151,7 +243,7 @@ def test_equal_rows_give_equal_bytes(tmp_path):
         ({"truth": {"6": TRUTH | {"max_conn_area": 1.5}}}, r"max_conn_area=1\.5"),
         (
             {"truth": {"4": TRUTH}},
-            r"ground truth for frame '4', but the frames offered are \[3, 6\]",
+            r"ground truth for frame '4', but the row's frames are \[3, 6\]",
         ),
         ({"truth": {"x": TRUTH}}, "frame 'x'"),
         ({"truth": "not json"}, "not a JSON object"),
@@ -177,6 +269,12 @@ def test_equal_rows_give_equal_bytes(tmp_path):
             {"reward_model": {"ground_truth": json.dumps({"6": TRUTH}), "absent": True}},
             "`absent` is true, but .* on frame 6",
         ),
+        ({"truth": {"targets": [{"id": "a", "frames": {}}] * 2}}, "must differ"),
+        ({"truth": {"targets": [{"frames": {}}]}}, r"column targets\.0\.id"),
+        (
+            {"reward_model": {"ground_truth": "{}", "difficulty": 1.5}},
+            r"column reward_model\.difficulty",
+        ),
         ({"question": None}, "column question"),
         ({"id": None}, "column id"),
     ],
@@ -195,7 +293,7 @@ def test_ids_must_differ(tmp_path):
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path):
-    with pytest.raises(UsageError, match="seg-research data okvos --root"):
+    with pytest.raises(UsageError, match="seg-research data NAME --root"):
         read_samples(tmp_path / "train_6_448_448.parquet")
 
 

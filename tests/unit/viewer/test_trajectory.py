@@ -41,7 +41,7 @@ def test_boxes_and_points_are_in_pixels_of_the_key_frame(run_dir):
     assert (keyframe.boxes[0].x1, keyframe.boxes[0].y2) == (16.0, 36.0)
     assert (keyframe.points[0].x, keyframe.points[0].y) == (32.0, 24.0)
     assert len(keyframe.negative_points) == 1
-    assert keyframe.truth_box.x1 == pytest.approx(15.36)
+    assert keyframe.truth_boxes[0].x1 == pytest.approx(15.36)
 
 
 def test_without_masks_of_its_own_a_policy_scores_nothing_on_the_frames_shown(run_dir):
@@ -53,15 +53,35 @@ def test_without_masks_of_its_own_a_policy_scores_nothing_on_the_frames_shown(ru
 def test_the_true_box_comes_from_the_mask_where_the_row_has_none(run_dir):
     (run_dir / "test.parquet").unlink()
     keyframe = view_question("q1", read_run(run_dir)).trajectories[1].keyframe
-    assert (keyframe.truth_box.x1, keyframe.truth_box.y1) == (16.0, 12.0)
+    assert (keyframe.truth_boxes[0].x1, keyframe.truth_boxes[0].y1) == (16.0, 12.0)
 
 
-@pytest.mark.parametrize("gts", ["{not json", "[]", '{"6": []}', '{"6": {"bbox_2d": "x"}}', 7])
+def test_every_target_of_a_question_is_drawn(run_dir):
+    (run_dir / "test.parquet").unlink()
+    frames = [{"6": {"bbox_2d": [x, 0, x + 250, 500]}} for x in (0, 500)]
+    targets = [{"id": name, "frames": found} for name, found in zip("ab", frames, strict=True)]
+    rewrite(run_dir, "after", gts=json.dumps({"targets": targets}))
+    keyframe = view_question("q1", read_run(run_dir)).trajectories[1].keyframe
+    assert [box.x1 for box in keyframe.truth_boxes] == [0, 32]
+
+
+BROKEN_TRUTHS = [
+    "{not json",
+    "[]",
+    '{"6": []}',
+    '{"6": {"bbox_2d": "x"}}',
+    '{"targets": 3}',
+    '{"targets": [4, {"frames": []}]}',
+    7,
+]
+
+
+@pytest.mark.parametrize("gts", BROKEN_TRUTHS)
 def test_a_broken_truth_is_no_truth(run_dir, gts):
     (run_dir / "test.parquet").unlink()
     (run_dir / "meta.json").unlink()
     rewrite(run_dir, "after", gts=gts)
-    assert view_question("q1", read_run(run_dir)).trajectories[1].keyframe.truth_box is None
+    assert view_question("q1", read_run(run_dir)).trajectories[1].keyframe.truth_boxes == ()
 
 
 @pytest.mark.parametrize(

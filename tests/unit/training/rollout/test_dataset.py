@@ -54,7 +54,7 @@ def test_a_row_gives_the_sample_back_and_holds_no_pixels(datasets, mini):
 def test_a_row_names_its_agent_loop_and_its_place(datasets):
     row = datasets["train_files"][3]
     assert (row["agent_name"], row["index"]) == ("seg_research", 3)
-    assert row["raw_prompt"][0]["role"] == "system"
+    assert row["raw_prompt"] == [{"role": "user", "content": row["question"]}]
 
 
 def test_validation_rows_say_so(datasets):
