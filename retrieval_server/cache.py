@@ -7,10 +7,12 @@ import json
 import math
 import time
 import unicodedata
-from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
+
+from cachetools import TLRUCache
 
 from retrieval_server.schemas import CollectionKind
 from retrieval_server.sources import SearchResult
@@ -75,6 +77,13 @@ class SearchCache(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    found: CachedSearch
+    made_at: float
+    num_bytes: int
+
+
 class MemoryCache:
     """The most recently used answers, up to a size."""
 
@@ -85,31 +94,30 @@ class MemoryCache:
         max_bytes: int = _DEFAULT_MEMORY_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Make an empty cache; `clock` tells seconds since the epoch."""
-        self._ttl_s, self._max_bytes, self._clock = ttl_s, max_bytes, clock
-        self._entries: OrderedDict[Key, tuple[float, int, CachedSearch]] = OrderedDict()
-        self._num_bytes = 0
+        """Make an empty cache; `clock` gives seconds since the epoch."""
+        self._clock = clock
+        # Entries age from when they were made, which may be long before they are put here, and are
+        # fresh until their time is over, its last moment included.
+        self._entries: TLRUCache[Key, _Entry, float] = TLRUCache(
+            max_bytes,
+            lambda _, entry, __: math.nextafter(entry.made_at + ttl_s, math.inf),
+            clock,
+            lambda entry: entry.num_bytes,
+        )
 
     def look(self, key: Key) -> CachedSearch | None:
         """Return what is fresh and known."""
         entry = self._entries.get(key)
-        if entry is None:
-            return None
-        if self._clock() - entry[0] > self._ttl_s:
-            self._drop(key)
-            return None
-        self._entries.move_to_end(key)
-        return entry[2]
+        return None if entry is None else entry.found
 
-    def keep(self, key: Key, answer: CachedSearch, made_at: float | None = None) -> None:
-        """Keep an answer and forget the ones that were not asked for longest."""
-        if key in self._entries:
-            self._drop(key)
-        size = _num_bytes(key, answer)
-        self._entries[key] = (self._clock() if made_at is None else made_at, size, answer)
-        self._num_bytes += size
-        while self._num_bytes > self._max_bytes:
-            self._drop(next(iter(self._entries)))
+    def keep(self, key: Key, found: CachedSearch, made_at: float | None = None) -> None:
+        """Keep an answer and drop the ones that were not asked for longest; one that is larger than
+        the whole cache is not kept.
+        """
+        made_at = self._clock() if made_at is None else made_at
+        self._entries.pop(key, None)
+        with suppress(ValueError):  # too large
+            self._entries[key] = _Entry(found, made_at, _num_bytes(key, found))
 
     async def get(self, key: Key) -> CachedSearch | None:
         """Return what is known and fresh."""
@@ -118,9 +126,6 @@ class MemoryCache:
     async def put(self, key: Key, answer: CachedSearch) -> None:
         """Keep an answer."""
         self.keep(key, answer)
-
-    def _drop(self, key: Key) -> None:
-        self._num_bytes -= self._entries.pop(key)[1]
 
 
 def _num_bytes(key: Key, answer: CachedSearch) -> int:

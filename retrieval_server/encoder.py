@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import threading
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from cachetools import LRUCache
 
 from retrieval_server import DEFAULT_ENCODER
 from seg_common.errors import UsageError
@@ -77,8 +78,7 @@ class QueryVectorCache:
     def __init__(self, encoder: Encoder, capacity: int = _REMEMBERED_QUERIES) -> None:
         """Remember at most `capacity` queries."""
         self.encoder = encoder
-        self._capacity = capacity
-        self._vectors: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._vectors: LRUCache[str, np.ndarray] = LRUCache(capacity)
 
     def embed(self, queries: Sequence[str]) -> np.ndarray:
         """Return vectors_QD, those that are not remembered in one call of the encoder."""
@@ -87,11 +87,7 @@ class QueryVectorCache:
         found = {query: self._vectors[query] for query in distinct if query in self._vectors}
         if new:
             found.update(zip(new, self.encoder.encode(new), strict=True))
-        for query in distinct:
-            self._vectors[query] = found[query]
-            self._vectors.move_to_end(query)
-        while len(self._vectors) > self._capacity:
-            self._vectors.popitem(last=False)
+        self._vectors.update(found)
         return np.stack([found[query] for query in queries])
 
 

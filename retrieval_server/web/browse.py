@@ -8,10 +8,12 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
+
+from cachetools import TTLCache
 
 from retrieval_server.encoder import Encoder
 from retrieval_server.service import Reading
@@ -157,16 +159,13 @@ class _PageCache:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._texts: OrderedDict[str, tuple[float, str]] = OrderedDict()
-        self._num_chars = 0
+        self._texts: TTLCache[str, str, float] = TTLCache(_KEPT_CHARS, _PAGE_KEPT_S, clock, len)
         self._flights: dict[str, asyncio.Task[str]] = {}
 
     async def get(self, address: str, load: Callable[[str], Coroutine[Any, Any, str]]) -> str:
         kept = self._texts.get(address)
-        if kept is not None and self._clock() < kept[0]:
-            self._texts.move_to_end(address)
-            return kept[1]
+        if kept is not None:
+            return kept
         flight = self._flights.get(address)
         if flight is None:
             flight = self._flights[address] = asyncio.create_task(load(address))
@@ -176,14 +175,5 @@ class _PageCache:
 
     def _finished(self, address: str, flight: asyncio.Task[str]) -> None:
         del self._flights[address]
-        if flight.cancelled() or flight.exception() is not None:
-            return
-        self._forget(address)
-        self._texts[address] = (self._clock() + _PAGE_KEPT_S, flight.result())
-        self._num_chars += len(flight.result())
-        while self._num_chars > _KEPT_CHARS:
-            self._forget(next(iter(self._texts)))
-
-    def _forget(self, address: str) -> None:
-        if address in self._texts:
-            self._num_chars -= len(self._texts.pop(address)[1])
+        if not flight.cancelled() and flight.exception() is None:
+            self._texts[address] = flight.result()

@@ -12,7 +12,6 @@ import asyncio
 import socket
 import ssl
 import zlib
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 
 import httpcore
 import httpx
+from cachetools import LRUCache
 
 from retrieval_server.web.url_policy import (
     PUBLIC_WEB,
@@ -160,7 +160,7 @@ class Fetcher:
             keepalive_expiry=10.0,
             network_backend=CheckedNetwork(resolver, permits),
         )
-        self._hosts: OrderedDict[str, _HostTurns] = OrderedDict()
+        self._hosts: LRUCache[str, _HostTurns] = LRUCache(_REMEMBERED_HOSTS)
 
     async def close(self) -> None:
         """Close connections."""
@@ -253,11 +253,7 @@ class Fetcher:
         return Fetched(str(url), media_type, charset, content)
 
     def _turns(self, host: str) -> _HostTurns:
-        turns = self._hosts.setdefault(host, _HostTurns(self._limits.host_pause_s))
-        self._hosts.move_to_end(host)
-        if len(self._hosts) > _REMEMBERED_HOSTS:
-            self._hosts.popitem(last=False)
-        return turns
+        return self._hosts.setdefault(host, _HostTurns(self._limits.host_pause_s))
 
 
 class _HostTurns:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 
 import httpx
+from cachetools import LRUCache
 from protego import Protego
 
 from retrieval_server.web.fetch import USER_AGENT, Fetcher, FetchFailedError
@@ -27,7 +27,9 @@ class Robots:
     def __init__(self, fetcher: Fetcher, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Read rules with a fetcher."""
         self._fetcher, self._clock = fetcher, clock
-        self._sites: OrderedDict[str, tuple[float, asyncio.Task[Protego]]] = OrderedDict()
+        self._sites: LRUCache[str, tuple[float, asyncio.Task[Protego]]] = LRUCache(
+            _REMEMBERED_SITES
+        )
 
     async def allow(self, url: httpx.URL) -> bool:
         """Tell whether a page may be read by us; also slows the fetcher down where the site asks
@@ -40,8 +42,6 @@ class Robots:
                 self._clock() + _KEPT_S,
                 asyncio.create_task(self._read(site)),
             )
-            if len(self._sites) > _REMEMBERED_SITES:
-                self._sites.popitem(last=False)
         rules = await asyncio.shield(known[1])
         delay_s = rules.crawl_delay(USER_AGENT)
         if delay_s:

@@ -1,10 +1,13 @@
-"""Keep what is dear to make and will be wanted again, up to so many bytes."""
+"""A cache bounded in bytes that threads share."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Generic, TypeVar
+
+from cachetools import LRUCache
 
 Value = TypeVar("Value")
 
@@ -16,11 +19,16 @@ class ByteCache(Generic[Value]):
 
     def __init__(self, max_bytes: int) -> None:
         """Start empty; a value larger than `max_bytes` is made and not kept."""
-        self.max_bytes = max_bytes
-        self.num_bytes = 0
-        self._kept: dict[Hashable, tuple[Value, int]] = {}
-        self._making: dict[Hashable, threading.Event] = {}
-        self._lock = threading.Lock()
+        self._kept: LRUCache[Hashable, tuple[Value, int]] = LRUCache(
+            max_bytes, lambda kept: kept[1]
+        )
+        self._making: set[Hashable] = set()
+        self._changed = threading.Condition()
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of what is kept."""
+        return round(self._kept.currsize)
 
     def get(
         self, key: Hashable, make: Callable[[], Value], size_of: Callable[[Value], int]
@@ -28,31 +36,17 @@ class ByteCache(Generic[Value]):
         """Return the value of a key, made now if need be. Where `make` fails, those that waited try
         for themselves.
         """
-        while True:
-            with self._lock:
-                if key in self._kept:
-                    self._kept[key] = self._kept.pop(key)
-                    return self._kept[key][0]
-                others = self._making.get(key)
-                if others is None:
-                    done = self._making[key] = threading.Event()
-                    break
-            others.wait()
+        with self._changed:
+            self._changed.wait_for(lambda: key in self._kept or key not in self._making)
+            if key in self._kept:
+                return self._kept[key][0]
+            self._making.add(key)
         try:
             value = make()
-            self._keep(key, value, size_of(value))
+            with self._changed, suppress(ValueError):  # too large
+                self._kept[key] = value, size_of(value)
             return value
         finally:
-            with self._lock:
-                del self._making[key]
-            done.set()
-
-    def _keep(self, key: Hashable, value: Value, size: int) -> None:
-        if size > self.max_bytes:
-            return
-        with self._lock:
-            self._kept[key] = value, size
-            self.num_bytes += size
-            while self.num_bytes > self.max_bytes:
-                _, dropped = self._kept.pop(next(iter(self._kept)))
-                self.num_bytes -= dropped
+            with self._changed:
+                self._making.discard(key)
+                self._changed.notify_all()

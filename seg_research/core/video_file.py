@@ -8,7 +8,6 @@ each group of pictures once per window.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cached_property
@@ -18,6 +17,7 @@ from pathlib import Path
 import av
 import av.container
 import av.error
+from cachetools import LRUCache
 from PIL import Image
 
 from seg_common.errors import UsageError
@@ -33,7 +33,7 @@ class VideoFile:
     def __init__(self, path: Path) -> None:
         """Remember the path; nothing is decoded before the first access."""
         self.path = path
-        self._window: OrderedDict[int, Image.Image] = OrderedDict()
+        self._window: LRUCache[int, Image.Image] = LRUCache(WINDOW_FRAMES)
         self._stream: Generator[tuple[int, Image.Image]] | None = None
         self._next_position = 0
 
@@ -85,9 +85,6 @@ class VideoFile:
         for decoded, image in self._stream:
             self._next_position = decoded + 1
             self._window[decoded] = image
-            self._window.move_to_end(decoded)
-            while len(self._window) > WINDOW_FRAMES:
-                self._window.popitem(last=False)
             if decoded >= position:
                 return decoded == position
         return False

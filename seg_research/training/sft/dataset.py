@@ -6,7 +6,6 @@ Arrays: L tokens of an episode; N picture patches of D numbers.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from seg_common.errors import UsageError
+from seg_research.core.byte_cache import ByteCache
 from seg_research.policies.processor import IMAGE_TOKEN
 from seg_research.records.image_store import read_shown
 
@@ -41,11 +41,8 @@ class PictureCache:
 
     def __init__(self, image_processor: Any, max_bytes: int) -> None:
         """Hold at most `max_bytes` of patches."""
-        self._image_processor, self._max_bytes = image_processor, max_bytes
-        self._held: OrderedDict[tuple[str, int, int], tuple[torch.Tensor, torch.Tensor]] = (
-            OrderedDict()
-        )
-        self._num_bytes = 0
+        self._image_processor = image_processor
+        self._held: ByteCache[tuple[torch.Tensor, torch.Tensor]] = ByteCache(max_bytes)
 
     def get(self, path: str, width: int, height: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return patches and grid of a file at a size.
@@ -53,19 +50,13 @@ class PictureCache:
         Raises:
             UsageError: the file is missing or unreadable.
         """
-        key = (path, width, height)
-        if key in self._held:
-            self._held.move_to_end(key)
-            return self._held[key]
-        made = self._image_processor(
-            images=[read_shown(Path(path), (width, height))], return_tensors="pt"
-        )
-        self._held[key] = made["pixel_values"], made["image_grid_thw"]
-        self._num_bytes += made["pixel_values"].nbytes
-        while self._num_bytes > self._max_bytes and len(self._held) > 1:
-            _, (patches, _) = self._held.popitem(last=False)
-            self._num_bytes -= patches.nbytes
-        return made["pixel_values"], made["image_grid_thw"]
+
+        def make() -> tuple[torch.Tensor, torch.Tensor]:
+            image = read_shown(Path(path), (width, height))
+            made = self._image_processor(images=[image], return_tensors="pt")
+            return made["pixel_values"], made["image_grid_thw"]
+
+        return self._held.get((path, width, height), make, lambda made: made[0].nbytes)
 
 
 class SftDataset(Dataset[dict[str, Any]]):
