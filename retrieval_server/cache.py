@@ -105,6 +105,11 @@ class MemoryCache:
             lambda entry: entry.num_bytes,
         )
 
+    @property
+    def num_bytes(self) -> int:
+        """Estimated size of what is kept."""
+        return round(self._entries.currsize)
+
     def look(self, key: Key) -> CachedSearch | None:
         """Return what is fresh and known."""
         entry = self._entries.get(key)

@@ -160,13 +160,14 @@ async def test_the_memory_is_bounded():
     for n in range(10):
         await cache.put(Key.of("p", TEXT, str(n), 1), big)
     assert [n for n in range(10) if cache.look(Key.of("p", TEXT, str(n), 1))] == [7, 8, 9]
-    assert cache._num_bytes <= 100_000
+    assert cache.num_bytes <= 100_000
     cache.look(Key.of("p", TEXT, "7", 1))
     await cache.put(Key.of("p", TEXT, "new", 1), big)
     assert cache.look(Key.of("p", TEXT, "7", 1))  # used a moment ago
     assert not cache.look(Key.of("p", TEXT, "8", 1))
     await cache.put(Key.of("p", TEXT, "huge", 1), CachedSearch((found("a", b"x" * 200_000),)))
-    assert cache._num_bytes == 0
+    assert not cache.look(Key.of("p", TEXT, "huge", 1))
+    assert cache.look(Key.of("p", TEXT, "new", 1)), "what is too large displaces nothing"
 
 
 async def test_an_image_is_kept_once(open_cache, tmp_path):
