@@ -1,9 +1,13 @@
 """What many questions about one video cost together: SAM 2 with random weights, in the geometry of
 a published size.
 
-  python benchmarks/propagation.py                                   a CPU: SAM 2.1-large in
-  everything but the side of its input python benchmarks/propagation.py --device cuda --frames 100
-  a GPU: SAM 2.1-large as it is
+On a CPU, SAM 2.1-large in everything but the side of its input:
+
+  python benchmarks/propagation.py
+
+On a GPU, SAM 2.1-large as it is:
+
+  python benchmarks/propagation.py --device cuda --frames 100
 
 Prints a row for each number of questions. "encoded" counts frames that went through the image
 encoder, "each alone" what the same questions cost one after another, as the original asks them:
@@ -24,8 +28,10 @@ from PIL import Image
 from transformers import Sam2HieraDetConfig, Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
 from transformers.models.sam2_video.configuration_sam2_video import Sam2VideoPromptEncoderConfig
 
-from post_segmentation.backends.sam2 import Sam2Propagator, find_device
+from post_segmentation.backends.sam2 import Sam2Config
 from post_segmentation.propagator import MaskPrompt
+from post_segmentation.sam2_propagator import Sam2Propagator
+from post_segmentation.torch_device import find_device
 from seg_research.core.geometry import ImageSize, PixelBox, PixelPoint
 from seg_research.core.video import FramePosition
 
@@ -176,7 +182,10 @@ def main() -> None:
     )
     parser.add_argument("--questions", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument(
-        "--window", type=int, default=32, help="frames whose features wait in main memory"
+        "--window",
+        type=int,
+        default=Sam2Config().window,
+        help="frames whose features wait in main memory",
     )
     options = parser.parse_args()
     device = find_device(options.device)

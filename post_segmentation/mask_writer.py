@@ -22,7 +22,8 @@ from PIL import Image
 from post_segmentation.prompts import mask_folder
 from seg_common.errors import UsageError
 from seg_common.files import write_atomic
-from seg_research.core.masks import write_mask
+from seg_research.core.masks import Mask, read_mask, write_mask
+from seg_research.core.rle import decode_rle
 from seg_research.core.video import FramePosition
 
 STAGING_NAME = ".partial"
@@ -49,6 +50,7 @@ class MaskWriter:
         sample_id: str,
         names: Sequence[str],
         mask_format: MaskFormat,
+        num_objects: int,
         *,
         keep_objects: bool = False,
     ) -> None:
@@ -59,77 +61,114 @@ class MaskWriter:
             sample_id: names the prediction's own folder.
             names: stems of the video's frames.
             mask_format: of the files.
+            num_objects: of the prediction.
             keep_objects: let `objects` tell the objects apart until `close`.
         """
         self._folder = mask_folder(out, sample_id)
         self._staging = out / STAGING_NAME / hashlib.sha256(sample_id.encode()).hexdigest()[:16]
-        self._names, self._format, self._keep_objects = names, mask_format, keep_objects
+        self._names, self._format = names, mask_format
+        self._num_objects, self._keep_objects = num_objects, keep_objects
         self._lines: dict[FramePosition, str] = {}
+        self._num_added: dict[FramePosition, int] = {}
         shutil.rmtree(self._staging, ignore_errors=True)
 
-    def add(self, position: FramePosition, masks_NHW: NDArray[np.bool_]) -> None:
-        """Take the masks of all objects on one frame.
+    def add(
+        self, position: FramePosition, masks_NHW: NDArray[np.bool_], numbers: Sequence[int]
+    ) -> None:
+        """Take the masks of some objects on one frame.
+
+        Objects that were prompted on different frames may come in several calls; what came before
+        is read back, so that no mask waits in memory.
 
         Raises:
             UsageError: they cannot be written.
         """
         merged_HW = np.logical_or.reduce(masks_NHW)
+        added_before = self._num_added.get(position, 0)
+        if added_before:
+            merged_HW |= self._read_back(position)
+        self._num_added[position] = added_before + len(numbers)
         if self._format is MaskFormat.PNG:
-            write_mask(self._staging / f"{self._names[position]}.png", merged_HW)
+            write_mask(self._png(position), merged_HW)
         else:
-            self._lines[position] = json.dumps(
-                {"frame": self._names[position], **encode_rle(merged_HW)}
-            )
+            encoded = encode_rle(merged_HW)
+            self._lines[position] = json.dumps({"frame": self._names[position], **encoded})
         if self._keep_objects:
-            # Eight objects to a byte, so that any number of overlapping ones fits a grey picture.
-            packed = np.packbits(masks_NHW, axis=0)
-            self._planes(position).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(packed.reshape(-1, packed.shape[-1])).save(
-                self._planes(position), compress_level=1
-            )
+            self._add_objects(position, masks_NHW, numbers, is_first=not added_before)
 
-    def objects(self, position: FramePosition, num_objects: int) -> NDArray[np.bool_]:
-        """Return what `add` was given (N, H, W); needs `keep_objects`."""
+    def objects(self, position: FramePosition) -> NDArray[np.bool_]:
+        """Return the masks of all objects (N, H, W); needs `keep_objects`."""
         with Image.open(self._planes(position)) as image:
             planes = np.asarray(image)
-        num_planes = -(-num_objects // 8)
+        num_planes = -(-self._num_objects // 8)
         return np.unpackbits(
-            planes.reshape(num_planes, -1, planes.shape[-1]), axis=0, count=num_objects
+            planes.reshape(num_planes, -1, planes.shape[-1]), axis=0, count=self._num_objects
         ).astype(bool)
 
     def commit(self) -> None:
         """Put the masks in their place, in the stead of earlier ones.
 
         Raises:
-            UsageError: the place cannot be written to.
+            UsageError: the place cannot be written to, or masks of some frames are missing.
         """
+        whole = sum(number == self._num_objects for number in self._num_added.values())
+        if whole < len(self._names):
+            raise UsageError(
+                f"the back-end gave all masks of {whole} frames; the video has {len(self._names)}"
+            )
         if self._format is MaskFormat.RLE:
             write_atomic(
                 self._folder / RLE_NAME,
                 "".join(f"{self._lines[position]}\n" for position in sorted(self._lines)),
             )
-        pictures = (
-            {f"{name}.png" for name in self._names}
-            if self._format is MaskFormat.PNG
-            else set[str]()
-        )
+            images: set[str] = set()
+        else:
+            images = {f"{name}.png" for name in self._names}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for name in pictures:
+            for name in images:
                 (self._staging / name).replace(self._folder / name)
-            for stale in {path.name for path in self._folder.glob("*.png")} - pictures:
+            for stale in {path.name for path in self._folder.glob("*.png")} - images:
                 (self._folder / stale).unlink()
-            if pictures:
+            if images:
                 (self._folder / RLE_NAME).unlink(missing_ok=True)
         except OSError as error:
             raise UsageError(
-                f"{self._folder}: cannot write ({error.strerror}); free its place or choose another folder"
+                f"{self._folder}: cannot write ({error.strerror});"
+                " free its place or choose another folder"
             ) from None
 
     def close(self) -> None:
         """Remove whatever was not put in its place."""
         shutil.rmtree(self._staging, ignore_errors=True)
         self._lines.clear()
+        self._num_added.clear()
+
+    def _read_back(self, position: FramePosition) -> Mask:
+        if self._format is MaskFormat.PNG:
+            return read_mask(self._png(position))
+        return decode_rle(json.loads(self._lines[position]))
+
+    def _add_objects(
+        self,
+        position: FramePosition,
+        masks_NHW: NDArray[np.bool_],
+        numbers: Sequence[int],
+        *,
+        is_first: bool,
+    ) -> None:
+        shape = (self._num_objects, *masks_NHW.shape[1:])
+        all_NHW = np.zeros(shape, np.bool_) if is_first else self.objects(position)
+        all_NHW[list(numbers)] = masks_NHW
+        # Eight objects to a byte, so that any number of overlapping ones fits a grey image.
+        packed = np.packbits(all_NHW, axis=0)
+        self._planes(position).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(packed.reshape(-1, packed.shape[-1])).save(
+            self._planes(position), compress_level=1
+        )
+
+    def _png(self, position: FramePosition) -> Path:
+        return self._staging / f"{self._names[position]}.png"
 
     def _planes(self, position: FramePosition) -> Path:
         return self._staging / "objects" / f"{position}.png"

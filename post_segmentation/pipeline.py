@@ -1,7 +1,7 @@
 """Predictions in, masks out: grouped by video, in parallel, resumable, one failure never taking the
 rest with it.
 
-All questions about a video go through its back-end together. A line in `done.jsonl` says that all
+All predictions of a video go through its back-end together. A line in `done.jsonl` says that all
 masks of one prediction are on the disk; it is written after them. Its digest covers everything the
 masks depend on, so that a changed prediction or back-end is done again and an unchanged one is not.
 """
@@ -13,23 +13,27 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from functools import lru_cache, partial
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from post_segmentation.mask_writer import STAGING_NAME, MaskFormat, MaskWriter, is_complete
+from post_segmentation.backend import Backend
+from post_segmentation.mask_writer import STAGING_NAME, MaskFormat, is_complete
 from post_segmentation.process_pool import in_processes
-from post_segmentation.prompts import mask_folder, read_prompts
-from post_segmentation.propagator import Engine, MaskPrompt, Propagator, identify, make_propagator
+from post_segmentation.prompts import count_unused, mask_folder
+from post_segmentation.segment_video import (
+    MaskOutcome,
+    MaskRequest,
+    SegmentSettings,
+    Status,
+    overlay_path,
+    segment_video,
+)
 from seg_common.errors import UsageError
 from seg_common.files import append_jsonl, read_jsonl, repair_jsonl, write_atomic
 from seg_research import __version__
-from seg_research.core.video import FramePosition, FrameSource, open_video
+from seg_research.core.prediction import PredictedObject
 from seg_research.records.reader import Prediction, read_predictions
 
 MANIFEST_NAME = "done.jsonl"
@@ -40,52 +44,7 @@ little when stopped.
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class SegmentSettings:
-    """How predictions become masks.
-
-    Attributes:
-        out: folder that receives the masks and the manifest.
-        engine: makes the masks.
-        vis: folder that receives `<id>.mp4`; None for no videos.
-        mask_format: of the files in `out`.
-        num_workers: processes; 1 works in this one.
-        num_gpus: that the processes share; 0 leaves the device to the engine.
-        overwrite: do everything again.
-    """
-
-    out: Path
-    engine: Engine
-    vis: Path | None = None
-    mask_format: MaskFormat = MaskFormat.PNG
-    num_workers: int = 1
-    num_gpus: int = 0
-    overwrite: bool = False
-
-
-class Status(StrEnum):
-    """What became of one prediction."""
-
-    MASKED = "masked"
-    EMPTY = "empty"
-    """Without a usable answer: its masks were written, all background."""
-    KEPT = "kept"
-    """Its masks were already there."""
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one prediction, and why where it failed."""
-
-    sample_id: str
-    status: Status
-    num_frames: int = 0
-    reason: str = ""
-
-
-Group = list[Prediction]
+Group = list[MaskRequest]
 """Predictions of one video."""
 
 
@@ -93,29 +52,27 @@ class FanOut(Protocol):
     """Runs a function on groups somewhere, and gives results as they come."""
 
     def __call__(
-        self, function: Callable[[Group], list[Outcome]], groups: Sequence[Group]
-    ) -> Iterator[list[Outcome]]:
+        self, function: Callable[[Group], list[MaskOutcome]], groups: Sequence[Group]
+    ) -> Iterator[list[MaskOutcome]]:
         """Run it."""
         ...
 
 
-def read_rollout(path: Path, sample_idx: int) -> tuple[list[Prediction], list[Outcome]]:
-    """Read the predictions of one rollout number, without the turns that masks do not need; and the
-    failures of lines that are none.
+def read_rollout(path: Path, sample_idx: int) -> tuple[list[MaskRequest], list[MaskOutcome]]:
+    """Read what masks need of the predictions of one rollout number; and the failures of lines that
+    are no predictions.
 
     Raises:
         UsageError: a line is not JSON, or the file has no prediction of that number.
     """
-    refused: list[Outcome] = []
+    refused: list[MaskOutcome] = []
 
     def refuse(row: Mapping[str, Any], reason: str) -> None:
         if row.get("sample_idx", 0) == sample_idx:
-            refused.append(Outcome(str(row.get("id")), Status.FAILED, reason=reason))
+            refused.append(MaskOutcome(str(row.get("id")), Status.FAILED, reason=reason))
 
     found = [
-        replace(p, turns=(), extra={})
-        for p in read_predictions(path, refuse)
-        if p.sample_idx == sample_idx
+        request_of(row) for row in read_predictions(path, refuse) if row.sample_idx == sample_idx
     ]
     if not found:
         raise UsageError(
@@ -126,77 +83,100 @@ def read_rollout(path: Path, sample_idx: int) -> tuple[list[Prediction], list[Ou
     return found, refused
 
 
+def request_of(row: Prediction) -> MaskRequest:
+    """Return what masks need of a recorded prediction."""
+    objects: tuple[PredictedObject, ...] = ()
+    if row.keyframe is not None:
+        frame_id = row.keyframe.frame_id
+        objects = tuple(
+            PredictedObject(frame_id, region.box, region.points, region.negative_points)
+            for region in row.objects
+        )
+    return MaskRequest(row.sample_id, row.video_path, objects)
+
+
 def segment(
-    predictions: Sequence[Prediction],
+    requests: Sequence[MaskRequest],
     settings: SegmentSettings,
-    on_outcome: Callable[[Outcome], None] = lambda _: None,
+    on_outcome: Callable[[MaskOutcome], None] = lambda _: None,
     fan_out: FanOut | None = None,
-) -> list[Outcome]:
+) -> list[MaskOutcome]:
     """Write the masks of all predictions that lack them.
 
     Args:
-        predictions: one rollout of each question.
-        settings: engine and folders.
+        requests: one rollout of each question.
+        settings: back-end and folders.
         on_outcome: told of every prediction as it is settled, for progress.
         fan_out: where the work is done; None: in processes of this machine.
 
     Raises:
-        UsageError: the out folder cannot be used, or the engine cannot be made.
+        UsageError: the out folder cannot be used, or the back-end cannot be made.
         InfraError: a worker process died.
     """
     manifest = settings.out / MANIFEST_NAME
-    engine_id = identify(settings.engine)
+    identity = settings.backend.identity()
     settled = {} if settings.overwrite else _read_manifest(manifest)
     # Finds out now whether the folder can be written to.
     write_atomic(manifest, manifest.read_bytes() if manifest.exists() else b"")
-    outcomes: list[Outcome] = []
-    digests: dict[str, str] = {}
-    waiting: list[Prediction] = []
+    digests = {r.sample_id: digest(r, identity, settings.mask_format) for r in requests}
+    outcomes: list[MaskOutcome] = []
+    waiting: list[MaskRequest] = []
 
-    def settle(outcome: Outcome) -> None:
+    def settle(outcome: MaskOutcome) -> None:
         outcomes.append(outcome)
         on_outcome(outcome)
 
-    for prediction in predictions:
-        digests[prediction.sample_id] = digest(prediction, engine_id, settings.mask_format)
-        early = _settle_early(
-            prediction,
-            settled.get(prediction.sample_id, {}),
-            digests[prediction.sample_id],
-            settings,
-        )
+    for request in requests:
+        record = settled.get(request.sample_id, {})
+        early = _settle_early(request, record, digests[request.sample_id], settings)
         if early is None:
-            waiting.append(prediction)
+            waiting.append(request)
         else:
             settle(early)
+    _warn_of_unused(waiting, settings.backend)
     run = fan_out or partial(
         in_processes, num_workers=settings.num_workers, num_gpus=settings.num_gpus
     )
-    for batch in run(
-        partial(segment_video, settings=settings), _group_by_video(waiting, settings.engine)
-    ):
-        for outcome in batch:
-            if outcome.status is not Status.FAILED:
-                record = {
-                    "id": outcome.sample_id,
-                    "digest": digests[outcome.sample_id],
-                    "frames": outcome.num_frames,
-                }
-                append_jsonl(manifest, record | {"status": outcome.status})
-            settle(outcome)
+    groups = _group_by_video(waiting, settings.backend)
+    for outcome in chain.from_iterable(run(partial(segment_video, settings=settings), groups)):
+        if outcome.status is not Status.FAILED:
+            append_jsonl(manifest, _manifest_line(outcome, digests[outcome.sample_id]))
+        settle(outcome)
     _remove_if_empty(settings.out / STAGING_NAME)
     return outcomes
 
 
-def digest(prediction: Prediction, engine_id: str, mask_format: MaskFormat) -> str:
+def digest(request: MaskRequest, identity: str, mask_format: MaskFormat) -> str:
     """Return a hash of all that the masks of a prediction depend on, apart from the pixels of the
     video.
     """
-    record = prediction.to_json()
-    relevant = {key: record[key] for key in ("video_path", "keyframe", "objects")}
-    return hashlib.sha256(
-        json.dumps([engine_id, mask_format, __version__, relevant], sort_keys=True).encode()
-    ).hexdigest()[:16]
+    relevant = [
+        identity,
+        mask_format,
+        __version__,
+        str(request.video_path),
+        [_object_json(found) for found in request.objects],
+    ]
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _object_json(found: PredictedObject) -> dict[str, Any]:
+    return {
+        "frame": found.frame_id,
+        "box_norm1000": None if found.box is None else found.box.as_list(),
+        "points_norm1000": [[point.x, point.y] for point in found.points],
+        "negative_points_norm1000": [[point.x, point.y] for point in found.negative_points],
+        "mask": None if found.mask is None else found.mask.to_json(),
+    }
+
+
+def _manifest_line(outcome: MaskOutcome, wanted: str) -> dict[str, Any]:
+    return {
+        "id": outcome.sample_id,
+        "digest": wanted,
+        "frames": outcome.num_frames,
+        "status": outcome.status,
+    }
 
 
 def _read_manifest(path: Path) -> Mapping[str, Mapping[str, Any]]:
@@ -205,170 +185,52 @@ def _read_manifest(path: Path) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _settle_early(
-    prediction: Prediction, record: Mapping[str, Any], wanted: str, settings: SegmentSettings
-) -> Outcome | None:
+    request: MaskRequest, record: Mapping[str, Any], wanted: str, settings: SegmentSettings
+) -> MaskOutcome | None:
     """Settle what needs no work: an unusable id, a prediction without a video, masks that are there
     already.
     """
-    sample_id = prediction.sample_id
+    sample_id = request.sample_id
     try:
         folder = mask_folder(settings.out, sample_id)
         if folder == settings.out / MANIFEST_NAME:
             raise UsageError(f"id {sample_id!r} is the name of the manifest")
     except UsageError as error:
-        return Outcome(sample_id, Status.FAILED, reason=str(error))
-    if prediction.video_path is None:
-        return Outcome(sample_id, Status.FAILED, reason="the line names no video (video_path)")
+        return MaskOutcome(sample_id, Status.FAILED, reason=str(error))
+    if request.video_path is None:
+        reason = "the line names no video (video_path)"
+        return MaskOutcome(sample_id, Status.FAILED, reason=reason)
     if record.get("digest") != wanted or not is_complete(
         settings.out, sample_id, record.get("frames", 1), settings.mask_format
     ):
         return None
-    if settings.vis and not _overlay_path(settings.vis, sample_id).exists():
+    if settings.vis and not overlay_path(settings.vis, sample_id).exists():
         return None
-    return Outcome(sample_id, Status.KEPT, record.get("frames", 0))
+    return MaskOutcome(sample_id, Status.KEPT, record.get("frames", 0))
 
 
-def _group_by_video(predictions: Sequence[Prediction], engine: Engine) -> list[Group]:
+def _warn_of_unused(requests: Sequence[MaskRequest], backend: Backend) -> None:
+    """Say once what the back-end leaves out of account."""
+    objects = [found for request in requests for found in request.objects]
+    for kind, count in sorted(count_unused(objects, backend.spec.prompts).items()):
+        logger.warning(
+            "back-end %s makes no use of %s; %d of %d objects have some",
+            backend.name,
+            kind,
+            count,
+            len(objects),
+        )
+
+
+def _group_by_video(requests: Sequence[MaskRequest], backend: Backend) -> list[Group]:
     by_video: defaultdict[Path | None, Group] = defaultdict(list)
-    for prediction in predictions:
-        by_video[prediction.video_path].append(prediction)
-    size = MAX_SHARING_GROUP if engine.shares_work else MAX_GROUP
-    return [
-        group[start : start + size]
-        for group in by_video.values()
-        for start in range(0, len(group), size)
-    ]
-
-
-@lru_cache(maxsize=1)
-def _engine_of_process(engine: Engine) -> Propagator:
-    """Make the engine once a process: weights take longer to load than many a video takes to
-    segment.
-    """
-    return make_propagator(engine)
-
-
-class _Question:
-    """One prediction on its way: its prompts, its masks, and what went wrong if something did."""
-
-    def __init__(
-        self, prediction: Prediction, number: int, frames: FrameSource, settings: SegmentSettings
-    ) -> None:
-        self.sample_id, self.failure = prediction.sample_id, ""
-        self.prompts: tuple[MaskPrompt, ...] = ()
-        self._frames, self._vis = frames, settings.vis
-        self._writer = MaskWriter(
-            settings.out,
-            self.sample_id,
-            frames.names,
-            settings.mask_format,
-            keep_objects=settings.vis is not None,
-        )
-        self._attempt(lambda: self._read(prediction, number))
-
-    def add(self, position: FramePosition, masks_NHW: NDArray[np.bool_]) -> None:
-        self._attempt(lambda: self._writer.add(position, masks_NHW))
-
-    def settle(self) -> Outcome:
-        """Put the masks in their place, or leave nothing."""
-        self._attempt(self._finish)
-        self._writer.close()
-        if self.failure:
-            return Outcome(self.sample_id, Status.FAILED, reason=self.failure)
-        return Outcome(
-            self.sample_id, Status.MASKED if self.prompts else Status.EMPTY, len(self._frames)
-        )
-
-    def _attempt(self, step: Callable[[], None]) -> None:
-        """Do a step unless one before failed."""
-        if self.failure:
-            return
-        try:
-            step()
-        except UsageError as error:
-            self.failure = str(error)
-
-    def _read(self, prediction: Prediction, number: int) -> None:
-        self.prompts = tuple(
-            replace(prompt, question=number) for prompt in read_prompts(prediction, self._frames)
-        )
-
-    def _finish(self) -> None:
-        self._writer.commit()
-        if self._vis is not None:
-            # the encoder is needed for --vis alone
-            from post_segmentation.overlay import write_overlay_video
-
-            num_objects = max(1, len(self.prompts))
-            read_masks = partial(self._writer.objects, num_objects=num_objects)
-            write_overlay_video(
-                _overlay_path(self._vis, self.sample_id), self._frames, read_masks, self.prompts
-            )
-
-
-def segment_video(predictions: Sequence[Prediction], settings: SegmentSettings) -> list[Outcome]:
-    """Write the masks of predictions that share one video; a failure is an outcome.
-
-    Raises:
-        UsageError: the engine cannot be made.
-    """
-    video_path = predictions[0].video_path
-    assert video_path is not None
-    try:
-        frames = open_video(video_path)
-        questions = [
-            _Question(prediction, number, frames, settings)
-            for number, prediction in enumerate(predictions)
-        ]
-        _fill_empty([question for question in questions if not question.prompts], frames)
-    except UsageError as error:
-        return lost_group(predictions, str(error))
-    asked = [question for question in questions if question.prompts]
-    if asked:
-        propagator = _engine_of_process(settings.engine)
-        try:
-            _propagate(propagator, frames, asked)
-        except UsageError as error:
-            for question in asked:
-                question.failure = question.failure or str(error)
-        finally:
-            propagator.close()
-    return [question.settle() for question in questions]
-
-
-def lost_group(group: Sequence[Prediction], reason: str) -> list[Outcome]:
-    """Return the outcomes of predictions none of which could be begun or finished."""
-    return [Outcome(prediction.sample_id, Status.FAILED, reason=reason) for prediction in group]
-
-
-def _propagate(propagator: Propagator, frames: FrameSource, questions: Sequence[_Question]) -> None:
-    """Follow the objects of all questions together, and give each its own."""
-    propagator.open(frames)
-    owners: list[_Question] = []
-    for question in questions:
-        for prompt in question.prompts:
-            propagator.prompt(prompt)
-            owners.append(question)
-    everything = tuple(range(len(owners)))
-    for masks in propagator.propagate():
-        rows: defaultdict[_Question, list[int]] = defaultdict(list)
-        for row, number in enumerate(everything if masks.objects is None else masks.objects):
-            rows[owners[number]].append(row)
-        for question, own in rows.items():
-            question.add(masks.position, masks.masks_NHW[own])
-
-
-def _fill_empty(questions: Sequence[_Question], frames: FrameSource) -> None:
-    width_px, height_px = frames.size
-    nothing_NHW = np.zeros((1, height_px, width_px), np.bool_)
-    for question in questions:
-        for position in range(len(frames)):
-            question.add(FramePosition(position), nothing_NHW)
-
-
-def _overlay_path(vis: Path, sample_id: str) -> Path:
-    folder = mask_folder(vis, sample_id)
-    return folder.with_name(f"{folder.name}.mp4")
+    for request in requests:
+        by_video[request.video_path].append(request)
+    size = MAX_SHARING_GROUP if backend.spec.shares_work else MAX_GROUP
+    groups: list[Group] = []
+    for group in by_video.values():
+        groups.extend(group[start : start + size] for start in range(0, len(group), size))
+    return groups
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -24,37 +23,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.models.sam2_video.modeling_sam2_video import NO_OBJ_SCORE, get_1d_sine_pe
 
+from post_segmentation.sam2_track import Track, Vision, within_reach
 
-class Vision(NamedTuple):
-    """Features of one frame; maps run from fine to coarse, each as (cells, 1, C)."""
-
-    maps: tuple[Tensor, ...]
-    encoding_L1C: Tensor
-    """Position encoding of the coarsest map."""
-
-    def to(self, device: torch.device) -> Vision:
-        """Return a copy on another device."""
-        return Vision(tuple(level.to(device) for level in self.maps), self.encoding_L1C.to(device))
-
-
-@dataclass(slots=True)
-class Track:
-    """What is remembered of one object.
-
-    Attributes:
-        key: position of the frame it was prompted on.
-        key_memory_M1C: that frame and its mask, remembered for good.
-        key_pointer_11C: what the object is, in one vector, as seen there.
-        memories: the same of the frames near the present one, by position; those beside the key
-            frame stay for the sweep the other way.
-        pointers: likewise, over more frames.
-    """
-
-    key: int
-    key_memory_M1C: Tensor
-    key_pointer_11C: Tensor
-    memories: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
-    pointers: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+_MASK_LOGIT_SPAN, _MASK_LOGIT_MIN = 20.0, -10.0
+"""A given mask becomes logits of -10 outside and 10 inside, as the published code has it."""
 
 
 class _Offsets(NamedTuple):
@@ -128,6 +100,39 @@ class Sam2Tracker:
         return Track(position, memory_M1C, seen.pointer_B1C), seen.logits_BHW
 
     @torch.inference_mode()
+    def begin_with_mask(
+        self, vision: Vision, position: int, mask_11HW: Tensor
+    ) -> tuple[Track, Tensor]:
+        """Start an object from its mask, which is taken as it is; return its track and the mask's
+        logits (1, H, W).
+
+        Args:
+            vision: features of the frame.
+            position: of that frame.
+            mask_11HW: 0 and 1, of the size of the model's input.
+        """
+        model = self._model
+        with self._precision():
+            image_1CHW = self._as_image(vision.maps[-1], level=-1)
+            # Only the object's pointer is taken from the decoder, not its mask.
+            seen = self._decode(
+                vision, image_1CHW, None, None, True, model.mask_downsample(mask_11HW)
+            )
+            logits_11HW = _MASK_LOGIT_SPAN * mask_11HW + _MASK_LOGIT_MIN
+            score_111 = logits_11HW.amax(dim=(1, 2, 3))[:, None, None]
+            shown = (score_111 > 0).to(seen.pointer_B1C.dtype)
+            pointer_11C = shown * seen.pointer_B1C + (1 - shown) * model.no_object_pointer
+            small_11HW = functional.interpolate(
+                logits_11HW.float(),
+                size=tuple(model.prompt_encoder.mask_input_size),
+                mode="bilinear",
+                align_corners=False,
+                antialias=True,
+            )
+            memory_M1C = self._encode_memory(vision, logits_11HW, score_111, is_prompted=True)
+        return Track(position, memory_M1C, pointer_11C), small_11HW[0]
+
+    @torch.inference_mode()
     def follow(
         self, vision: Vision, position: int, tracks: Sequence[Track], step: int, num_frames: int
     ) -> Tensor:
@@ -162,10 +167,10 @@ class Sam2Tracker:
                     # objects needs it.
                     track.memories[position] = memory_MBC[:, row : row + 1].clone()
                     track.pointers[position] = seen.pointer_B1C[row : row + 1].clone()
-                    track.memories = _within_reach(
+                    track.memories = within_reach(
                         track.memories, track.key, position, step, self._memory_reach
                     )
-                    track.pointers = _within_reach(
+                    track.pointers = within_reach(
                         track.pointers, track.key, position, step, num_pointers - 1
                     )
         return torch.stack([logits[index] for index in range(len(tracks))])
@@ -267,16 +272,20 @@ class Sam2Tracker:
         points_11P2: Tensor | None,
         labels_11P: Tensor | None,
         many: bool,
+        mask_11HW: Tensor | None = None,
     ) -> _Seen:
         """Ask the mask decoder; with `many`, for several masks of which the one it trusts most is
-        taken.
+        taken. A mask is given at the resolution of the prompt encoder.
         """
         model, batch_size = self._model, len(image_BCHW)
         if points_11P2 is None:
             points_11P2 = image_BCHW.new_zeros(batch_size, 1, 1, 2)
             labels_11P = image_BCHW.new_full((batch_size, 1, 1), -1, dtype=torch.int32)
         sparse, dense = model.prompt_encoder(
-            input_points=points_11P2, input_labels=labels_11P, input_boxes=None, input_masks=None
+            input_points=points_11P2,
+            input_labels=labels_11P,
+            input_boxes=None,
+            input_masks=mask_11HW,
         )
         fine = [
             self._as_image(level.expand(-1, batch_size, -1), index)
@@ -306,20 +315,27 @@ class Sam2Tracker:
 
     def _remember(self, vision: Vision, seen: _Seen, is_prompted: bool) -> Tensor:
         """Return the frame with its masks as memory (M, B, C)."""
-        model = self._model
-        side = (model.image_size, model.image_size)
+        side = (self._model.image_size, self._model.image_size)
         large_B1HW = functional.interpolate(
             seen.logits_BHW[:, None].float(), size=side, mode="bilinear", align_corners=False
         )
+        return self._encode_memory(
+            vision, large_B1HW.to(seen.logits_BHW.dtype), seen.score_B11, is_prompted=is_prompted
+        )
+
+    def _encode_memory(
+        self, vision: Vision, large_B1HW: Tensor, score_B11: Tensor, *, is_prompted: bool
+    ) -> Tensor:
+        """Return the frame with masks of the size of the model's input as memory (M, B, C)."""
         # EdgeTAM's resampler takes one object at a time (it views what it has expanded).
         size = 1 if self._resamples else len(large_B1HW)
         memories: list[Tensor] = []
         for logits, scores in zip(
-            large_B1HW.to(seen.logits_BHW.dtype).split(size),
-            seen.score_B11.split(size),
+            large_B1HW.split(size),
+            score_B11.split(size),
             strict=True,
         ):
-            memory, encoding = model._encode_new_memory(
+            memory, encoding = self._model._encode_new_memory(
                 current_vision_feats=vision.maps[-1].expand(-1, len(logits), -1),
                 pred_masks_high_res=logits,
                 object_score_logits=scores,
@@ -351,16 +367,3 @@ class Sam2Tracker:
         return cells_LBC.permute(1, 2, 0).reshape(
             cells_LBC.size(1), cells_LBC.size(2), height, width
         )
-
-
-def _within_reach(
-    remembered: dict[int, Tensor], key: int, position: int, step: int, reach: int
-) -> dict[int, Tensor]:
-    """Drop what neither the frames to come nor, after a forward sweep, the first frames of the
-    backward one look at.
-    """
-    return {
-        p: tensor
-        for p, tensor in remembered.items()
-        if (position - p) * step < reach or (step > 0 and p - key < reach)
-    }

@@ -25,7 +25,7 @@ still.
 
 
 @dataclass(frozen=True, slots=True)
-class Backdrop:
+class StaticBackground:
     """The background. What rests on most frames is part of it: a changed pixel is not background,
     an unchanged one may be anything.
     """
@@ -33,16 +33,16 @@ class Backdrop:
     smooth: Bgr
 
     @classmethod
-    def of(cls, images: Sequence[Bgr]) -> Backdrop | None:
+    def of(cls, images: Sequence[Bgr]) -> StaticBackground | None:
         """Take the median of frames; None where the camera moves or there are too few frames to
         tell.
         """
         if len(images) < MIN_SAMPLES:
             return None
         # Sorting bytes is several times faster than numpy.median, which turns them into floats.
-        backdrop = cls(_smooth(np.sort(np.stack(images), axis=0)[len(images) // 2]))
-        still = float(np.median([1 - backdrop.changed(image).mean() for image in images]))
-        return backdrop if still >= MIN_STILL else None
+        background = cls(_smooth(np.sort(np.stack(images), axis=0)[len(images) // 2]))
+        still = float(np.median([1 - background.changed(image).mean() for image in images]))
+        return background if still >= MIN_STILL else None
 
     def changed(self, image: Bgr) -> Mask:
         """Mark the pixels of a frame that are not background."""

@@ -8,11 +8,6 @@ from pathlib import Path
 
 from seg_common.errors import UsageError
 
-DEFAULT_SAM2 = "facebook/sam2.1-hiera-large"
-"""What the authors of Seg-ReSearch propagate with."""
-
-DEFAULT_SEC = "OpenIXCLab/SeC-4B"
-
 _PATTERNS = ("*.json", "*.safetensors")
 _SAMPLE_BYTES = 1 << 20
 

@@ -1,25 +1,32 @@
-"""The honest baseline: the answered box, filled, on every frame. Whatever a back-end is worth, it
-must beat this.
+"""The baseline: what was answered, unchanged on every frame. A back-end that follows anything must
+beat this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from math import ceil, floor
 
 import numpy as np
-from numpy.typing import NDArray
 
+from post_segmentation.backend import BackendConfig, BackendSpec, PromptKind
 from post_segmentation.propagator import FrameMasks, MaskPrompt
 from seg_research.core.geometry import ImageSize, PixelBox
+from seg_research.core.masks import Mask
 from seg_research.core.video import FramePosition, FrameSource
 
 POINT_RADIUS_PX = 4
 """Half side of the square that stands for a point where no box is known."""
 
 
-class BoxFill:
-    """Fill the prompted box on every frame; it does not follow anything."""
+@dataclass(frozen=True, slots=True)
+class BoxConfig(BackendConfig):
+    """It has no options."""
+
+
+class BoxPropagator:
+    """Fill the prompted box, or repeat the given mask, on every frame."""
 
     def __init__(self) -> None:
         """Hold no video yet."""
@@ -34,9 +41,8 @@ class BoxFill:
 
     def propagate(self) -> Iterator[FrameMasks]:
         assert self._frames is not None, "propagate before open"
-        masks_NHW = np.stack(
-            [fill_box(prompt_box(prompt), self._frames.size) for prompt in self._prompts]
-        )
+        size = self._frames.size
+        masks_NHW = np.stack([_key_mask(prompt, size) for prompt in self._prompts])
         self._prompts = []
         for position in range(len(self._frames)):
             yield FrameMasks(FramePosition(position), masks_NHW)
@@ -58,10 +64,27 @@ def prompt_box(prompt: MaskPrompt) -> PixelBox:
     )
 
 
-def fill_box(box: PixelBox, size: ImageSize) -> NDArray[np.bool_]:
+def fill_box(box: PixelBox, size: ImageSize) -> Mask:
     """Return a mask (H, W) of every pixel the box touches."""
     mask_HW = np.zeros((size.height_px, size.width_px), np.bool_)
-    mask_HW[max(floor(box.y1), 0) : ceil(box.y2) + 1, max(floor(box.x1), 0) : ceil(box.x2) + 1] = (
-        True
-    )
+    rows = slice(max(floor(box.y1), 0), ceil(box.y2) + 1)
+    columns = slice(max(floor(box.x1), 0), ceil(box.x2) + 1)
+    mask_HW[rows, columns] = True
     return mask_HW
+
+
+def _key_mask(prompt: MaskPrompt, size: ImageSize) -> Mask:
+    return prompt.mask_HW if prompt.mask_HW is not None else fill_box(prompt_box(prompt), size)
+
+
+def _build(_: BoxConfig) -> BoxPropagator:
+    return BoxPropagator()
+
+
+SPEC = BackendSpec(
+    name="box",
+    summary="the box, filled, on every frame",
+    config_type=BoxConfig,
+    build=_build,
+    prompts=frozenset({PromptKind.BOX, PromptKind.POINTS, PromptKind.MASK}),
+)

@@ -1,73 +1,46 @@
-"""SeC (OpenIXCLab/SeC), when its code is on the path: SAM 2's memory, and a language model that is
-shown the object when scenes change.
-
-One object a session: it is shown the key frame's mask of a single object. Needs a GPU; its code
-moves tensors there itself.
-"""
+"""SeC: SAM 2's memory, helped by a language model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from post_segmentation.backends.sam2 import find_device
-from post_segmentation.backends.sam2_native import NativePropagator
+from post_segmentation.backend import BackendConfig, BackendSpec, NeededPackage, PromptKind
+from post_segmentation.backends.sam2 import DEVICE_HELP, PACKAGES, WEIGHTS_HELP
+from post_segmentation.propagator import Propagator
 from post_segmentation.weights import find_model_folder
-from seg_common.errors import UsageError
-from seg_research.core.video import FramePosition
+
+DEFAULT_WEIGHTS = "OpenIXCLab/SeC-4B"
 
 
-def load_sec(weights: str, device: str = "auto") -> SecPropagator:
-    """Load SeC.
+@dataclass(frozen=True, slots=True)
+class SecConfig(BackendConfig):
+    """Which model, and where it runs."""
 
-    Raises:
-        UsageError: its code, its weights or a GPU are missing.
-    """
-    try:
-        from inference.configuration_sec import SeCConfig  # pyright: ignore[reportMissingImports]
-        from inference.modeling_sec import SeCModel  # pyright: ignore[reportMissingImports]
-        from transformers import AutoTokenizer
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"back-end sec needs the code of https://github.com/OpenIXCLab/SeC on PYTHONPATH with what it requires; {error.name} is missing"
-        ) from None
-    where = find_device(device)
-    if where.type != "cuda":
-        raise UsageError("back-end sec needs a GPU; on the CPU use --backend sam2 or grabcut")
-    folder = find_model_folder(weights)
-    config = SeCConfig.from_pretrained(folder)
-    config.apply_postprocessing = False
-    config.hydra_overrides_extra = ["++model.non_overlap_masks=true"]
-    model = (
-        SeCModel.from_pretrained(folder, config=config, torch_dtype=torch.bfloat16).eval().to(where)
-    )
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True, use_fast=False)
-    return SecPropagator(model, tokenizer, where)
+    weights: str = field(default=DEFAULT_WEIGHTS, metadata=WEIGHTS_HELP)
+    device: str = field(default="auto", metadata=DEVICE_HELP)
 
 
-class SecPropagator(NativePropagator):
-    """Masks by SeC."""
+def _build(config: SecConfig) -> Propagator:
+    from post_segmentation.sec_propagator import load_sec
 
-    objects_per_session = 1
+    return load_sec(config.weights, config.device)
 
-    def __init__(self, model: Any, tokenizer: Any, device: torch.device) -> None:
-        """Take a model that is on the device."""
-        super().__init__(model.grounding_encoder, device)
-        self._model, self._tokenizer = model, tokenizer
 
-    def _sweep(
-        self, state: Any, start: FramePosition, reverse: bool, key_NHW: NDArray[np.bool_]
-    ) -> Iterator[tuple[int, Any]]:
-        sweep = self._model.propagate_in_video(
-            state,
-            start_frame_idx=int(start),
-            reverse=reverse,
-            init_mask=key_NHW,
-            tokenizer=self._tokenizer,
-        )
-        for position, _, logits_N1HW in sweep:
-            yield position, logits_N1HW
+def _weights(config: SecConfig) -> tuple[Path, ...]:
+    return (find_model_folder(config.weights),)
+
+
+SPEC = BackendSpec(
+    name="sec",
+    summary="SeC: SAM 2's memory, helped by a language model",
+    config_type=SecConfig,
+    build=_build,
+    prompts=frozenset(PromptKind),
+    packages=(
+        *PACKAGES,
+        NeededPackage("inference", "put the code of github.com/OpenIXCLab/SeC on PYTHONPATH"),
+    ),
+    weights=_weights,
+    on_gpu=True,
+)

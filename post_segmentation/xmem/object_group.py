@@ -1,4 +1,4 @@
-"""One sweep of XMem over the objects of one question: from frame to frame, with everything that is
+"""One sweep of XMem over the objects of one group: from frame to frame, with everything that is
 remembered of them.
 
 Axes: O objects, C channels, H rows, W columns, Q cells of the frame's stride-16 grid.
@@ -13,7 +13,7 @@ from post_segmentation.xmem.memory import Memory, MemorySettings, Query
 from post_segmentation.xmem.network import ImageCode, XMem, aggregate
 
 
-class Question:
+class ObjectGroup:
     """Objects that compete for pixels and see each other's masks."""
 
     def __init__(self, network: XMem, settings: MemorySettings) -> None:
@@ -60,7 +60,7 @@ class Question:
                 joining_OHW[:0] if all_HW is None else all_HW[1:] * (joining_OHW.sum(0) < 0.5)
             )
             all_HW = aggregate(torch.cat([earlier_OHW, joining_OHW]))
-        assert all_HW is not None, "a question without objects"
+        assert all_HW is not None, "a group without objects"
         if write:
             self._write(code, all_HW[1:])
             self._frames_since_write = 0
@@ -104,7 +104,7 @@ class Question:
                 memory.write(query, shrinkage_Q1, part_QOC)
 
     def _sensory(self) -> Tensor:
-        assert self._sensory_OCHW is not None, "a question without objects"
+        assert self._sensory_OCHW is not None, "a group without objects"
         return self._sensory_OCHW
 
 

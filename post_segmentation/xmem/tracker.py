@@ -1,7 +1,7 @@
 """Follow masks through a video with XMem: one sweep forward, one backward, every frame encoded once
-a sweep for all questions together.
+a sweep for all groups together.
 
-Questions know nothing of each other: each has a memory and a clock of its own and shares only what
+Groups know nothing of each other: each has a memory and a clock of its own and shares only what
 depends on the image alone, so its masks are those of a run of its own.
 
 Axes: S seeds, O objects, H rows, W columns.
@@ -23,7 +23,7 @@ from post_segmentation.prompts import check_frame_size
 from post_segmentation.propagator import FrameMasks
 from post_segmentation.xmem.memory import MemorySettings
 from post_segmentation.xmem.network import STRIDE, XMem
-from post_segmentation.xmem.object_group import Question
+from post_segmentation.xmem.object_group import ObjectGroup
 from seg_research.core.geometry import ImageSize
 from seg_research.core.video import FramePosition, FrameSource
 
@@ -41,12 +41,12 @@ class Seed:
 
     Attributes:
         mask_HW: in the video's size.
-        question: objects of the same question compete for pixels.
+        group_id: objects of the same group compete for pixels.
     """
 
     position: FramePosition
     mask_HW: NDArray[np.bool_]
-    question: int = 0
+    group_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class XMemTracker:
     ) -> Iterator[tuple[FramePosition, Found]]:
         """Yield the masks of all objects that have joined, frame by frame."""
         fit = Fit.of(frames.size, self.settings.short_side_px)
-        questions: dict[int, Question] = {}
+        groups: dict[int, ObjectGroup] = {}
         for position in map(FramePosition, positions):
             joining = {
                 index: seed
@@ -113,14 +113,14 @@ class XMemTracker:
             is_last = position == positions[-1]
             # A first object on the last frame has nobody to segment it with and nothing to be
             # remembered for.
-            if questions or (joining and not is_last):
+            if groups or (joining and not is_last):
                 image = frames.read(position)
                 check_frame_size(image.size, frames, position)
                 for seed in joining.values():
-                    questions.setdefault(
-                        seed.question, Question(self.network, self.settings.memory)
+                    groups.setdefault(
+                        seed.group_id, ObjectGroup(self.network, self.settings.memory)
                     )
-                found = self._step(image, fit, questions, joining, remember=not is_last) | found
+                found = self._step(image, fit, groups, joining, remember=not is_last) | found
             yield position, found
 
     @torch.inference_mode()
@@ -128,22 +128,22 @@ class XMemTracker:
         self,
         image: Image.Image,
         fit: Fit,
-        questions: Mapping[int, Question],
+        groups: Mapping[int, ObjectGroup],
         joining: Mapping[int, Seed],
         *,
         remember: bool,
     ) -> Found:
-        """Segment one frame for all questions."""
+        """Segment one frame for all groups."""
         found: Found = {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
             code = self.network.encode_image(fit.image(image).to(self.device))
-            for name, question in questions.items():
+            for name, group in groups.items():
                 own = {
-                    index: seed.mask_HW for index, seed in joining.items() if seed.question == name
+                    index: seed.mask_HW for index, seed in joining.items() if seed.group_id == name
                 }
                 masks_OHW = fit.masks(list(own.values())).to(self.device) if own else None
-                probs_OHW = question.step(code, tuple(own), masks_OHW, remember=remember)
-                found |= zip(question.objects, fit.restored(probs_OHW), strict=True)
+                probs_OHW = group.step(code, tuple(own), masks_OHW, remember=remember)
+                found |= zip(group.objects, fit.restored(probs_OHW), strict=True)
         return found
 
 

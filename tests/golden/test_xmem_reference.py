@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 import torch
 
 from post_segmentation.xmem.memory import MemorySettings
-from post_segmentation.xmem.object_group import Question
+from post_segmentation.xmem.object_group import ObjectGroup
 from post_segmentation.xmem.tracker import Fit
 from post_segmentation.xmem.weights import load_xmem
 from seg_research.core.geometry import ImageSize
@@ -78,7 +78,7 @@ def test_probabilities_equal_those_of_the_published_code(reference, variant, tmp
         tmp_path / "small.pth",
     )
     network = load_xmem(tmp_path / "small.pth", torch.device("cpu"))
-    question = Question(network, SETTINGS)
+    group = ObjectGroup(network, SETTINGS)
     fit = Fit.of(ImageSize(WIDTH, HEIGHT), None)
     left, top, _, _ = fit.padding_ltrb
     frames, masks = clip()
@@ -86,7 +86,7 @@ def test_probabilities_equal_those_of_the_published_code(reference, variant, tmp
         for index, frame in enumerate(frames):
             code = network.encode_image(fit._padded(frame[None]))
             given = ((0, 1), fit._padded(masks)) if index == 0 else ()
-            probs = question.step(code, *given, remember=index < NUM_FRAMES - 1)[
+            probs = group.step(code, *given, remember=index < NUM_FRAMES - 1)[
                 :, top : top + HEIGHT, left : left + WIDTH
             ]
             expected = torch.tensor(stored["probabilities"][index])
@@ -97,7 +97,7 @@ def test_probabilities_equal_those_of_the_published_code(reference, variant, tmp
                 rtol=0,
                 msg=lambda text, t=index: f"frame {t}: {text}",
             )
-    memory = question.cohorts[0][1]
+    memory = group.cohorts[0][1]
     assert memory.long_term is not None, "the clip must consolidate"
     assert len(memory.long_term) == SETTINGS.max_long_term, (
         "the clip must fill long-term memory, so that cells are evicted"

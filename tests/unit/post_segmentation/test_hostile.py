@@ -9,15 +9,19 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from post_segmentation.backends.sam2 import Sam2Propagator
-from post_segmentation.pipeline import SegmentSettings, Status, read_rollout, segment
-from post_segmentation.propagator import Backend, Engine, MaskPrompt
+from post_segmentation.backends.sam2 import SPEC as SAM2
+from post_segmentation.pipeline import read_rollout, segment
+from post_segmentation.propagator import MaskPrompt
+from post_segmentation.registry import find_backend
+from post_segmentation.sam2_propagator import Sam2Propagator
+from post_segmentation.segment_video import SegmentSettings, Status
 from seg_research.cli.main import main
 from seg_research.core.geometry import ImageSize, PixelBox
 from seg_research.core.masks import read_mask
@@ -54,17 +58,16 @@ def write_rows(folder, *rows):
     return path
 
 
-@pytest.fixture(params=[Backend.BOX, Backend.GRABCUT, Backend.SAM2])
+@pytest.fixture(params=["box", "grabcut", "sam2"])
 def masks(request, tmp_path, monkeypatch):
     """Run rows beside a good one; return what became of each, having checked that the good one is
     whole.
     """
-    if request.param is Backend.SAM2:
-        model = tiny_sam2()
-        monkeypatch.setattr(
-            "post_segmentation.pipeline._engine_of_process", lambda _: Sam2Propagator(model)
-        )
-        monkeypatch.setattr("post_segmentation.pipeline.identify", lambda _: "sam2 tiny")
+    backend = find_backend(request.param).configure({})
+    if request.param == "sam2":
+        propagator = Sam2Propagator(tiny_sam2(), window=8)
+        spec = replace(SAM2, build=lambda _: propagator, weights=lambda _: ())
+        backend = replace(backend, spec=spec)
 
     def run(*rows):
         good = draw(tmp_path / "good")
@@ -72,7 +75,7 @@ def masks(request, tmp_path, monkeypatch):
         predictions, refused = read_rollout(path, 0)
         outcomes = [
             *refused,
-            *segment(predictions, SegmentSettings(tmp_path / "seg", Engine(request.param))),
+            *segment(predictions, SegmentSettings(tmp_path / "seg", backend)),
         ]
         found = {outcome.sample_id: outcome for outcome in outcomes}
         assert found.pop("good").status is Status.MASKED
@@ -96,7 +99,7 @@ def test_a_truncated_frame(masks, tmp_path, suffix):
     frame = broken / f"00002.{suffix}"
     frame.write_bytes(frame.read_bytes()[:200])
     found = masks(row(broken, "broken"))["broken"]
-    if masks.backend is Backend.BOX:
+    if masks.backend == "box":
         assert found.status is Status.MASKED, "it looks at no frame but the first"
     else:
         assert f"00002.{suffix}: cannot decode this image" in found.reason
@@ -107,8 +110,7 @@ def test_frames_of_different_sizes(masks, tmp_path):
     Image.new("RGB", (30, 20)).save(mixed / "00003.jpg")
     found = masks(row(mixed, "mixed"))["mixed"]
     assert (
-        masks.backend is Backend.BOX
-        or "frame 00003 is 30x20, the first frame is 64x48" in found.reason
+        masks.backend == "box" or "frame 00003 is 30x20, the first frame is 64x48" in found.reason
     )
 
 
@@ -214,14 +216,16 @@ def count_tensors():
 
 def test_twenty_thousand_masks_are_written_one_by_one(tmp_path, monkeypatch):
     video = EndlessVideo()
-    monkeypatch.setattr("post_segmentation.pipeline.open_video", lambda _: video)
+    monkeypatch.setattr("post_segmentation.segment_video.open_video", lambda _: video)
     written = []
     monkeypatch.setattr(
         "post_segmentation.mask_writer.write_mask", lambda path, mask: written.append(path.name)
     )
     monkeypatch.setattr("post_segmentation.mask_writer.MaskWriter.commit", lambda self: None)
     predictions, _ = read_rollout(write_rows(tmp_path, row("/long", "long")), 0)
-    (outcome,) = segment(predictions, SegmentSettings(tmp_path / "seg", Engine(Backend.BOX)))
+    (outcome,) = segment(
+        predictions, SegmentSettings(tmp_path / "seg", find_backend("box").configure({}))
+    )
     assert (outcome.status, outcome.num_frames, len(written)) == (Status.MASKED, 20_000, 20_000)
     assert video.num_read == 0
 

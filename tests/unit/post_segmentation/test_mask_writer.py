@@ -17,9 +17,9 @@ MASKS = np.random.default_rng(0).random((2, 11, 12, 17)) > 0.5
 
 
 def write(out, mask_format=MaskFormat.PNG, sample_id="a/b", **options):
-    writer = MaskWriter(out, sample_id, NAMES, mask_format, **options)
+    writer = MaskWriter(out, sample_id, NAMES, mask_format, 11, **options)
     for position in (1, 0):
-        writer.add(position, MASKS[position])
+        writer.add(position, MASKS[position], range(11))
     return writer
 
 
@@ -56,9 +56,38 @@ def test_objects_can_be_told_apart_until_the_end(tmp_path):
     writer = write(tmp_path, keep_objects=True)
     writer.commit()
     for position in (0, 1):
-        assert (writer.objects(position, 11) == MASKS[position]).all()
+        assert (writer.objects(position) == MASKS[position]).all()
     writer.close()
     assert not list((tmp_path / ".partial").iterdir())
+
+
+@pytest.mark.parametrize("mask_format", MaskFormat)
+def test_objects_of_different_key_frames_may_come_one_after_another(tmp_path, mask_format):
+    if mask_format is MaskFormat.RLE:
+        pytest.importorskip("pycocotools")
+    writer = MaskWriter(tmp_path, "a", NAMES, mask_format, 11, keep_objects=True)
+    for numbers in ((0, 3, 10), (1, 2), tuple(range(4, 10))):
+        for position in (0, 1):
+            writer.add(position, MASKS[position][list(numbers)], numbers)
+    for position in (0, 1):
+        assert (writer.objects(position) == MASKS[position]).all()
+    writer.commit()
+    merged = [masks.any(axis=0) for masks in MASKS]
+    if mask_format is MaskFormat.PNG:
+        found = [read_mask(tmp_path / f"a/{name}.png") for name in NAMES]
+    else:
+        lines = (tmp_path / "a/masks.jsonl").read_text().splitlines()
+        found = [decode_rle(json.loads(line)) for line in lines]
+    assert np.array_equal(found, merged)
+
+
+def test_an_object_that_a_back_end_left_out_is_no_finished_mask(tmp_path):
+    writer = MaskWriter(tmp_path, "a", NAMES, MaskFormat.PNG, 2)
+    for position in (0, 1):
+        writer.add(position, MASKS[position][:1], (0,))
+    writer.add(1, MASKS[1][1:2], (1,))
+    with pytest.raises(UsageError, match="all masks of 1 frames; the video has 2"):
+        writer.commit()
 
 
 def test_a_file_where_the_folder_should_be_is_one_line(tmp_path):

@@ -2,27 +2,35 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from post_segmentation import pipeline
-from post_segmentation.mask_writer import MaskFormat
-from post_segmentation.pipeline import SegmentSettings, Status, digest, read_rollout, segment
-from post_segmentation.propagator import Backend, Engine, FrameMasks
+from post_segmentation.backend import Backend, BackendConfig, BackendSpec, PromptKind
+from post_segmentation.mask_writer import MaskFormat, encode_rle
+from post_segmentation.pipeline import digest, read_rollout, request_of, segment
+from post_segmentation.propagator import FrameMasks
+from post_segmentation.registry import find_backend
+from post_segmentation.segment_video import MaskRequest, SegmentSettings, Status
 from seg_common.errors import UsageError
 from seg_research.cli.main import main
-from seg_research.core.masks import read_mask
-from seg_research.core.rle import decode_rle
+from seg_research.core.geometry import Norm1000Box
+from seg_research.core.masks import mask_box, read_mask
+from seg_research.core.prediction import PredictedObject
+from seg_research.core.rle import Rle, decode_rle
+from seg_research.core.video import FrameId
 from seg_research.records.reader import Prediction
 from seg_research.testing.sam2 import tiny_sam2
 
+BOX, GRABCUT = (find_backend(name).configure({}) for name in ("box", "grabcut"))
 ROLLOUTS = Path(__file__).parents[4] / "shared/data/rollouts/step_020.jsonl"
 
 
 def run(path, out, **settings):
-    return segment(read_rollout(path, 0)[0], SegmentSettings(out, Engine(Backend.BOX), **settings))
+    return segment(read_rollout(path, 0)[0], SegmentSettings(out, BOX, **settings))
 
 
 def statuses(outcomes):
@@ -52,7 +60,7 @@ def test_the_key_frame_is_found_by_name_on_disk(clip, row_of, write_predictions,
     assert row["keyframe"]["id"] == 8
     segment(
         read_rollout(write_predictions(row), 0)[0],
-        SegmentSettings(tmp_path / "seg", Engine(Backend.GRABCUT)),
+        SegmentSettings(tmp_path / "seg", GRABCUT),
     )
     mask = read_mask(tmp_path / "seg/disc/0/00008.png")
     assert (mask & clip.masks[2]).sum() / (mask | clip.masks[2]).sum() > 0.9
@@ -65,6 +73,52 @@ def test_several_objects_are_merged(clip, row_of, write_predictions, tmp_path):
     mask = read_mask(tmp_path / "seg/disc/0/00000.png")
     assert mask[2, 115]
     assert mask[clip.masks[0]].all()
+
+
+@pytest.mark.parametrize("backend", [BOX, GRABCUT])
+def test_objects_of_one_answer_may_stand_on_different_frames(clip, tmp_path, backend):
+    """Two halves of the drawn disc's way: each object is found from its own frame."""
+    objects = tuple(
+        PredictedObject(
+            FrameId(int(clip.names[position])), Norm1000Box(*norm_box_of(clip, position))
+        )
+        for position in (0, 17)
+    )
+    request = MaskRequest("two", clip.folder, objects)
+    settings = SegmentSettings(tmp_path / "seg", backend, vis=tmp_path / "vis")
+    assert statuses(segment([request], settings)) == {"two": Status.MASKED}
+    for position in (0, 17):
+        mask = read_mask(tmp_path / f"seg/two/{clip.names[position]}.png")
+        assert (mask & clip.masks[position]).sum() > 0.95 * clip.masks[position].sum()
+    assert (tmp_path / "vis/two.mp4").stat().st_size > 1000
+    for found in objects:
+        alone = MaskRequest(f"{found.frame_id}", clip.folder, (found,))
+        segment([alone], SegmentSettings(tmp_path / "seg", backend))
+    for name in clip.names:
+        single = [read_mask(tmp_path / f"seg/{found.frame_id}/{name}.png") for found in objects]
+        merged = read_mask(tmp_path / f"seg/two/{name}.png")
+        assert (merged == np.logical_or(*single)).all()
+
+
+def norm_box_of(clip, position):
+    box = mask_box(clip.masks[position])
+    width, height = 120, 80
+    return [
+        1000 * box.x1 / width,
+        1000 * box.y1 / height,
+        1000 * box.x2 / width,
+        1000 * box.y2 / height,
+    ]
+
+
+@pytest.mark.parametrize("backend", [BOX, GRABCUT])
+def test_a_mask_of_the_policy_starts_a_propagation_without_a_box(clip, tmp_path, backend):
+    mask = Rle(80, 120, encode_rle(clip.masks[2])["counts"])
+    request = MaskRequest("m", clip.folder, (PredictedObject(FrameId(8), mask=mask),))
+    segment([request], SegmentSettings(tmp_path / "seg", backend))
+    assert (read_mask(tmp_path / "seg/m/00008.png") == clip.masks[2]).all(), "as it was given"
+    later = read_mask(tmp_path / "seg/m/00012.png")
+    assert (later & clip.masks[3]).sum() > (0.9 if backend is GRABCUT else 0.5) * later.sum()
 
 
 @pytest.mark.parametrize("change", [{"objects": []}, {"keyframe": None}])
@@ -89,9 +143,7 @@ def test_one_failure_does_not_take_the_rest(clip, row_of, write_predictions, tmp
         row_of(clip, "../escape"),
         row_of(clip, "good too"),
     )
-    outcomes = segment(
-        read_rollout(path, 0)[0], SegmentSettings(tmp_path / "seg", Engine(Backend.GRABCUT))
-    )
+    outcomes = segment(read_rollout(path, 0)[0], SegmentSettings(tmp_path / "seg", GRABCUT))
     reasons = {o.sample_id: o.reason for o in outcomes if o.status is Status.FAILED}
     assert set(reasons) == {"gone", "broken", "off", "nameless", "../escape"}
     assert "no such video" in reasons["gone"]
@@ -140,7 +192,7 @@ def test_after_a_kill_the_rest_is_done_and_nothing_twice(
     with pytest.raises(KeyboardInterrupt):
         segment(
             read_rollout(path, 0)[0],
-            SegmentSettings(tmp_path / "seg", Engine(Backend.BOX)),
+            SegmentSettings(tmp_path / "seg", BOX),
             stop_after_the_first,
         )
     with (tmp_path / "seg/done.jsonl").open("a") as manifest:
@@ -164,15 +216,15 @@ def test_processes_give_the_same_masks(clip, row_of, write_predictions, tmp_path
 
 
 def test_rollouts_are_chosen_by_number(clip, row_of, write_predictions):
-    path = write_predictions(row_of(clip), row_of(clip, sample_idx=1, query="second"))
-    assert [p.query for p in read_rollout(path, 1)[0]] == ["second"]
+    path = write_predictions(row_of(clip), row_of(clip, "second", sample_idx=1))
+    assert [request.sample_id for request in read_rollout(path, 1)[0]] == ["second"]
     with pytest.raises(UsageError, match="no prediction with sample_idx 7"):
         read_rollout(path, 7)
 
 
 def test_the_digest_covers_what_masks_depend_on_and_nothing_else(clip, row_of):
     def digest_of(row, engine="box", mask_format=MaskFormat.PNG):
-        return digest(Prediction.from_json(row), engine, mask_format)
+        return digest(request_of(Prediction.from_json(row)), engine, mask_format)
 
     base = digest_of(row_of(clip))
     assert digest_of(row_of(clip, query="other words", ability="x")) == base
@@ -263,12 +315,13 @@ class Recorder:
         self.frames = None
 
 
-def test_all_questions_of_a_video_go_through_one_round_and_each_gets_its_own(
-    clip, row_of, write_predictions, tmp_path, monkeypatch
+def test_all_predictions_of_a_video_go_through_one_round_and_each_gets_its_own(
+    clip, row_of, write_predictions, tmp_path
 ):
     recorder = Recorder()
-    monkeypatch.setattr(pipeline, "_engine_of_process", lambda _: recorder)
-    monkeypatch.setattr(pipeline, "identify", lambda _: "recorder")
+    points_only = frozenset({PromptKind.POINTS})
+    spec = BackendSpec("recorder", "", BackendConfig, lambda _: recorder, points_only)
+    shared = Backend(replace(spec, shares_work=True), BackendConfig())
     rows = [
         row_of(clip, f"q{n}", position=n, objects=[{"points_norm1000": [[100 * n, 500]]}])
         for n in range(9)
@@ -276,12 +329,12 @@ def test_all_questions_of_a_video_go_through_one_round_and_each_gets_its_own(
     rows.insert(4, row_of(clip, "empty", objects=[]))
     outcomes = segment(
         read_rollout(write_predictions(*rows), 0)[0],
-        SegmentSettings(tmp_path / "seg", Engine(Backend.SAM2)),
+        SegmentSettings(tmp_path / "seg", shared),
     )
     assert statuses(outcomes)["empty"] is Status.EMPTY
     (asked,) = recorder.rounds
     assert [prompt.position for prompt in asked] == list(range(9))
-    assert len({prompt.question for prompt in asked}) == 9
+    assert len({prompt.group_id for prompt in asked}) == 9
     for n in range(9):
         for name in clip.names:
             assert np.argwhere(read_mask(tmp_path / f"seg/q{n}/{name}.png")).tolist() == [
@@ -290,13 +343,13 @@ def test_all_questions_of_a_video_go_through_one_round_and_each_gets_its_own(
 
 
 def test_the_back_end_is_chosen_aloud(clip, row_of, write_predictions, capsys, monkeypatch):
-    monkeypatch.setattr("post_segmentation.weights.is_cached", lambda _: False)
+    monkeypatch.setattr("post_segmentation.backends.sam2.is_cached", lambda _: False)
     path = write_predictions(row_of(clip))
     assert main(["segment", str(path), "--workers", "1"]) == 0
     printed = capsys.readouterr()
     assert (
-        "facebook/sam2.1-hiera-large is not on this machine, so the masks are grabcut's"
-        in printed.err
+        "facebook/sam2.1-hiera-large is not on this machine (--backend sam2 downloads it,"
+        " --weights names a folder), so the masks are grabcut's" in printed.err
     )
     assert "by grabcut" in printed.out
 
@@ -329,7 +382,7 @@ def test_weights_choose_sam2_and_other_weights_do_it_again(
     assert (path.parent / "vis/disc/0.mp4").stat().st_size > 1000
 
 
-def test_run_lengths_hold_the_masks_of_the_pictures(clip, row_of, write_predictions, tmp_path):
+def test_run_lengths_hold_the_masks_of_the_images(clip, row_of, write_predictions, tmp_path):
     pytest.importorskip("pycocotools")
     path = write_predictions(row_of(clip))
     run(path, tmp_path / "png")

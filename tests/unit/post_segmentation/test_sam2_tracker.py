@@ -57,11 +57,14 @@ def transformers_logits(model, session_class, position, points, labels):
         video=pixels(), video_height=SIDE_PX, video_width=SIDE_PX, dtype=torch.float32
     )
     index = session.obj_id_to_idx(1)
-    inputs = {
-        "point_coords": torch.tensor(points, dtype=torch.float32)[None, None],
-        "point_labels": torch.tensor(labels)[None, None],
-    }
-    session.add_point_inputs(index, position, inputs)
+    if labels is None:
+        session.add_mask_inputs(index, position, points)
+    else:
+        inputs = {
+            "point_coords": torch.tensor(points, dtype=torch.float32)[None, None],
+            "point_labels": torch.tensor(labels)[None, None],
+        }
+        session.add_point_inputs(index, position, inputs)
     session.obj_with_new_inputs = [1]
     model(session, frame_idx=position)
     found = {}
@@ -91,7 +94,11 @@ def our_logits(model, prompts, objects_per_batch=1):
                     (number, position): row for number, row in zip(followed, logits, strict=True)
                 }
             for number, (key, points, labels) in enumerate(prompts):
-                if step == 1 and key == position:
+                if step == 1 and key == position and labels is None:
+                    tracks[number], (found[number, position],) = tracker.begin_with_mask(
+                        vision, position, points
+                    )
+                elif step == 1 and key == position:
                     described = torch.tensor(points, dtype=torch.float32), torch.tensor(labels)
                     tracks[number], (found[number, position],) = tracker.begin(
                         vision, position, *described
@@ -109,6 +116,25 @@ def test_every_object_gets_the_bits_that_transformers_gives_it_alone(name):
         "a test on masks that are all the same would show nothing"
     )
     for number, prompt in enumerate(PROMPTS):
+        theirs = transformers_logits(model, FAMILY[name][1], *prompt)
+        assert torch.equal(ours[number], theirs), (
+            f"object {number}: off by {(ours[number] - theirs).abs().max()}"
+        )
+
+
+def drawn_mask(top, left, bottom, right):
+    mask = torch.zeros(1, 1, SIDE_PX, SIDE_PX)
+    mask[..., top:bottom, left:right] = 1
+    return mask
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_an_object_given_as_a_mask_gets_the_bits_that_transformers_gives_it_alone(name):
+    """Beside another one that was given by points."""
+    model = model_of(name)
+    prompts = [(5, drawn_mask(10, 12, 40, 50), None), PROMPTS[0], (2, drawn_mask(0, 0, 9, 9), None)]
+    ours = our_logits(model, prompts)
+    for number, prompt in enumerate(prompts):
         theirs = transformers_logits(model, FAMILY[name][1], *prompt)
         assert torch.equal(ours[number], theirs), (
             f"object {number}: off by {(ours[number] - theirs).abs().max()}"

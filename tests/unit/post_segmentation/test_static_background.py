@@ -1,6 +1,6 @@
 import numpy as np
 
-from post_segmentation.static_background import Backdrop
+from post_segmentation.static_background import StaticBackground
 
 RNG = np.random.default_rng(6)
 SCENE = RNG.integers(80, 120, (40, 60, 3)).astype(np.uint8)
@@ -14,17 +14,17 @@ def frame(left=None):
 
 
 def test_what_moves_is_marked_and_the_rest_is_not():
-    backdrop = Backdrop.of([frame(left) for left in range(0, 50, 5)])
-    changed = backdrop.changed(frame(left=26))
+    background = StaticBackground.of([frame(left) for left in range(0, 50, 5)])
+    changed = background.changed(frame(left=26))
     assert changed[11:19, 27:33].all()
     changed[8:22, 24:36] = False
     assert changed.mean() < 0.01
 
 
-def test_a_moving_camera_has_no_backdrop():
+def test_a_moving_camera_has_no_background():
     wide = RNG.integers(0, 255, (40, 200, 3)).astype(np.uint8)
-    assert Backdrop.of([wide[:, shift : shift + 60] for shift in range(0, 100, 10)]) is None
+    assert StaticBackground.of([wide[:, shift : shift + 60] for shift in range(0, 100, 10)]) is None
 
 
 def test_a_few_frames_are_too_few():
-    assert Backdrop.of([frame()] * 4) is None
+    assert StaticBackground.of([frame()] * 4) is None

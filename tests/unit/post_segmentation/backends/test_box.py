@@ -1,6 +1,6 @@
 import pytest
 
-from post_segmentation.backends.box import BoxFill, fill_box
+from post_segmentation.backends.box import BoxPropagator, fill_box
 from post_segmentation.propagator import MaskPrompt
 from seg_research.core.geometry import ImageSize, PixelBox, PixelPoint
 from seg_research.core.video import open_video
@@ -20,7 +20,7 @@ def test_a_box_is_clipped_and_rounded_outwards(box, area):
 
 
 def test_every_frame_once_with_every_object_in_order(clip):
-    propagator = BoxFill()
+    propagator = BoxPropagator()
     propagator.open(open_video(clip.folder))
     propagator.prompt(MaskPrompt(3, PixelBox(0, 0, 9, 9)))
     propagator.prompt(MaskPrompt(3, None, (PixelPoint(60, 40),)))

@@ -5,7 +5,7 @@ pytest.importorskip("torch")
 import torch
 
 from post_segmentation.xmem.memory import MemorySettings
-from post_segmentation.xmem.object_group import Question
+from post_segmentation.xmem.object_group import ObjectGroup
 from post_segmentation.xmem.tracker import Fit, Seed, TrackerSettings, XMemTracker
 from seg_common.errors import UsageError
 from seg_research.core.geometry import ImageSize
@@ -63,24 +63,24 @@ def test_the_same_seeds_give_the_same_masks(tracker, drawn):
     assert np.array_equal(tracked(tracker, video, seeds), tracked(tracker, video, seeds))
 
 
-def test_questions_get_the_masks_they_get_alone(tracker, drawn):
+def test_groups_get_the_masks_they_get_alone(tracker, drawn):
     video = drawn()
-    questions = [
+    groups = [
         [Seed(0, box(video, 4, 4, 30, 30), 0)],
         [Seed(5, box(video, 8, 8, 40, 30), 1), Seed(5, box(video, 30, 30, 60, 44), 1)],
         [Seed(11, box(video, 20, 8, 50, 40), 2), Seed(4, box(video, 0, 0, 20, 20), 2)],
         [Seed(5, np.zeros((48, 64), np.bool_), 3)],
     ]
-    together = tracked(tracker, video, [seed for seeds in questions for seed in seeds])
+    together = tracked(tracker, video, [seed for seeds in groups for seed in seeds])
     start = 0
-    for seeds in questions:
+    for seeds in groups:
         assert np.array_equal(
             together[start : start + len(seeds)], tracked(tracker, drawn(), seeds)
         )
         start += len(seeds)
 
 
-def test_objects_of_one_question_compete_for_pixels(tracker, drawn):
+def test_objects_of_one_group_compete_for_pixels(tracker, drawn):
     video = drawn()
     boxes = box(video, 4, 4, 34, 40), box(video, 30, 10, 60, 44)
     one = tracked(tracker, video, [Seed(0, boxes[0], 0), Seed(0, boxes[1], 0)])
@@ -89,7 +89,7 @@ def test_objects_of_one_question_compete_for_pixels(tracker, drawn):
     assert (two[0, 1:] & two[1, 1:]).any()
 
 
-def test_a_frame_is_read_once_a_sweep_whatever_the_number_of_questions(tracker, drawn):
+def test_a_frame_is_read_once_a_sweep_whatever_the_number_of_groups(tracker, drawn):
     video = drawn()
     tracked(
         tracker, video, [Seed(3 + n % 4, box(video, n, n, n + 20, n + 20), n) for n in range(8)]
@@ -111,7 +111,7 @@ def test_empty_seeds_cost_nothing_and_stay_empty(tracker, drawn):
     assert list(tracker.track(video, [])) == []
 
 
-def test_an_empty_seed_does_not_change_its_question(tracker, drawn):
+def test_an_empty_seed_does_not_change_its_group(tracker, drawn):
     video = drawn()
     seed = Seed(4, box(video, 4, 4, 30, 30))
     with_empty = tracked(tracker, video, [seed, Seed(2, np.zeros((48, 64), np.bool_))])
@@ -146,16 +146,16 @@ def test_a_joining_object_takes_its_pixels_and_does_not_touch_the_past(tracker, 
 
 def test_the_pixels_of_a_joining_object_are_not_shared(network, drawn):
     video, fit = drawn(), Fit.of(ImageSize(64, 48), None)
-    question, mask = Question(network, SETTINGS.memory), box(video, 20, 10, 60, 44)
+    group, mask = ObjectGroup(network, SETTINGS.memory), box(video, 20, 10, 60, 44)
     with torch.inference_mode():
         code = network.encode_image(fit.image(video.read(0)))
-        question.step(code, (0,), torch.ones(1, 48, 64))
+        group.step(code, (0,), torch.ones(1, 48, 64))
         # Whatever the network says of the first object: it has to be sure of itself where the
         # second one joins, to make a case.
         network_says = torch.full((1, 48, 64), 20.0)
         network.decode = lambda code, readout, sensory, *, update: (network_says, sensory)
         try:
-            probs = question.step(code, (1,), fit.masks([mask]))
+            probs = group.step(code, (1,), fit.masks([mask]))
         finally:
             del network.decode
     assert (probs[2][torch.from_numpy(mask)] > 0.999).all()
@@ -182,7 +182,7 @@ def test_a_long_sweep_is_bounded_in_memory(network, drawn):
     memory = MemorySettings(
         every=1, top_k=6, max_frames=3, min_frames=2, num_prototypes=3, max_long_term=10
     )
-    question, fit = Question(network, memory), Fit.of(video.size, None)
+    group, fit = ObjectGroup(network, memory), Fit.of(video.size, None)
     sizes = []
     with torch.inference_mode():
         for position in range(len(video)):
@@ -194,12 +194,12 @@ def test_a_long_sweep_is_bounded_in_memory(network, drawn):
                 if joining is None
                 else fit.masks([box(video, 4 + 10 * joining, 4, 20 + 10 * joining, 30)])
             )
-            probs = question.step(code, () if joining is None else (joining,), mask)
+            probs = group.step(code, () if joining is None else (joining,), mask)
             torch.testing.assert_close(probs.sum(0), torch.ones(32, 32))
             sizes.append(
                 [
                     (len(m.working) // 4, 0 if m.long_term is None else len(m.long_term))
-                    for _, m in question.cohorts
+                    for _, m in group.cohorts
                 ]
             )
     assert [max(column) for column in zip(*(size[0] for size in sizes), strict=True)] == [2, 10]
@@ -211,14 +211,14 @@ def test_bf16_stays_near_float32_and_memory_stays_float32(network, drawn):
     video, fit = drawn(num_frames=6), Fit.of(ImageSize(64, 48), None)
     results = []
     for bf16 in (False, True):
-        question, probs = Question(network, SETTINGS.memory), []
+        group, probs = ObjectGroup(network, SETTINGS.memory), []
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             for position in range(len(video)):
                 code = network.encode_image(fit.image(video.read(position)))
                 joining = ((0,), fit.masks([box(video, 4, 4, 40, 40)])) if position == 0 else ()
-                probs.append(question.step(code, *joining))
+                probs.append(group.step(code, *joining))
             assert code.key_1CHW.dtype == (torch.bfloat16 if bf16 else torch.float32)
-        memory = question.cohorts[0][1]
+        memory = group.cohorts[0][1]
         assert memory.working.key_NC.dtype == memory.working.value_NOC.dtype == torch.float32
         results.append(torch.stack(probs[1:]))
     assert not torch.equal(*results)

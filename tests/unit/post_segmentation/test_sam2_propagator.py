@@ -5,16 +5,19 @@ import pytest
 import torch
 from PIL import Image
 
-from post_segmentation import weights
-from post_segmentation.backends import sam2
-from post_segmentation.backends.sam2 import Sam2Propagator, find_device, load_sam2
-from post_segmentation.propagator import Backend, Engine, MaskPrompt, identify, make_propagator
+from post_segmentation import sam2_propagator, weights
+from post_segmentation.backends.sam2 import DEFAULT_WEIGHTS, Sam2Config
+from post_segmentation.propagator import MaskPrompt
+from post_segmentation.registry import find_backend
+from post_segmentation.sam2_propagator import Sam2Propagator, load_sam2
+from post_segmentation.torch_device import find_device
 from seg_common.errors import UsageError
 from seg_research.core.geometry import ImageSize, PixelBox, PixelPoint
 from seg_research.testing.sam2 import tiny_edgetam, tiny_sam2, tiny_sam3_tracker
 
 SIZE = ImageSize(90, 50)
 NUM_FRAMES = 10
+WINDOW = Sam2Config().window
 PROMPTS = (
     MaskPrompt(
         4, PixelBox(10, 10, 50, 40), (PixelPoint(30, 20), PixelPoint(25, 25)), (PixelPoint(80, 5),)
@@ -99,15 +102,15 @@ def masks_of(propagator, prompts, clip=None):
 
 
 def test_many_questions_get_the_masks_that_each_gets_alone(model):
-    together = masks_of(Sam2Propagator(model), PROMPTS)
+    together = masks_of(Sam2Propagator(model, WINDOW), PROMPTS)
     assert together.shape == (4, NUM_FRAMES, *SIZE[::-1])
     assert 0.02 < together.mean() < 0.98
     for number, prompt in enumerate(PROMPTS):
-        assert (together[number] == masks_of(Sam2Propagator(model), [prompt])[0]).all()
+        assert (together[number] == masks_of(Sam2Propagator(model, WINDOW), [prompt])[0]).all()
 
 
 def test_objects_of_one_key_frame_come_together(model):
-    propagator = Sam2Propagator(model)
+    propagator = Sam2Propagator(model, WINDOW)
     propagator.open(Clip())
     for prompt in PROMPTS:
         propagator.prompt(prompt)
@@ -138,7 +141,7 @@ def test_a_window_spares_the_second_sweep_the_frames_it_keeps(model, num_encoded
 
 def test_frames_are_read_one_ahead_and_let_go(model):
     clip = Clip()
-    propagator = Sam2Propagator(model)
+    propagator = Sam2Propagator(model, WINDOW)
     propagator.open(clip)
     propagator.prompt(MaskPrompt(0, PixelBox(0, 0, 9, 9)))
     for position, _, _ in propagator.propagate():
@@ -149,7 +152,7 @@ def test_the_first_and_the_last_and_the_only_frame_can_be_key_frames(model):
     for position, num_frames in ((0, 3), (2, 3), (0, 1)):
         assert (
             masks_of(
-                Sam2Propagator(model),
+                Sam2Propagator(model, WINDOW),
                 [MaskPrompt(position, PixelBox(5, 5, 60, 40))],
                 Clip(num_frames),
             ).shape[1]
@@ -159,7 +162,7 @@ def test_the_first_and_the_last_and_the_only_frame_can_be_key_frames(model):
 
 def test_box_and_all_points_are_one_prompt(model, monkeypatch):
     begun = []
-    propagator = Sam2Propagator(model)
+    propagator = Sam2Propagator(model, WINDOW)
     original = propagator._tracker.begin
     monkeypatch.setattr(
         propagator._tracker, "begin", lambda *given: begun.append(given[2:]) or original(*given)
@@ -175,16 +178,27 @@ def test_negative_points_change_the_mask(model):
     prompt = MaskPrompt(4, PixelBox(10, 10, 50, 40), (PixelPoint(30, 20),))
     with_negative = MaskPrompt(4, prompt.box, prompt.points, (PixelPoint(45, 12),))
     assert (
-        masks_of(Sam2Propagator(model), [prompt])
-        != masks_of(Sam2Propagator(model), [with_negative])
+        masks_of(Sam2Propagator(model, WINDOW), [prompt])
+        != masks_of(Sam2Propagator(model, WINDOW), [with_negative])
     ).any()
+
+
+def test_a_mask_is_taken_as_it_is_and_followed(model):
+    mask = np.zeros((SIZE.height_px, SIZE.width_px), bool)
+    mask[10:40, 20:70] = True
+    (found,) = masks_of(Sam2Propagator(model, WINDOW), [MaskPrompt(4, mask_HW=mask)])
+    assert (found[4] == mask).mean() > 0.97, "its edge passes through the resolution of the model"
+    box = MaskPrompt(4, PixelBox(20, 10, 69, 39))
+    together = masks_of(Sam2Propagator(model, WINDOW), [box, MaskPrompt(4, mask_HW=mask)])
+    assert (together[1] == found).all()
+    assert (together[0] != found).any()
 
 
 def test_frames_become_what_the_processor_of_transformers_makes_of_them(model):
     """Resized with antialiasing to whole grey values, then normalised; PIL's own resampling is
     within one grey value of that.
     """
-    propagator = Sam2Propagator(model, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5))
+    propagator = Sam2Propagator(model, WINDOW, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5))
     image = Clip().read(0)
     (ours,) = propagator._prepare(np.array(image))
     resized = torch.from_numpy(np.array(image.resize((64, 64), Image.Resampling.BILINEAR))).permute(
@@ -200,11 +214,11 @@ def test_frames_become_what_the_processor_of_transformers_makes_of_them(model):
 
 def test_a_frame_of_another_size_is_named(model):
     with pytest.raises(UsageError, match="frame 00006 is 40x30, the first frame is 90x50"):
-        masks_of(Sam2Propagator(model), PROMPTS, Clip(sizes={6: (40, 30)}))
+        masks_of(Sam2Propagator(model, WINDOW), PROMPTS, Clip(sizes={6: (40, 30)}))
 
 
 def test_a_full_gpu_is_one_line(model, monkeypatch):
-    propagator = Sam2Propagator(model)
+    propagator = Sam2Propagator(model, WINDOW)
 
     def fill(*_):
         raise torch.OutOfMemoryError
@@ -218,7 +232,7 @@ def test_a_full_gpu_is_one_line(model, monkeypatch):
 def test_a_folder_is_loaded_as_what_it_is(make, tmp_path):
     model = make()
     model.save_pretrained(tmp_path)
-    loaded = load_sam2(str(tmp_path), "cpu")
+    loaded = load_sam2(str(tmp_path), "cpu", WINDOW)
     assert type(loaded._model) is type(model)
     assert not loaded._model.training
     assert type(loaded._model.config.mask_decoder_config) is type(model.config.mask_decoder_config)
@@ -226,11 +240,11 @@ def test_a_folder_is_loaded_as_what_it_is(make, tmp_path):
         model.state_dict().items(), loaded._model.state_dict().values(), strict=True
     ):
         assert torch.equal(expected, found), name
-    assert (masks_of(loaded, PROMPTS) == masks_of(Sam2Propagator(model), PROMPTS)).all()
+    assert (masks_of(loaded, PROMPTS) == masks_of(Sam2Propagator(model, WINDOW), PROMPTS)).all()
 
 
 def test_the_folder_states_how_frames_are_normalised(folder, tmp_path):
-    assert load_sam2(str(folder), "cpu")._mean_C11.flatten().tolist() == pytest.approx(
+    assert load_sam2(str(folder), "cpu", WINDOW)._mean_C11.flatten().tolist() == pytest.approx(
         [0.485, 0.456, 0.406]
     )
     for file in folder.iterdir():
@@ -238,7 +252,7 @@ def test_the_folder_states_how_frames_are_normalised(folder, tmp_path):
     (tmp_path / "processor_config.json").write_text(
         json.dumps({"video_processor": {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}})
     )
-    loaded = load_sam2(str(tmp_path), "cpu")
+    loaded = load_sam2(str(tmp_path), "cpu", WINDOW)
     assert loaded._mean_C11.flatten().tolist() == [0.5] * 3
     assert loaded._std_C11.flatten().tolist() == [0.25] * 3
 
@@ -249,21 +263,21 @@ def test_weights_that_cannot_be_used_are_one_line(folder, tmp_path, monkeypatch)
     with pytest.raises(
         UsageError, match="facebook/none: these weights are not on this machine"
     ) as offline:
-        load_sam2("facebook/none", "cpu")
+        load_sam2("facebook/none", "cpu", WINDOW)
     assert "\n" not in str(offline.value)
     with pytest.raises(UsageError, match=r"no config\.json"):
-        load_sam2(str(tmp_path), "cpu")
+        load_sam2(str(tmp_path), "cpu", WINDOW)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(
         UsageError, match="a model of type 'bert'; expected one of edgetam_video, sam2"
     ):
-        load_sam2(str(tmp_path), "cpu")
+        load_sam2(str(tmp_path), "cpu", WINDOW)
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     with pytest.raises(UsageError, match="cannot load this model"):
-        load_sam2(str(tmp_path), "cpu")
+        load_sam2(str(tmp_path), "cpu", WINDOW)
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:9000])
     with pytest.raises(UsageError, match="cannot load this model"):
-        load_sam2(str(tmp_path), "cpu")
+        load_sam2(str(tmp_path), "cpu", WINDOW)
 
 
 def test_devices_are_checked():
@@ -275,52 +289,49 @@ def test_devices_are_checked():
         find_device("cuda:99")
 
 
-def test_an_engine_is_known_by_its_weights(folder, tmp_path):
-    engine = Engine(Backend.SAM2, str(folder))
-    known = identify(engine)
+def backend(name, **options):
+    return find_backend(name).configure(options)
+
+
+def test_a_back_end_is_known_by_its_weights(folder, tmp_path):
+    known = backend("sam2", weights=str(folder)).identity()
     assert known.startswith("sam2 ")
-    assert identify(Engine(Backend.SAM2, str(folder), device="cpu", window=3)) == known, (
+    assert backend("sam2", weights=str(folder), device="cpu", window=3).identity() == known, (
         "neither device nor window changes the masks"
     )
     copy = tmp_path / "copy"
     copy.mkdir()
     for file in folder.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    assert identify(Engine(Backend.SAM2, str(copy))) == known, (
+    assert backend("sam2", weights=str(copy)).identity() == known, (
         "the same weights elsewhere are the same weights"
     )
     content = bytearray((copy / "model.safetensors").read_bytes())
     content[-5] ^= 1
     (copy / "model.safetensors").write_bytes(content)
-    assert identify(Engine(Backend.SAM2, str(copy))) != known
-    assert identify(Engine(Backend.GRABCUT)) == "grabcut"
+    assert backend("sam2", weights=str(copy)).identity() != known
+    assert backend("grabcut").identity() == "grabcut"
 
 
-def test_options_that_mean_nothing_to_a_back_end_are_refused(folder):
-    with pytest.raises(UsageError, match="grabcut takes no weights"):
-        identify(Engine(Backend.GRABCUT, str(folder)))
-    with pytest.raises(UsageError, match="takes no --xmem-weights"):
-        identify(Engine(Backend.SAM2, str(folder), xmem_weights="x"))
-    with pytest.raises(UsageError, match="needs its checkpoint file"):
-        identify(Engine(Backend.SAM2_XMEM, str(folder)))
+def test_missing_weights_are_named_before_anything_is_loaded():
     with pytest.raises(UsageError, match="no such checkpoint"):
-        identify(Engine(Backend.SAM2_NATIVE, "none.pt"))
+        backend("sam2-native", weights="none.pt").identity()
 
 
-def test_a_back_end_is_made_with_what_the_engine_says(folder):
-    made = make_propagator(Engine(Backend.SAM2, str(folder), device="cpu", window=5))
+def test_a_back_end_is_built_with_its_options(folder):
+    made = backend("sam2", weights=str(folder), device="cpu", window=5).build()
     assert isinstance(made, Sam2Propagator)
     assert made._window == 5
 
 
 def test_only_what_is_on_this_machine_counts_as_cached(monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    assert not weights.is_cached(weights.DEFAULT_SAM2)
+    assert not weights.is_cached(DEFAULT_WEIGHTS)
     monkeypatch.setattr(
         "huggingface_hub.try_to_load_from_cache", lambda *_: "/cache/model.safetensors"
     )
-    assert weights.is_cached(weights.DEFAULT_SAM2)
+    assert weights.is_cached(DEFAULT_WEIGHTS)
 
 
 def test_the_default_batches_on_gpus_alone():
-    assert sam2.OBJECTS_PER_BATCH == {"cuda": 16, "cpu": 1}
+    assert sam2_propagator.OBJECTS_PER_BATCH == {"cuda": 16, "cpu": 1}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from post_segmentation.backends.grabcut import GrabCutFlow
-from post_segmentation.propagator import Backend, Engine, MaskPrompt, make_propagator
+from post_segmentation.grabcut_propagator import GrabCutPropagator
+from post_segmentation.propagator import MaskPrompt
 from seg_common.errors import UsageError
 from seg_research.core.geometry import PixelBox, PixelPoint
 from seg_research.core.masks import mask_box
@@ -17,7 +17,7 @@ DOG = BEDROOM.with_name("dog.mp4")
 
 
 def propagate(folder, *prompts):
-    propagator = GrabCutFlow()
+    propagator = GrabCutPropagator()
     propagator.open(open_video(folder))
     for prompt in prompts:
         propagator.prompt(prompt)
@@ -76,7 +76,7 @@ def test_objects_of_one_key_frame_are_followed_together(clip):
 
 def test_objects_of_different_key_frames_are_followed_as_if_alone(clip):
     prompts = [MaskPrompt(position, mask_box(clip.masks[position])) for position in (0, 9)]
-    propagator = GrabCutFlow()
+    propagator = GrabCutPropagator()
     propagator.open(open_video(clip.folder))
     for prompt in prompts:
         propagator.prompt(prompt)
@@ -93,9 +93,9 @@ def test_objects_of_different_key_frames_are_followed_as_if_alone(clip):
 
 def test_a_large_video_gets_masks_of_its_own_size(tmp_path):
     for position in range(3):
-        picture = np.full((400, 1000, 3), 90, np.uint8)
-        picture[100:200, 300 + 20 * position : 500 + 20 * position] = (220, 40, 40)
-        Image.fromarray(picture).save(tmp_path / f"{position}.png")
+        image = np.full((400, 1000, 3), 90, np.uint8)
+        image[100:200, 300 + 20 * position : 500 + 20 * position] = (220, 40, 40)
+        Image.fromarray(image).save(tmp_path / f"{position}.png")
     masks = propagate(tmp_path, MaskPrompt(0, PixelBox(300, 100, 499, 199)))
     for position in range(3):
         truth = np.zeros((1, 400, 1000), bool)
@@ -119,11 +119,6 @@ def test_frames_of_different_sizes_are_refused(tmp_path):
         propagate(tmp_path, MaskPrompt(0, PixelBox(2, 2, 9, 9)))
 
 
-def test_back_ends_are_made_by_name():
-    assert isinstance(make_propagator(Engine(Backend("grabcut"))), GrabCutFlow)
-    assert type(make_propagator(Engine(Backend("box")))).__name__ == "BoxFill"
-
-
 @pytest.mark.shared
 @pytest.mark.skipif(not BEDROOM.is_dir(), reason="needs ../shared/data/clips/bedroom")
 def test_a_real_child_is_found_on_every_frame():
@@ -138,10 +133,10 @@ def test_a_real_child_is_found_on_every_frame():
 @pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.skipif(not DOG.is_file(), reason="needs ../shared/data/clips/dog.mp4")
-def test_a_real_dog_leaves_the_picture_and_is_found_again():
+def test_a_real_dog_leaves_the_image_and_is_found_again():
     masks = propagate(DOG, MaskPrompt(0, PixelBox(448, 382, 703, 551), (PixelPoint(589, 446),)))
     areas = np.array([masks[position].sum() for position in range(len(masks))])
-    assert (areas[:30] > 2000).all(), "in the picture"
+    assert (areas[:30] > 2000).all(), "in the image"
     assert (areas[85:100] == 0).all(), "out of it"
     assert (areas[125:] > 1000).mean() > 0.9, "back again"
     assert areas.max() < 0.08 * 1280 * 720, "never the pavement"

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from post_segmentation.backends import sam2_native, sec
-from post_segmentation.backends.sam2_native import NativePropagator, load_sam2_native
-from post_segmentation.backends.sec import SecPropagator, load_sec
+from post_segmentation import sam2_native_propagator, sec_propagator
 from post_segmentation.propagator import MaskPrompt
+from post_segmentation.registry import find_backend
+from post_segmentation.sam2_native_propagator import Sam2NativePropagator, load_sam2_native
+from post_segmentation.sec_propagator import SecPropagator, load_sec
 from seg_common.errors import UsageError
 from seg_research.core.geometry import PixelBox, PixelPoint
 from seg_research.core.video import open_video
@@ -71,6 +72,13 @@ class Predictor:
             )
         )
         inference_state[obj_id] = box if box is not None else np.array([*points[0], *points[0]])
+        self.key = frame_idx
+        return frame_idx, list(inference_state), self._logits(inference_state, frame_idx)
+
+    def add_new_mask(self, inference_state, frame_idx, obj_id, mask):
+        self.calls.append((frame_idx, mask))
+        rows, columns = np.nonzero(mask)
+        inference_state[obj_id] = [columns.min(), rows.min(), columns.max(), rows.max()]
         self.key = frame_idx
         return frame_idx, list(inference_state), self._logits(inference_state, frame_idx)
 
@@ -139,7 +147,7 @@ def check_masks(found):
 
 def test_box_and_points_go_in_one_call_and_key_frames_do_not_mix(video):
     predictor = Predictor()
-    check_masks(masks_of(NativePropagator(predictor, torch.device("cpu")), video))
+    check_masks(masks_of(Sam2NativePropagator(predictor, torch.device("cpu")), video))
     first, second, third = (call for call in predictor.calls if call != "reset")
     assert first[:3] == (1, [2, 3, 9, 8], [[4, 5], [8, 8]])
     assert first[3].tolist() == [1, 0]
@@ -148,9 +156,19 @@ def test_box_and_points_go_in_one_call_and_key_frames_do_not_mix(video):
     assert predictor.calls.count("reset") == 2
 
 
+def test_a_mask_is_given_as_a_mask(video):
+    mask = np.zeros((12, 16), bool)
+    mask[3:9, 2:10] = True
+    predictor = Predictor()
+    prompts = (PROMPTS[2], MaskPrompt(1, mask_HW=mask))
+    found = masks_of(Sam2NativePropagator(predictor, torch.device("cpu")), video, prompts)
+    assert (found[1, 1] == mask).all()
+    assert predictor.calls[-1][1] is mask
+
+
 def test_frames_are_laid_out_as_the_package_reads_them(video):
     predictor = Predictor()
-    masks_of(NativePropagator(predictor, torch.device("cpu")), video)
+    masks_of(Sam2NativePropagator(predictor, torch.device("cpu")), video)
     assert [path.name for path in predictor.files] == [f"{p:06d}.jpg" for p in range(4)]
     for position, image in enumerate(predictor.images):
         assert (np.asarray(image) == np.asarray(video.read(position))).all()
@@ -171,10 +189,10 @@ def test_sec_sees_one_object_at_a_time_and_its_mask(video):
 def test_a_broken_frame_and_a_video_too_long_are_one_line(video, monkeypatch):
     video.files[3].write_bytes(b"no image")
     with pytest.raises(UsageError, match=r"015\.jpg"):
-        masks_of(NativePropagator(Predictor(), torch.device("cpu")), video)
-    monkeypatch.setattr(sam2_native, "_FRAME_BYTES", 10**15)
+        masks_of(Sam2NativePropagator(Predictor(), torch.device("cpu")), video)
+    monkeypatch.setattr(sam2_native_propagator, "_FRAME_BYTES", 10**15)
     with pytest.raises(UsageError, match="holds all 4 frames in memory"):
-        masks_of(NativePropagator(Predictor(), torch.device("cpu")), video)
+        masks_of(Sam2NativePropagator(Predictor(), torch.device("cpu")), video)
 
 
 @pytest.fixture
@@ -209,10 +227,10 @@ def test_the_file_name_tells_the_architecture(package, tmp_path, name, config):
 
 def test_what_is_missing_is_one_line(package, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="no such checkpoint file"):
-        load_sam2_native(str(tmp_path / "none.pt"))
+        load_sam2_native(str(tmp_path / "none.pt"), "cpu")
     (tmp_path / "other.pt").write_bytes(b"x")
     with pytest.raises(UsageError, match="does not tell the architecture"):
-        load_sam2_native(str(tmp_path / "other.pt"))
+        load_sam2_native(str(tmp_path / "other.pt"), "cpu")
     path = tmp_path / "sam2_hiera_tiny.pt"
     path.write_bytes(b"x")
 
@@ -223,10 +241,10 @@ def test_what_is_missing_is_one_line(package, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"not a checkpoint of .*size mismatch for everything"):
         load_sam2_native(str(path), "cpu")
     monkeypatch.setitem(sys.modules, "sam2.build_sam", None)
-    with pytest.raises(UsageError, match="needs Meta's package"):
-        load_sam2_native(str(path), "cpu")
-    with pytest.raises(UsageError, match=r"code of https://github\.com/OpenIXCLab/SeC"):
-        load_sec("anything")
+    with pytest.raises(UsageError, match=r"needs sam2.*pip install git\+https://github.com/face"):
+        find_backend("sam2-native").configure({"weights": str(path), "device": "cpu"}).build()
+    with pytest.raises(UsageError, match=r"code of github\.com/OpenIXCLab/SeC"):
+        find_backend("sec").configure({"weights": "anything"}).build()
 
 
 def test_sec_is_loaded_as_its_authors_do_and_on_a_gpu_only(monkeypatch, tmp_path):
@@ -235,6 +253,6 @@ def test_sec_is_loaded_as_its_authors_do_and_on_a_gpu_only(monkeypatch, tmp_path
         module = types.ModuleType(f"inference.{name}")
         setattr(module, attribute, object)
         monkeypatch.setitem(sys.modules, f"inference.{name}", module)
-    monkeypatch.setattr(sec, "find_device", lambda _: torch.device("cpu"))
+    monkeypatch.setattr(sec_propagator, "find_device", lambda _: torch.device("cpu"))
     with pytest.raises(UsageError, match="needs a GPU"):
-        load_sec(str(tmp_path))
+        load_sec(str(tmp_path), "auto")

@@ -12,8 +12,8 @@ from transformers.models.sam2_video.configuration_sam2_video import (
     Sam2VideoPromptEncoderConfig,
 )
 
-from post_segmentation.backends.sam2_xmem import load_sam2_xmem
 from post_segmentation.propagator import MaskPrompt
+from post_segmentation.xmem.propagator import load_sam2_xmem
 from seg_common.errors import UsageError
 from seg_research.core.geometry import PixelBox
 
@@ -83,10 +83,10 @@ def test_weights_on_disk_become_masks_the_same_each_time_and_for_each_question_a
     weights, drawn
 ):
     prompts = [
-        MaskPrompt(0, PixelBox(8, 8, 40, 40), question=0),
-        MaskPrompt(0, PixelBox(30, 4, 60, 30), question=1),
+        MaskPrompt(0, PixelBox(8, 8, 40, 40), group_id=0),
+        MaskPrompt(0, PixelBox(30, 4, 60, 30), group_id=1),
     ]
-    prompts.append(MaskPrompt(2, PixelBox(20, 20, 50, 44), question=2))
+    prompts.append(MaskPrompt(2, PixelBox(20, 20, 50, 44), group_id=2))
     found, video = [], drawn(num_frames=3)
     for _ in range(2):
         backend = load_sam2_xmem(str(weights / "sam2"), str(weights / "XMem.pth"), "cpu")

@@ -4,9 +4,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from post_segmentation.backends.box import BoxFill
-from post_segmentation.backends.sam2_xmem import OneFrame, ThenXMem
+from post_segmentation.backends.box import BoxPropagator
 from post_segmentation.propagator import FrameMasks, MaskPrompt
+from post_segmentation.xmem.propagator import OneFrame, XMemPropagator
 from seg_research.core.geometry import PixelBox, PixelPoint
 from seg_research.core.video import open_video
 
@@ -22,7 +22,7 @@ class Carried:
             )
 
 
-class Noted(BoxFill):
+class Noted(BoxPropagator):
     """Fills boxes, and notes which videos it was opened on."""
 
     def __init__(self):
@@ -45,24 +45,24 @@ def video(clip):
 
 def test_the_key_frame_backend_sees_single_frames_and_whole_prompts(video):
     keyframe, tracker = Noted(), Carried()
-    backend = ThenXMem(keyframe, tracker)
+    backend = XMemPropagator(keyframe, tracker)
     backend.open(video)
     first = MaskPrompt(
-        4, PixelBox(10, 20, 30, 40), (PixelPoint(15, 25),), (PixelPoint(50, 50),), question=1
+        4, PixelBox(10, 20, 30, 40), (PixelPoint(15, 25),), (PixelPoint(50, 50),), group_id=1
     )
     backend.prompt(first)
-    backend.prompt(MaskPrompt(2, PixelBox(0, 0, 9, 9), question=2))
-    backend.prompt(MaskPrompt(4, PixelBox(50, 50, 59, 59), question=3))
+    backend.prompt(MaskPrompt(2, PixelBox(0, 0, 9, 9), group_id=2))
+    backend.prompt(MaskPrompt(4, PixelBox(50, 50, 59, 59), group_id=3))
     parts = list(backend.propagate())
     assert [names for names, _, _ in keyframe.opened] == [("00016",), ("00008",)]
     assert all(length == 1 for _, length, _ in keyframe.opened)
     assert keyframe.opened[0][2] == video.read(4).tobytes()
-    assert [(p.position, p.question) for p in keyframe.prompted] == [(0, 1), (0, 3), (0, 2)]
+    assert [(p.position, p.group_id) for p in keyframe.prompted] == [(0, 1), (0, 3), (0, 2)]
     assert (keyframe.prompted[0].points, keyframe.prompted[0].negative_points) == (
         first.points,
         first.negative_points,
     )
-    assert [(seed.position, seed.question, int(seed.mask_HW.sum())) for seed in tracker.seeds] == [
+    assert [(seed.position, seed.group_id, int(seed.mask_HW.sum())) for seed in tracker.seeds] == [
         (4, 1, 441),
         (2, 2, 100),
         (4, 3, 100),
@@ -71,14 +71,30 @@ def test_the_key_frame_backend_sees_single_frames_and_whole_prompts(video):
     assert len(parts) == len(video)
 
 
+def test_a_mask_needs_no_key_frame_backend(video):
+    keyframe, tracker = Noted(), Carried()
+    backend = XMemPropagator(keyframe, tracker)
+    backend.open(video)
+    mask = np.zeros((80, 120), bool)
+    mask[5:9, 5:9] = True
+    backend.prompt(MaskPrompt(4, mask_HW=mask, group_id=1))
+    backend.prompt(MaskPrompt(4, PixelBox(0, 0, 9, 9), group_id=2))
+    list(backend.propagate())
+    assert [prompt.group_id for prompt in keyframe.prompted] == [2]
+    assert [(seed.group_id, int(seed.mask_HW.sum())) for seed in tracker.seeds] == [
+        (1, 16),
+        (2, 100),
+    ]
+
+
 def test_prompts_are_forgotten_from_round_to_round(video):
     tracker = Carried()
-    backend = ThenXMem(Noted(), tracker)
+    backend = XMemPropagator(Noted(), tracker)
     backend.open(video)
     for number in (1, 2):
-        backend.prompt(MaskPrompt(0, PixelBox(0, 0, 9, 9), question=number))
+        backend.prompt(MaskPrompt(0, PixelBox(0, 0, 9, 9), group_id=number))
         list(backend.propagate())
-        assert [seed.question for seed in tracker.seeds] == [number]
+        assert [seed.group_id for seed in tracker.seeds] == [number]
     backend.close()
     with pytest.raises(AssertionError, match="before open"):
         list(backend.propagate())
