@@ -73,7 +73,9 @@ from verl.workers.rollout.replica import TokenOutput
 from verl.workers.rollout.router import GlobalRequestLoadBalancer
 
 from retrieval_server.server import running_server
-from seg_research.data.readers.okvos import Preparation, prepare_okvos
+from seg_research.data.preparation import Preparation
+from seg_research.data.prepare import prepare as prepare_split
+from seg_research.data.readers import okvos
 from seg_research.data.rows import read_samples, read_table
 from seg_research.data.sample import Sample
 from seg_research.data.splits import Split
@@ -226,9 +228,8 @@ def prepare(folder: Path, num_questions: int, frame_px: int) -> tuple[Path, Path
         write_mini(root, seed=3, sizes=MiniSizes(train=num_questions, val=4, test=4))
     train_file = root / f"train_6_{frame_px}_{frame_px}.parquet"
     for split in (Split.TRAIN, Split.VAL):
-        prepare_okvos(
-            root, Preparation(split, max_size_px=frame_px, min_size_px=frame_px, patch_factor=32)
-        )
+        square = Preparation(split, max_size_px=frame_px, min_size_px=frame_px, patch_factor=32)
+        prepare_split(okvos.SPEC, root, square)
     if not model.exists():
         samples = read_samples(train_file)
         corpus = [

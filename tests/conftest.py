@@ -72,14 +72,17 @@ class MiniFiles:
 @pytest.fixture(scope="session")
 def mini(tmp_path_factory) -> MiniFiles:
     """Twelve training, four validation and twelve test questions."""
-    from seg_research.data.readers.okvos import Preparation, prepare_okvos
+    from seg_research.data.preparation import Preparation
+    from seg_research.data.prepare import prepare
+    from seg_research.data.readers import okvos
     from seg_research.data.splits import Split
     from seg_research.mini.writer import MiniSizes, write_mini
 
     root = tmp_path_factory.mktemp("shared") / "mini"
     write_mini(root, seed=3, sizes=MiniSizes(train=12, val=4, test=12))
     for split in Split:
-        prepare_okvos(root, Preparation(split, max_size_px=64, min_size_px=64, patch_factor=16))
+        tiny = Preparation(split, max_size_px=64, min_size_px=64, patch_factor=16)
+        prepare(okvos.SPEC, root, tiny)
     return MiniFiles(root)
 
 

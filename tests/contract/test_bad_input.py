@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from seg_research.cli.main import main
-from seg_research.data.readers.okvos import Preparation, prepare_okvos
+from seg_research.data.preparation import Preparation
+from seg_research.data.prepare import prepare
+from seg_research.data.readers import okvos
 from seg_research.mini.writer import MiniSizes, write_mini
 
 
@@ -22,9 +24,8 @@ def mini(tmp_path_factory):
     root = tmp_path_factory.mktemp("bad") / "mini"
     write_mini(root, 0, MiniSizes(train=4, val=4, test=4))
     for split in ("train", "val"):
-        prepare_okvos(
-            root, Preparation(split=split, max_size_px=64, min_size_px=64, patch_factor=16)
-        )
+        tiny = Preparation(split=split, max_size_px=64, min_size_px=64, patch_factor=16)
+        prepare(okvos.SPEC, root, tiny)
     return root
 
 

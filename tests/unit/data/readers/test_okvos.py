@@ -10,20 +10,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from PIL import Image
-from scipy import ndimage
 
 from seg_common.errors import UsageError
-from seg_research.core.geometry import ImageSize, Norm1000Point, PixelBox
+from seg_research.core.geometry import ImageSize, Norm1000Point
 from seg_research.core.masks import write_mask
-from seg_research.data.readers.okvos import ModelType, Preparation, measure, prepare_okvos
+from seg_research.data.preparation import ModelType, Preparation
+from seg_research.data.prepare import prepare
+from seg_research.data.readers import okvos
 from seg_research.data.rows import read_samples, read_table
 from seg_research.data.splits import Split
 
 WIDTH, HEIGHT = 60, 40
+
+
+def prepare_okvos(root, preparation, workers=1):
+    return prepare(okvos.SPEC, root, preparation, workers)
 
 
 def make_folder(
@@ -82,7 +84,7 @@ def test_a_row_becomes_a_sample(tmp_path):
         "image": str(tmp_path / "test/JPEGImages/clip/00005.jpg"),
         "resized_height": 448,
         "resized_width": 448,
-        "role": None,
+        "role": "offered",
     }
     assert row["reward_model"]["steps"] == ["what it is"]
     assert {key: row["extra_info"][key] for key in ("split", "index", "height", "width")} == {
@@ -191,40 +193,6 @@ def test_preparing_twice_gives_the_same_bytes(tmp_path):
     assert prepare_okvos(tmp_path, Preparation(Split.TRAIN)).path.read_bytes() == first
 
 
-@pytest.mark.parametrize(
-    ("size", "preparation", "shown"),
-    [
-        ((640, 480), Preparation(Split.TEST), (448, 448)),
-        ((640, 480), Preparation(Split.TEST, max_size_px=449, min_size_px=300), (480, 320)),
-        ((480, 640), Preparation(Split.TEST, max_size_px=448, min_size_px=320), (320, 448)),
-        ((500, 500), Preparation(Split.TEST, max_size_px=448, min_size_px=320), (320, 320)),
-        (
-            (640, 480),
-            Preparation(
-                Split.TEST, max_size_px=450, min_size_px=450, model_type=ModelType.QWEN2_5_VL
-            ),
-            (476, 476),
-        ),
-        (
-            (640, 480),
-            Preparation(Split.TEST, max_size_px=60, min_size_px=64 - 20, patch_factor=16),
-            (64, 48),
-        ),
-    ],
-)
-def test_sizes_are_rounded_up_to_whole_patches(size, preparation, shown):
-    assert preparation.shown_size(ImageSize(*size)) == ImageSize(*shown)
-
-
-def test_the_file_name_tells_the_rounded_sizes():
-    assert (
-        Preparation(
-            Split.VAL, num_frames=4, max_size_px=50, min_size_px=33, patch_factor=16
-        ).file_name
-        == "val_4_64_48.parquet"
-    )
-
-
 def test_qwen2_5_counts_pixels_of_the_resized_frame_and_samples_count_thousandths(tmp_path):
     make_folder(tmp_path, num_frames=6, split="test")
     path = prepare_okvos(tmp_path, Preparation(Split.TEST, model_type=ModelType.QWEN2_5_VL)).path
@@ -241,30 +209,6 @@ def test_qwen2_5_counts_pixels_of_the_resized_frame_and_samples_count_thousandth
     assert np.allclose(box.as_list(), [400, 250, 550, 375], atol=1.2)
 
 
-@given(arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14))))
-@settings(max_examples=150, deadline=None)
-def test_measures_match_the_whole_image_definition(mask_HW):
-    measured = measure(mask_HW)
-    if not mask_HW.any():
-        assert measured is None
-        return
-    rows, columns = np.nonzero(mask_HW)
-    assert measured.box == PixelBox(columns.min(), rows.min(), columns.max(), rows.max())
-    assert measured.area_px == mask_HW.sum()
-    components, _ = ndimage.label(mask_HW, np.ones((3, 3)))
-    assert measured.max_conn_area_px == np.bincount(components.ravel())[1:].max()
-    point = int(measured.point.y), int(measured.point.x)
-    assert mask_HW[point]
-    if not mask_HW.all():
-        depth = ndimage.distance_transform_edt(mask_HW)
-        assert point == np.unravel_index(np.argmax(depth), depth.shape)
-
-
-def test_the_point_of_a_full_mask_is_its_centre():
-    measured = measure(np.ones((9, 5), bool))
-    assert (measured.point.x, measured.point.y) == (2, 2)
-
-
 def test_a_thin_target_keeps_a_box_with_area(tmp_path):
     make_folder(tmp_path, num_frames=6, split="test")
     line = np.zeros((HEIGHT, WIDTH), bool)
@@ -273,10 +217,6 @@ def test_a_thin_target_keeps_a_box_with_area(tmp_path):
     [sample] = read_samples(prepare_okvos(tmp_path, Preparation(Split.TEST)).path)
     box = sample.truth.single().frames[20].box
     assert box.x1 < box.x2
-
-
-# --- faults
-# ----------------------------------------------------------------------------------------------------------------------------
 
 
 def complaint(root: Path, split: Split = Split.TRAIN, **options) -> str:
@@ -371,11 +311,6 @@ def test_nothing_usable_is_an_error(tmp_path):
     assert "no usable row" in complaint(tmp_path, skip_bad=True)
 
 
-def test_test_rows_are_never_left_out():
-    with pytest.raises(UsageError, match="train only"):
-        Preparation(Split.TEST, skip_bad=True)
-
-
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -418,17 +353,3 @@ def test_a_missing_or_broken_raw_file_is_told(tmp_path):
     assert "no such file" in complaint(tmp_path)
     (tmp_path / "train.parquet").write_bytes(b"PAR1 not really")
     assert "not a readable parquet file" in complaint(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"num_frames": 0},
-        {"min_size_px": 0},
-        {"patch_factor": 0},
-        {"max_size_px": 32, "min_size_px": 64},
-    ],
-)
-def test_impossible_settings_are_refused(change):
-    with pytest.raises(UsageError):
-        Preparation(Split.TRAIN, **change)
