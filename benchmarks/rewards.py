@@ -34,7 +34,7 @@ from seg_research.recipes.seg_research.compat.terms import first_text_query
 from seg_research.recipes.seg_research.reward_settings import Mode, Preset, RewardSettings
 from seg_research.recipes.seg_research.rewards import build_rubric
 from seg_research.records.seg_research_rollouts import read_rollout
-from seg_research.rewards.rubric import Episode, Rubric, Score
+from seg_research.rewards.rubric import FinishedEpisode, Rubric, Score
 from seg_research.rewards.sentence_encoder import SentenceEncoder, load_sentence_encoder
 from seg_research.rewards.similarity import DEFAULT_ENCODER
 
@@ -61,7 +61,7 @@ print(time.perf_counter() - began, rss_mb(), rss_mb() - torch_mb)
 """
 
 
-def read_episodes(path: Path) -> list[Episode]:
+def read_episodes(path: Path) -> list[FinishedEpisode]:
     """Read the rows, with steps."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     queries: dict[str, list[str]] = {}
@@ -76,7 +76,7 @@ def read_episodes(path: Path) -> list[Episode]:
 
 
 def plain_loop(
-    episodes: Sequence[Episode], model: SentenceTransformer, without_guidance: Rubric
+    episodes: Sequence[FinishedEpisode], model: SentenceTransformer, without_guidance: Rubric
 ) -> list[float]:
     """Score row by row; returns the guidance of each."""
     found: list[float] = []
@@ -107,7 +107,7 @@ def guidance_of(scores: Sequence[Score]) -> list[float]:
     return [score.terms["guidance"] or 0.0 for score in scores]
 
 
-def measure(episodes: Sequence[Episode], threads: int) -> dict[str, float]:
+def measure(episodes: Sequence[FinishedEpisode], threads: int) -> dict[str, float]:
     """Return seconds by what was done, of the best round."""
     torch.set_num_threads(threads)
     model = SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
@@ -119,7 +119,10 @@ def measure(episodes: Sequence[Episode], threads: int) -> dict[str, float]:
 
 
 def one_round(
-    episodes: Sequence[Episode], model: SentenceTransformer, encoder: SentenceEncoder, bare: Rubric
+    episodes: Sequence[FinishedEpisode],
+    model: SentenceTransformer,
+    encoder: SentenceEncoder,
+    bare: Rubric,
 ) -> dict[str, float]:
     """Time the loop and ours, once each."""
     plain: list[float] = []
@@ -138,7 +141,7 @@ def one_round(
     return times
 
 
-def print_speed(episodes: Sequence[Episode], threads: int) -> None:
+def print_speed(episodes: Sequence[FinishedEpisode], threads: int) -> None:
     """Print the table of speeds."""
     times = measure(episodes, threads)
     plain_s = times["plain loop"]

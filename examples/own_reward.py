@@ -10,7 +10,7 @@ from seg_research.episode.transcript import Transcript
 from seg_research.recipes.recipe import Recipe
 from seg_research.recipes.seg_research import recipe as seg_research
 from seg_research.recipes.seg_research.reward_settings import RewardSettings
-from seg_research.rewards.rubric import Part, Weighted
+from seg_research.rewards.rubric import Term, TermRole
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,13 @@ def recipe(*, rewards: RewardSettings | None = None, brief_prompt: bool = False)
     answer.
     """
     base = seg_research.recipe(rewards=rewards, brief_prompt=brief_prompt)
-    mine = Weighted(ShortThoughts(), weight=0.2, part=Part.PROCESS, only_answered=True)
+    mine = Term(
+        ShortThoughts(),
+        weight=0.2,
+        doc="1 for thoughts of at most 60 words on average, less for longer ones",
+        role=TermRole.PROCESS,
+        only_answered=True,
+    )
     return replace(
         base, name="own_reward", rubric=replace(base.rubric, terms=(*base.rubric.terms, mine))
     )

@@ -24,7 +24,7 @@ from seg_research.recipes.seg_research.compat.text import count_search_tags, dec
 from seg_research.recipes.seg_research.final_answer import count_searches, read_verdict
 from seg_research.recipes.seg_research.reward_settings import Mode
 from seg_research.records.seg_research_rollouts import Rollout, read_rollout
-from seg_research.rewards.rubric import Gate, Part, Rubric, Score
+from seg_research.rewards.rubric import PaidWhen, Rubric, Score, TermRole
 
 CHUNK_ROWS = 64
 """Rows whose queries are embedded together."""
@@ -216,14 +216,14 @@ def _values(
         terms["acc"] = ValidationIoU()(rollout.transcript, rollout.truth)
     process = 0.0
     for entry in rubric.terms:
-        name, is_open = entry.term.name, entry.gate.is_open(rollout.truth)
+        name, is_paid = entry.name, entry.when.applies_to(rollout.truth)
         if guidance is not None:
-            is_open = entry.gate is not Gate.WITHOUT_STEPS
+            is_paid = entry.when is not PaidWhen.WITHOUT_STEPS
             if name == "guidance":
                 unpaid = entry.only_answered and read_verdict(rollout.transcript).answer is None
                 terms[name] = 0.0 if unpaid else guidance
         value = terms[name]
-        if entry.part is Part.PROCESS and is_open and value is not None:
+        if entry.role is TermRole.PROCESS and is_paid and value is not None:
             process += entry.weight * value
     return {
         **terms,

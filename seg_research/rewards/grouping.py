@@ -1,11 +1,11 @@
 """From the rewards of one prompt's rollouts to their advantages, without the accidents of group
 normalisation (findings B5b).
 
-Dividing by a tiny standard deviation makes a fourth decimal of the tapering term as loud as a right
-answer: groups that agree in outcome then teach to search more, and to answer never. Here the
-standard deviation has a floor, and two orders hold in every group: at equal outcome, whoever
-answers never loses to whoever does not; at equal outcome and equal other terms, fewer searches
-never lose.
+Dividing by a tiny standard deviation makes a fourth decimal of a term that is paid per step as loud
+as a right answer: groups that agree in outcome then teach to take more steps, and to answer never.
+Here the standard deviation has a floor, and two orders hold in every group: at equal outcome,
+whoever answers never loses to whoever does not; at equal outcome and equal other terms, fewer paid
+steps never lose. What a term is called means nothing here.
 
 Arrays: N rollouts of one group.
 """
@@ -13,7 +13,7 @@ Arrays: N rollouts of one group.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
@@ -22,12 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_common.errors import UsageError
-from seg_research.episode.transcript import Transcript
-from seg_research.recipes.seg_research.final_answer import count_searches, read_verdict
-from seg_research.rewards.rubric import Score
-
-TAPERING = "tapering"
-"""Name of the term that `GroupSettings.level_tapering` levels."""
+from seg_research.rewards.rubric import RewardBreakdown
 
 _OUTCOME_DIGITS = 6
 """Outcomes that agree so far are equal."""
@@ -60,8 +55,8 @@ class GroupSettings:
             least) teach nothing; 0 keeps all.
         per_term: scale every term by itself before they are added up, so that none drowns another
             (GDPO, arXiv:2601.05242).
-        level_tapering: raise the tapering term of a rollout to the greatest among those of equal
-            outcome with at least as many searches.
+        level_per_step: raise each term that is paid per step to the greatest among the rollouts of
+            equal outcome with at least as many of those steps.
         answers_first: an unanswered rollout gets no greater advantage than any answered one of at
             least its outcome.
     """
@@ -70,52 +65,27 @@ class GroupSettings:
     std_floor: float = 0.2
     min_outcome_spread: float = 0.0
     per_term: bool = False
-    level_tapering: bool = True
+    level_per_step: bool = True
     answers_first: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.std_floor < math.inf:
             raise UsageError(
-                f"groups: std_floor={self.std_floor}: expected a number above 0; scale=none divides by nothing"
+                f"groups: std_floor={self.std_floor}: expected a number above 0; "
+                "scale=none divides by nothing"
             )
         if not 0 <= self.min_outcome_spread < math.inf:
             raise UsageError(
-                f"groups: min_outcome_spread={self.min_outcome_spread}: expected 0 (keep all groups) or more"
+                f"groups: min_outcome_spread={self.min_outcome_spread}: "
+                "expected 0 (keep all groups) or more"
             )
 
 
-PUBLISHED = GroupSettings(Scale.PUBLISHED, level_tapering=False, answers_first=False)
+PUBLISHED = GroupSettings(Scale.PUBLISHED, level_per_step=False, answers_first=False)
 """GRPO as the original trains with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Earned:
-    """What one rollout earned.
-
-    Attributes:
-        paid: weighted terms; they add up to the reward.
-        outcome: share of the outcome terms in it.
-    """
-
-    paid: Mapping[str, float]
-    outcome: float
-    num_searches: int
-    answered: bool
-
-
-def earned_by(transcript: Transcript, score: Score) -> Earned | None:
-    """Describe what a transcript earned; None where its score says nothing about the policy."""
-    if score.total is None or score.outcome is None:
-        return None
-    return Earned(
-        score.paid,
-        score.outcome,
-        count_searches(transcript),
-        read_verdict(transcript).answer is not None,
-    )
-
-
-def group_advantages(group: Sequence[Earned | None], settings: GroupSettings) -> Floats:
+def group_advantages(group: Sequence[RewardBreakdown | None], settings: GroupSettings) -> Floats:
     """Return the advantages (N,) of one group; None is a rollout that an infrastructure failure
     ended: it gets 0 and moves no baseline.
     """
@@ -127,17 +97,18 @@ def group_advantages(group: Sequence[Earned | None], settings: GroupSettings) ->
     return advantages
 
 
-def outcome_spread(group: Sequence[Earned | None]) -> float:
+def outcome_spread(group: Sequence[RewardBreakdown | None]) -> float:
     """Greatest minus least outcome of the scored rollouts of a group; 0 where none is scored."""
     outcomes = [round(earned.outcome, _OUTCOME_DIGITS) for earned in group if earned is not None]
     return max(outcomes) - min(outcomes) if outcomes else 0.0
 
 
-def _advantages(group: Sequence[Earned], settings: GroupSettings) -> Floats:
+def _advantages(group: Sequence[RewardBreakdown], settings: GroupSettings) -> Floats:
     names = sorted({name for earned in group for name in earned.paid})
     columns = {name: np.array([earned.paid.get(name, 0.0) for earned in group]) for name in names}
-    if settings.level_tapering and TAPERING in columns:
-        columns[TAPERING] = _level(columns[TAPERING], group)
+    if settings.level_per_step:
+        for name in columns.keys() & group[0].counts.keys():
+            columns[name] = _level(name, columns[name], group)
     terms = list(columns.values()) or [np.zeros(len(group))]
     rewards = terms if settings.per_term else [np.sum(terms, axis=0)]
     advantages: Floats = np.sum([_scaled(reward_N, settings) for reward_N in rewards], axis=0)
@@ -160,30 +131,28 @@ def _scaled(reward_N: Floats, settings: GroupSettings) -> Floats:
             )
 
 
-def _level(tapering_N: Floats, group: Sequence[Earned]) -> Floats:
+def _level(name: str, term_N: Floats, group: Sequence[RewardBreakdown]) -> Floats:
     """Among rollouts of equal outcome that answered alike, give each the greatest of those with at
-    least as many searches.
+    least as many steps of a term.
     """
     outcome_N = np.array([round(earned.outcome, _OUTCOME_DIGITS) for earned in group])
     answered_N = np.array([earned.answered for earned in group])
-    searches_N = np.array([earned.num_searches for earned in group])
+    steps_N = np.array([earned.counts[name] for earned in group])
     alike_NN = (
         (outcome_N[:, None] == outcome_N)
         & (answered_N[:, None] == answered_N)
-        & (searches_N[:, None] <= searches_N)
+        & (steps_N[:, None] <= steps_N)
     )
-    return np.where(alike_NN, tapering_N, -np.inf).max(axis=1)
+    return np.where(alike_NN, term_N, -np.inf).max(axis=1)
 
 
-def _put_answers_first(advantage_N: Floats, group: Sequence[Earned]) -> Floats:
+def _put_answers_first(advantage_N: Floats, group: Sequence[RewardBreakdown]) -> Floats:
+    """Cap each unanswered rollout at the least of the answered ones of at least its outcome."""
+    outcomes = [round(earned.outcome, _OUTCOME_DIGITS) for earned in group]
+    answered = [index for index, earned in enumerate(group) if earned.answered]
     capped_N = advantage_N.copy()
     for index, earned in enumerate(group):
         if not earned.answered:
-            above = [
-                advantage_N[other]
-                for other, rival in enumerate(group)
-                if rival.answered
-                and round(rival.outcome, _OUTCOME_DIGITS) >= round(earned.outcome, _OUTCOME_DIGITS)
-            ]
+            above = [advantage_N[i] for i in answered if outcomes[i] >= outcomes[index]]
             capped_N[index] = min([advantage_N[index], *above])
     return capped_N

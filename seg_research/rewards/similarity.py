@@ -9,10 +9,11 @@ Arrays: N texts, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from seg_common.errors import InvariantError
@@ -58,19 +59,19 @@ class LazyEncoder:
         return self._loaded.encode(texts)
 
 
-@dataclass(slots=True)
 class Similarity:
-    """Cosines of texts, with every embedding kept.
+    """Cosines of texts; each text is embedded once."""
 
-    Attributes:
-        encoder: asked for what is not known yet.
-        max_texts: embeddings kept at most, the most recently used; 384 dimensions of 4 bytes make
-            25 MB of the default.
-    """
+    def __init__(self, encoder: TextEncoder, max_texts: int = 16_384) -> None:
+        """Start with nothing known.
 
-    encoder: TextEncoder
-    max_texts: int = 16_384
-    _vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
+        Args:
+            encoder: asked for what is not known yet.
+            max_texts: embeddings kept at most, the most recently used; 384 dimensions of 4 bytes
+                make 25 MB of the default.
+        """
+        self.encoder = encoder
+        self._vectors: LRUCache[str, NDArray[np.float32]] = LRUCache(max_texts)
 
     def unknown(self, texts: Iterable[str]) -> list[str]:
         """List the texts whose embeddings are not known, each once, in order."""
@@ -81,8 +82,6 @@ class Similarity:
         if len(texts) != len(vectors_ND):
             raise InvariantError(f"{len(texts)} texts, but embeddings of shape {vectors_ND.shape}")
         self._vectors.update(zip(texts, vectors_ND, strict=True))
-        for text in list(self._vectors)[: max(0, len(self._vectors) - self.max_texts)]:
-            del self._vectors[text]
 
     def embed(self, texts: Iterable[str]) -> None:
         """Embed what is not known yet, in one call of the encoder."""
@@ -92,7 +91,8 @@ class Similarity:
 
     def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the embeddings of texts as (N, D)."""
-        self._keep(texts)
+        for text in texts:
+            self._vectors.get(text)  # Now among the last that are dropped.
         self.embed(texts)
         return np.stack([self._vectors[text] for text in texts])
 
@@ -104,9 +104,3 @@ class Similarity:
     def best(self, query: str, references: Sequence[str]) -> float:
         """Return the greatest cosine of a query with any reference; at least one reference."""
         return max(self.cosines(query, references))
-
-    def _keep(self, texts: Iterable[str]) -> None:
-        """Make known texts the last that are dropped."""
-        for text in texts:
-            if text in self._vectors:
-                self._vectors[text] = self._vectors.pop(text)

@@ -24,6 +24,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from seg_research.training.extension_points import ExtensionPointStatus
+from seg_research.training.patches import PATCHES
 
 _OURS = "seg-research"
 _MARKERS = {"train": "verl", "retrieval": "sentence-transformers"}
@@ -288,6 +289,14 @@ def _verl() -> Iterator[Finding]:
             "verl extension points", Verdict.OK, f"{len(points)} of {len(points)} as expected"
         )
         yield _cpu_platform()
+        yield from _patches()
+
+
+def _patches() -> Iterator[Finding]:
+    """List what of other libraries runs otherwise than it was written."""
+    for entry in PATCHES:
+        name = entry.target.partition(":")[2]
+        yield Finding(f"patched: {name}", Verdict.OK, entry.reason)
 
 
 def _cpu_platform() -> Finding:

@@ -20,6 +20,7 @@ from seg_research.training.launch.parent_watchdog import (
     end_with_launcher,
     is_started_by_launcher,
 )
+from seg_research.training.patches import Process, apply_patches, on_cpu
 
 ROLLOUT_NAME = "transformers"
 
@@ -32,13 +33,11 @@ def _refuse_another_verl() -> None:
     """
     broken = [status for status in check_extension_points() if not status.ok]
     if broken:
-        more = (
-            f" (and {len(broken) - 1} more; seg-research doctor lists them)"
-            if len(broken) > 1
-            else ""
-        )
+        first, others = broken[0], len(broken) - 1
+        more = f" (and {others} more; seg-research doctor lists them)" if others else ""
         raise UsageError(
-            f"this verl is not the one that was tested: {broken[0].name}: {broken[0].detail}{more}; see verl/UPGRADING.md"
+            f"this verl is not the one that was tested: {first.name}: {first.detail}{more}; "
+            "see verl/UPGRADING.md"
         )
 
 
@@ -56,24 +55,14 @@ def _register() -> None:
         "seg_research.training.rollout.transformers_server.TransformersAdapter"
     )
     RolloutReplicaRegistry.register(ROLLOUT_NAME, _load_replica)
-    if os.environ.get("VERL_PLATFORM") == "cpu":
+    if on_cpu():
         from seg_research.training.cpu import platform as cpu_platform  # noqa: F401  registers itself
-        from seg_research.training.patches import accept_cpu_process_group
-
-        accept_cpu_process_group()
-        from seg_research.training.cpu import engine as cpu_engine  # noqa: F401  registers itself
 
         torch.set_num_threads(int(os.environ.get(THREADS_VARIABLE, "1")))
-    # The trainer's modules ask for the device while they are imported, so that the platform has to
-    # be known.
-    from seg_research.training.learner import advantage, weight_sync
-    from seg_research.training.learner import trainer_hooks as step_watch
-    from seg_research.training.patches import number_prompts
-
-    advantage.install()
-    step_watch.install()
-    weight_sync.install()
-    number_prompts()
+    apply_patches(Process.REINFORCEMENT)
+    if on_cpu():
+        # After the patches, as it imports what one of them replaces.
+        from seg_research.training.cpu import engine as cpu_engine  # noqa: F401  registers itself
     if is_started_by_launcher():
         _refuse_another_verl()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from seg_research.training.extension_points import check_extension_points, load_extension_points
+from seg_research.training.patches import PATCHES
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,7 +63,7 @@ def test_every_extension_point_is_as_expected():
 
 @needs_verl
 def test_verl_still_names_the_cpu_twice():
-    """When this fails, `training/verl_patches.py` can go."""
+    """When this fails, two patches of process groups can go."""
     from verl.utils import distributed
 
     assert 'f"cpu:gloo,{get_device_name()}:{get_nccl_backend()}"' in inspect.getsource(distributed)
@@ -70,7 +71,7 @@ def test_verl_still_names_the_cpu_twice():
 
 @needs_verl
 def test_verl_still_names_prompts_at_random():
-    """When this fails, `number_prompts` in `training/verl_patches.py` can go."""
+    """When this fails, the patch of `_next_train_batch` can go."""
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
     assert "uuid.uuid4()" in inspect.getsource(PPOTrainer._fetch_one_gen_batch)
@@ -78,7 +79,7 @@ def test_verl_still_names_prompts_at_random():
 
 @needs_verl
 def test_verl_still_pins_the_memory_of_a_reference_model():
-    """When this fails, `training/cpu_engine.py` need not override anything."""
+    """When this fails, `training/cpu/engine.py` need not override anything."""
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
     assert "CPUOffloadPolicy(pin_memory=True)" in inspect.getsource(
@@ -88,7 +89,7 @@ def test_verl_still_pins_the_memory_of_a_reference_model():
 
 @needs_verl
 def test_verl_still_rounds_merged_adapters():
-    """When this fails, `training/cpu_engine.py` need not send merged weights itself."""
+    """When this fails, `training/cpu/engine.py` need not send merged weights itself."""
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
     assert ".to(torch.bfloat16" in inspect.getsource(
@@ -98,7 +99,7 @@ def test_verl_still_rounds_merged_adapters():
 
 @needs_verl
 def test_verl_still_hides_the_terms_from_estimators():
-    """When this fails, the wrapper in `training/advantage.py` can go."""
+    """When this fails, the patch of `_compute_advantage` can go."""
     import numpy as np
     import torch
     from verl.protocol import DataProto
@@ -125,7 +126,7 @@ def test_verl_still_hides_the_terms_from_estimators():
 
 @needs_verl
 def test_verl_still_ignores_the_cap_on_generation():
-    """When this fails, see whether `training/replay.py` is still needed for dynamic sampling."""
+    """When this fails, see whether `training/learner/replay.py` is still needed for dynamic sampling."""
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
     assert "is ignored by the built-in V1 ReplayBuffer" in inspect.getsource(
@@ -137,7 +138,7 @@ def test_every_import_of_verl_is_an_extension_point():
     _, points = load_extension_points()
     known = {tuple(point.symbol.replace(":", ".").split(".")) for point in points}
     imported: set[tuple[str, ...]] = set()
-    for path in (ROOT / "seg_research" / "training").glob("*.py"):
+    for path in (ROOT / "seg_research" / "training").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "verl":
                 imported |= {(*(node.module or "").split("."), alias.name) for alias in node.names}
@@ -152,6 +153,35 @@ def test_every_import_of_verl_is_an_extension_point():
         for name in imported
         if not any(point[: len(name)] == name for point in known)
     } == set()
+
+
+def test_every_patch_is_an_extension_point_and_says_why_and_until_when():
+    _, points = load_extension_points()
+    known = {point.symbol for point in points}
+    assert {entry.target for entry in PATCHES} - known == set()
+    assert len({entry.target for entry in PATCHES}) == len(PATCHES)
+    assert [entry.target for entry in PATCHES if not (entry.reason and entry.removed_when)] == []
+
+
+def test_the_notes_list_every_patch():
+    page = (ROOT / "verl" / "UPGRADING.md").read_text()
+    rows = [
+        f"| `{entry.target.partition(':')[2]}` | {entry.process} | {entry.reason} | "
+        f"{entry.removed_when} |"
+        for entry in PATCHES
+    ]
+    assert [row for row in rows if row not in page.splitlines()] == []
+
+
+def test_nothing_is_replaced_outside_of_the_list():
+    """A patch anywhere else would be in no list; `patches.py` alone sets attributes of others."""
+    texts = {
+        path: path.read_text()
+        for path in (ROOT / "seg_research" / "training").rglob("*.py")
+        if path.name != "patches.py"
+    }
+    markers = ("_seg_patched", "_seg_research = True", "# type: ignore[method-assign]")
+    assert [path.name for path, text in texts.items() if any(m in text for m in markers)] == []
 
 
 def test_pins_agree():

@@ -32,7 +32,6 @@ from seg_research.rewards.grouping import (
     PUBLISHED,
     GroupSettings,
     Scale,
-    earned_by,
     group_advantages,
 )
 from seg_research.search.client import SearchHit, SearchOutcome
@@ -254,7 +253,7 @@ def test_scores_and_advantages_of_recorded_rollouts(step):
         scores = rubric.score_many([(rollout.transcript, rollout.truth) for rollout in rollouts])
         groups: dict[str, list[Any]] = {}
         for line, rollout, score in zip(lines, rollouts, scores, strict=True):
-            groups.setdefault(line["input"], []).append(earned_by(rollout.transcript, score))
+            groups.setdefault(line["input"], []).append(rubric.breakdown(rollout.transcript, score))
         found[name] = {
             "mean": np.mean([score.total for score in scores]),
             "terms": digest([score.terms for score in scores]),

@@ -14,12 +14,11 @@ from seg_research.recipes.seg_research.rewards import build_rubric
 from seg_research.records.seg_research_rollouts import read_rollout
 from seg_research.rewards.grouping import (
     PUBLISHED,
-    Earned,
     GroupSettings,
     Scale,
-    earned_by,
     group_advantages,
 )
+from seg_research.rewards.rubric import RewardBreakdown
 
 ROLLOUTS = Path(__file__).parents[3] / "shared" / "data" / "rollouts"
 SIZE = 8
@@ -60,7 +59,7 @@ def lines(step) -> list[dict]:
     return [json.loads(line) for line in (ROLLOUTS / f"{step}.jsonl").read_text().splitlines()]
 
 
-def groups_of(lines: list[dict], mode: Mode) -> list[list[Earned]]:
+def groups_of(lines: list[dict], mode: Mode) -> list[list[RewardBreakdown]]:
     """Score the rows; annotated steps are not recorded, so the first three queries of the same
     prompt stand for them.
     """
@@ -74,21 +73,21 @@ def groups_of(lines: list[dict], mode: Mode) -> list[list[Earned]]:
     rollouts = [read_rollout({**line, "steps": queries[line["input"]][:3]}) for line in lines]
     rubric = build_rubric(RewardSettings(mode=mode), Words())
     scores = rubric.score_many([(rollout.transcript, rollout.truth) for rollout in rollouts])
-    by_prompt: dict[str, list[Earned]] = {}
+    by_prompt: dict[str, list[RewardBreakdown]] = {}
     for line, rollout, score in zip(lines, rollouts, scores, strict=True):
-        earned = earned_by(rollout.transcript, score)
+        earned = rubric.breakdown(rollout.transcript, score)
         assert earned is not None
         by_prompt.setdefault(line["input"], []).append(earned)
     return list(by_prompt.values())
 
 
 @pytest.fixture(scope="module", params=list(Mode))
-def groups(request, lines) -> list[list[Earned]]:
+def groups(request, lines) -> list[list[RewardBreakdown]]:
     return groups_of(lines, request.param)
 
 
 @pytest.fixture(scope="module")
-def compat_groups(lines) -> list[list[Earned]]:
+def compat_groups(lines) -> list[list[RewardBreakdown]]:
     return groups_of(lines, Mode.COMPAT)
 
 
@@ -100,11 +99,11 @@ def searches(line: dict) -> list[dict]:
     ]
 
 
-def others(one: Earned) -> dict[str, float]:
+def others(one: RewardBreakdown) -> dict[str, float]:
     return {name: paid for name, paid in one.paid.items() if name != "tapering"}
 
 
-def pairs(group: list[Earned], settings: GroupSettings):
+def pairs(group: list[RewardBreakdown], settings: GroupSettings):
     found = group_advantages(group, settings)
     return permutations(zip(group, found, strict=True), 2)
 
@@ -133,27 +132,27 @@ def test_fewer_searches_never_lose_at_equal_outcome(groups, settings):
                 a.outcome == b.outcome
                 and a.answered == b.answered
                 and others(a) == others(b)
-                and a.num_searches < b.num_searches
+                and a.counts["tapering"] < b.counts["tapering"]
             ):
                 assert mine >= theirs
                 compared += 1
     assert compared > 10
 
 
-def prefers_silence(group: list[Earned], settings: GroupSettings) -> bool:
+def prefers_silence(group: list[RewardBreakdown], settings: GroupSettings) -> bool:
     return any(
         a.answered and not b.answered and a.outcome == b.outcome and mine < theirs
         for (a, mine), (b, theirs) in pairs(group, settings)
     )
 
 
-def prefers_searching(group: list[Earned], settings: GroupSettings) -> bool:
+def prefers_searching(group: list[RewardBreakdown], settings: GroupSettings) -> bool:
     return any(
         a.answered
         and b.answered
         and a.outcome == b.outcome
         and others(a) == others(b)
-        and a.num_searches < b.num_searches
+        and a.counts["tapering"] < b.counts["tapering"]
         and mine < theirs
         for (a, mine), (b, theirs) in pairs(group, settings)
     )

@@ -9,7 +9,7 @@ from seg_research.episode.transcript import Transcript
 from seg_research.recipes.recipe import Recipe
 from seg_research.recipes.seg_research import recipe as seg_research
 from seg_research.recipes.seg_research.reward_settings import RewardSettings
-from seg_research.rewards.rubric import Part, Weighted
+from seg_research.rewards.rubric import Term, TermRole
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Divides:
 def reward(*, rewards: RewardSettings | None = None, brief_prompt: bool = False) -> Recipe:
     """Return the published recipe with that term."""
     base = seg_research.recipe(rewards=rewards, brief_prompt=brief_prompt)
-    broken = Weighted(Divides(), weight=0.1, part=Part.PROCESS)
+    broken = Term(Divides(), 0.1, "divides by zero", TermRole.PROCESS)
     return replace(
         base, name="broken", rubric=replace(base.rubric, terms=(*base.rubric.terms, broken))
     )

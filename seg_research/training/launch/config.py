@@ -25,18 +25,15 @@ from seg_research.data.rows import check_paths, read_samples
 from seg_research.data.sample import Sample
 from seg_research.recipes.settings import EpisodeSettings, settings_from
 from seg_research.rewards.grouping import GroupSettings, Scale
+from seg_research.rewards.rubric import TermRole
 from seg_research.rewards.shaping import OverlongSettings
 from seg_research.training.extension_points import check_installation, tested_verl
 from seg_research.training.learner.guards import GuardSettings
 
 DEFAULT_RUN_DIR = "outputs/train"
 GROUP_ESTIMATOR = "seg_grpo"
-"""Name of our advantage estimator (training/advantage.py), which `seg.groups` configures."""
+"""Name of our advantage estimator (training/learner/advantage.py), which `seg.groups` configures."""
 SAMPLER = "pkg://seg_research.training.learner.replay"
-FILTER_METRIC = "outcome"
-"""What dynamic sampling compares (training/replay.py): the outcome's share in the reward, under the
-name by which it is logged.
-"""
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
@@ -282,9 +279,10 @@ def _check_dapo(config: DictConfig) -> None:
         raise UsageError(
             f"algorithm.filter_groups: verl's own sampler would refill for ever; use custom_sampler.path={SAMPLER}"
         )
-    if filters.metric != FILTER_METRIC:
+    if filters.metric != TermRole.OUTCOME:
         raise UsageError(
-            f"algorithm.filter_groups.metric={filters.metric}: groups are compared by outcome; set it to {FILTER_METRIC}"
+            f"algorithm.filter_groups.metric={filters.metric}: groups are compared by outcome; "
+            f"set it to {TermRole.OUTCOME}"
         )
     if filters.max_num_gen_batches > 0:
         raise UsageError(

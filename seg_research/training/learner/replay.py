@@ -15,14 +15,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from seg_common.errors import InfraError
-from seg_research.rewards.grouping import Earned, outcome_spread
+from seg_research.rewards.grouping import outcome_spread
+from seg_research.rewards.rubric import RewardBreakdown
 from seg_research.training.learner.worker_health import WorkerWatch
-from seg_research.training.rollout.context import EARNED_KEY
+from seg_research.training.trajectory import fetch_trajectories
 
 _TRAIN = "train"
 _METRICS = "seg/dapo"
@@ -162,12 +162,9 @@ class PromptReplayBuffer(ReplayBuffer):
 
     def _judge(self, uids: set[str]) -> None:
         keys = [key for key in self.partitions[_TRAIN] if _group_of(key) in uids]
-        groups: dict[str, list[Earned]] = defaultdict(list)
-        if keys:
-            rows = tq.kv_batch_get(keys=keys, partition_id=_TRAIN, select_fields=["extra_fields"])
-            extras: list[Any] = list(rows["extra_fields"])
-            for key, extra in zip(keys, extras, strict=True):
-                groups[_group_of(key)].append(Earned(**getattr(extra, "data", extra)[EARNED_KEY]))
+        groups: dict[str, list[RewardBreakdown]] = defaultdict(list)
+        for key, trajectory in zip(keys, fetch_trajectories(keys, _TRAIN), strict=True):
+            groups[_group_of(key)].append(trajectory.reward)
         self._spreads |= {uid: outcome_spread(groups[uid]) for uid in uids}
 
     def _any_with_rollouts(self, uids: set[str]) -> str | None:

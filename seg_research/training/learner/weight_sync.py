@@ -7,7 +7,6 @@ answers; its error is one of many lines in the log. This holds for every engine,
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,6 @@ from threading import Timer
 from typing import Any
 
 from omegaconf import DictConfig
-from verl.checkpoint_engine.base import CheckpointEngineManager
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from seg_research.training.launch.run_folder import TRAINER_LOG
 from seg_research.training.launch.trainer_process import last_error
@@ -38,34 +35,17 @@ def give_up(config: DictConfig, global_steps: int | None) -> None:
     logger.error("%s", stop_run(config, reason))
 
 
-def install() -> None:
-    """Wrap the trainer's start, which knows the configuration, and every hand-over after it (log of
-    patches: verl/UPGRADING.md).
-    """
-    start: Callable[..., Any] = PPOTrainer.init
-    if getattr(start, "_seg_research", False):
-        return
-
-    @functools.wraps(start)
-    def init(trainer: Any) -> Any:
-        _limit(trainer.config)
-        return start(trainer)
-
-    init._seg_research = True  # type: ignore[attr-defined]
-    PPOTrainer.init = init  # type: ignore[method-assign]
-
-
-def _limit(config: DictConfig) -> None:
-    update: Callable[..., Any] = CheckpointEngineManager.update_weights
-
-    @functools.wraps(update)
-    def update_weights(manager: Any, global_steps: int | None = None) -> Any:
-        watch = Timer(config.seg.rollout.sync_timeout_s, give_up, (config, global_steps))
-        watch.daemon = True
-        watch.start()
-        try:
-            return update(manager, global_steps)
-        finally:
-            watch.cancel()
-
-    CheckpointEngineManager.update_weights = update_weights  # type: ignore[method-assign]
+def with_deadline(
+    config: DictConfig,
+    hand_over: Callable[..., Any],
+    manager: Any,
+    global_steps: int | None = None,
+) -> Any:
+    """Hand over weights; where that does not end in time, stop the run."""
+    watch = Timer(config.seg.rollout.sync_timeout_s, give_up, (config, global_steps))
+    watch.daemon = True
+    watch.start()
+    try:
+        return hand_over(manager, global_steps)
+    finally:
+        watch.cancel()

@@ -5,9 +5,9 @@ recipe's rubric.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import resource
+from collections import Counter
 from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutput
@@ -19,12 +19,9 @@ from seg_research.data.sample import Sample
 from seg_research.episode.episode import Episode
 from seg_research.episode.run import run_episode
 from seg_research.episode.transcript import Outcome, StopReason, Transcript
-from seg_research.rewards.grouping import Earned, earned_by
-from seg_research.rewards.rubric import Score
+from seg_research.rewards.rubric import RewardBreakdown, Score
 from seg_research.rewards.shaping import was_cut
 from seg_research.training.rollout.context import (
-    EARNED_KEY,
-    TRUNCATED_KEY,
     VALIDATION_KEY,
     Host,
     stop_run,
@@ -32,6 +29,7 @@ from seg_research.training.rollout.context import (
 from seg_research.training.rollout.conversation import VerlConversation
 from seg_research.training.rollout.dataset import FRAMES_KEY
 from seg_research.training.rollout.shared_image_processor import share_pixels, token_counter
+from seg_research.training.trajectory import FinishedTrajectory
 
 logger = logging.getLogger(__name__)
 
@@ -100,14 +98,15 @@ class SegAgentLoop(AgentLoopBase):
                 f"the prompt of sample {sample.sample_id} is longer than data.max_prompt_length={self.rollout_config.prompt_length}; "
                 "raise it, or prepare the data with fewer or smaller frames"
             )
-        earned = earned_by(transcript, score)
-        if earned is None:
+        reward = host.recipe.rubric.breakdown(transcript, score)
+        if reward is None:
             raise InfraError(
                 f"sample {sample.sample_id}: {transcript.error or 'no ground truth to score against'}"
             )
         # verl asks for them next, on the event loop.
         await asyncio.to_thread(self._pixels.prepare, conversation.images)
-        return _output(conversation, transcript, score, earned)
+        trajectory = _trajectory(transcript, score, reward, str(row["uid"]))
+        return _output(conversation, transcript, trajectory)
 
 
 def _begin(host: Host, row: dict[str, Any]) -> tuple[Sample, Episode]:
@@ -139,17 +138,40 @@ def _seeded(config: Any, sampling_params: dict[str, Any], row: dict[str, Any]) -
     return {**sampling_params, "seed": seed}
 
 
+def _trajectory(
+    transcript: Transcript, score: Score, reward: RewardBreakdown, group: str
+) -> FinishedTrajectory:
+    """Gather what the learner needs to know of an episode.
+
+    Among the measures, `process` is what the total has beyond the outcome: the way to it, shaping,
+    and what factors took away.
+    """
+    calls = Counter(
+        observation.tool
+        for observation in transcript.observations
+        if observation.outcome is not Outcome.FAULT
+    )
+    measures: dict[str, float | None] = {
+        **score.terms,
+        **score.factors,
+        "outcome": reward.outcome,
+        "process": reward.total - reward.outcome,
+        "answered": float(reward.answered),
+        "truncated": float(was_cut(transcript)),
+        "tool_calls": float(calls.total()),
+        **_counts(transcript),
+    }
+    return FinishedTrajectory(reward, group, was_cut(transcript), measures, dict(calls))
+
+
 def _output(
-    conversation: VerlConversation, transcript: Transcript, score: Score, earned: Earned
+    conversation: VerlConversation, transcript: Transcript, trajectory: FinishedTrajectory
 ) -> AgentLoopOutput:
     trace = conversation.tokens()
     if not trace.response_ids:
         raise UsageError(f"sample {transcript.sample_id}: the model generated nothing")
     extra = {"turn_scores": [], "tool_rewards": [], **conversation.global_steps}
-    parts = {"outcome": earned.outcome, "process": sum(earned.paid.values()) - earned.outcome}
-    told = {"num_search": earned.num_searches, "answered": float(earned.answered)}
-    extra["reward_extra_info"] = {**score.terms, **parts, **told, **_counts(transcript)}
-    extra[EARNED_KEY] = dataclasses.asdict(earned)
+    extra |= trajectory.to_extra_fields()
     tool_seconds = sum(observation.seconds for observation in transcript.observations)
     # As pydantic does it: verl's own type for metrics is a model, filled from a dict.
     metrics: Any = {**conversation.metrics, "tool_calls": tool_seconds}
@@ -159,7 +181,7 @@ def _output(
         response_mask=list(trace.response_mask),
         response_logprobs=list(trace.response_logprobs),
         multi_modal_data={"images": conversation.images},
-        reward_score=score.total,
+        reward_score=trajectory.reward.total,
         num_turns=len(transcript.turns) + 1,
         metrics=metrics,
         extra_fields=extra,
@@ -173,7 +195,6 @@ def _counts(transcript: Transcript) -> dict[str, float]:
         [observation.outcome for observation in transcript.observations],
     )
     return {
-        TRUNCATED_KEY: float(was_cut(transcript)),
         "tool_errors": float(outcomes.count(Outcome.REJECTED)),
         "faults": float(outcomes.count(Outcome.FAULT)),
         "empty_turns": float(sum(not turn.text.strip() for turn in turns)),

@@ -39,15 +39,6 @@ AGENT_NAME = "seg_research"
 VALIDATION_KEY = "validation"
 """Tells rows of `data.val_files` from those that are trained on; verl does not tell agent loops."""
 
-EARNED_KEY = "earned"
-"""Where a trajectory keeps, among verl's extra fields, what it earned by term: the advantage
-estimator reads it.
-"""
-
-TRUNCATED_KEY = "truncated"
-"""Among a trajectory's numbers: 1 where a budget ended the episode."""
-
-
 _Result = TypeVar("_Result")
 
 

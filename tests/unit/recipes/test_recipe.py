@@ -16,6 +16,7 @@ from seg_research.recipes.seg_research.recipe import build_tools
 from seg_research.recipes.seg_research.reward_settings import RewardSettings
 from seg_research.recipes.seg_research.terms.outcome import BoxIoU
 from seg_research.recipes.seg_research.terms.process import WellFormed
+from seg_research.rewards.rubric import PaidWhen, Rubric
 from seg_research.testing.fakes import FakeSearcher
 from seg_research.testing.samples import SHOWN_SIZE, draw_sample
 
@@ -68,6 +69,10 @@ def test_an_unreadable_frame_is_named(sample):
         find_recipe("seg_research").episode(sample, Limits())
 
 
+def most_with_steps(rubric: Rubric) -> float:
+    return sum(term.weight for term in rubric.terms if term.when is not PaidWhen.WITHOUT_STEPS)
+
+
 def test_the_published_recipe():
     recipe = find_recipe("seg_research")
     assert (recipe.name, recipe.parse, recipe.stop_strings, recipe.brief_prompt) == (
@@ -76,20 +81,20 @@ def test_the_published_recipe():
         STOP_STRINGS,
         False,
     )
-    assert recipe.rubric.max_total == 5
-    terms = {entry.term.name: entry.term for entry in recipe.rubric.terms}
+    assert most_with_steps(recipe.rubric) == 5
+    terms = {term.name: term.score for term in recipe.rubric.terms}
     assert (terms["box_iou"], terms["format"]) == (BoxIoU(threshold=0.5), WellFormed())
 
 
 def test_the_recipe_for_weak_policies_pays_by_degrees_and_weighs_the_same():
     dense = find_recipe("seg_research", rewards=RewardSettings(dense=True), brief_prompt=True)
-    terms = {entry.term.name: entry.term for entry in dense.rubric.terms}
+    terms = {term.name: term.score for term in dense.rubric.terms}
     assert (terms["box_iou"], terms["format"], dense.brief_prompt) == (
         BoxIoU(threshold=None),
         WellFormed(graded=True),
         True,
     )
-    assert dense.rubric.max_total == find_recipe("seg_research").rubric.max_total
+    assert most_with_steps(dense.rubric) == 5
 
 
 def test_every_action_of_the_grammar_has_exactly_one_tool_at_the_asked_size():

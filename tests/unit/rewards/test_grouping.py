@@ -9,19 +9,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seg_common.errors import UsageError
+from seg_research.core.prediction import Prediction
 from seg_research.episode.transcript import StopReason, Transcript
 from seg_research.rewards.grouping import (
     PUBLISHED,
-    Earned,
     GroupSettings,
     Scale,
-    earned_by,
     group_advantages,
     outcome_spread,
 )
-from seg_research.rewards.rubric import Score
+from seg_research.rewards.rubric import RewardBreakdown, Rubric, Score, Term
 
 ROBUST = GroupSettings()
+
+
+class Silence:
+    """A term."""
+
+    name = "silence"
+
+    def __call__(self, transcript, truth):
+        return float(not transcript.turns)
+
+
 SAFE = [
     GroupSettings(scale, per_term=per_term) for scale, per_term in product(Scale, (False, True))
 ]
@@ -29,14 +39,22 @@ SAFE = [
 
 
 def name_of(settings: GroupSettings) -> str:
-    return f"{settings.scale}{', term by term' if settings.per_term else ''}{'' if settings.level_tapering else ', as published'}"
+    return f"{settings.scale}{', term by term' if settings.per_term else ''}{'' if settings.level_per_step else ', as published'}"
+
+
+def breakdown(
+    paid: dict[str, float], outcome: float, searches: int, answered: bool
+) -> RewardBreakdown:
+    return RewardBreakdown(
+        sum(paid.values()), paid, outcome, answered, counts={"tapering": searches}
+    )
 
 
 def tapering(searches: int, well_formed: int) -> float:
     return 1 - 0.3 ** (min(searches, 10) + well_formed)
 
 
-def published_terms(outcome: float, searches: int, *, answered: bool = True) -> Earned:
+def published_terms(outcome: float, searches: int, *, answered: bool = True) -> RewardBreakdown:
     """What the original pays a rollout whose first query was right: half a point of guidance, up to
     half a point of tapering.
     """
@@ -45,19 +63,19 @@ def published_terms(outcome: float, searches: int, *, answered: bool = True) -> 
         "guidance": 0.5,
         "tapering": 0.5 * tapering(searches, int(answered)),
     }
-    return Earned(paid, outcome, searches, answered)
+    return breakdown(paid, outcome, searches, answered)
 
 
-def robust_terms(outcome: float, searches: int, *, answered: bool = True) -> Earned:
+def robust_terms(outcome: float, searches: int, *, answered: bool = True) -> RewardBreakdown:
     """The same rollout under our terms: nothing of the process is paid without an answer."""
     return (
         published_terms(outcome, searches)
         if answered
-        else Earned({"outcome": 0.0}, 0.0, searches, answered)
+        else breakdown({"outcome": 0.0}, 0.0, searches, answered)
     )
 
 
-def all_wrong(searches: list[int], terms) -> list[Earned]:
+def all_wrong(searches: list[int], terms) -> list[RewardBreakdown]:
     """A group of findings B5b: rollouts of five searches answered, wrongly; the others went on
     searching and never answered.
     """
@@ -108,8 +126,8 @@ def test_ours_leaves_equally_good_solutions_alone():
 def test_each_of_our_measures_helps_by_itself():
     group = [published_terms(4.0, n) for n in ALL_CORRECT]
     efficient = ALL_CORRECT.index(1)
-    floor_alone = group_advantages(group, dataclasses.replace(ROBUST, level_tapering=False))
-    no_scale = group_advantages(group, GroupSettings(Scale.NONE, level_tapering=False))
+    floor_alone = group_advantages(group, dataclasses.replace(ROBUST, level_per_step=False))
+    no_scale = group_advantages(group, GroupSettings(Scale.NONE, level_per_step=False))
     assert -0.2 < floor_alone[efficient] < 0
     assert -0.04 < no_scale[efficient] < 0
     assert group_advantages(group, GroupSettings(Scale.PUBLISHED))[efficient] == pytest.approx(0)
@@ -117,9 +135,9 @@ def test_each_of_our_measures_helps_by_itself():
 
 def earned(
     outcome: float, guidance: float, share: float, form: float, searches: int, answered: bool
-) -> Earned:
+) -> RewardBreakdown:
     outcome *= answered
-    return Earned(
+    return breakdown(
         {"box_iou": outcome, "guidance": guidance, "tapering": share, "format": form},
         outcome,
         searches,
@@ -139,7 +157,7 @@ rollouts = st.builds(
 groups = st.lists(rollouts, min_size=1, max_size=8)
 
 
-def others(one: Earned) -> dict[str, float]:
+def others(one: RewardBreakdown) -> dict[str, float]:
     return {name: value for name, value in one.paid.items() if name != "tapering"}
 
 
@@ -158,7 +176,7 @@ def test_fewer_searches_never_lose_at_equal_outcome(settings, group):
     found = group_advantages(group, settings)
     for (a, mine), (b, theirs) in permutations(zip(group, found, strict=True), 2):
         alike = a.answered == b.answered and others(a) == others(b)
-        if a.outcome == b.outcome and alike and a.num_searches <= b.num_searches:
+        if a.outcome == b.outcome and alike and a.counts["tapering"] <= b.counts["tapering"]:
             assert mine >= theirs
 
 
@@ -195,7 +213,7 @@ def test_the_order_of_rollouts_means_nothing(settings, group, seed):
 def test_a_small_difference_stays_small(group, floor):
     totals = [sum(one.paid.values()) for one in group]
     found = group_advantages(
-        group, GroupSettings(std_floor=floor, level_tapering=False, answers_first=False)
+        group, GroupSettings(std_floor=floor, level_per_step=False, answers_first=False)
     )
     assert np.ptp(found) <= np.ptp(totals) / floor + 1e-9
 
@@ -243,10 +261,27 @@ def test_a_group_that_was_lost_whole_or_is_empty_is_no_error():
 
 def test_an_episode_without_a_score_earned_nothing_that_could_be_compared():
     transcript = Transcript("s", (), (), StopReason.INFRA)
-    assert earned_by(transcript, Score(None, {"box_iou": None})) is None
-    assert earned_by(transcript, Score(0.5, {"format": 1.0}, {"format": 0.5}, 0.0)) == Earned(
-        {"format": 0.5}, 0.0, 0, False
+    rubric = Rubric(
+        (Term(Silence(), 0.5, "", count=lambda transcript: len(transcript.turns)),),
+        lambda transcript: Prediction(),
     )
+    assert rubric.breakdown(transcript, Score(None, {"silence": None})) is None
+    scored = Score(0.5, {"silence": 1.0}, {"silence": 0.5}, 0.0)
+    assert rubric.breakdown(transcript, scored) == RewardBreakdown(
+        0.5, {"silence": 0.5}, 0.0, answered=False, counts={"silence": 0}
+    )
+
+
+def test_every_term_paid_per_step_is_levelled_whatever_its_name():
+    def rollout(steps: int) -> RewardBreakdown:
+        return RewardBreakdown(
+            0.1 * steps, {"looks": 0.1 * steps}, 0.0, answered=True, counts={"looks": steps}
+        )
+
+    group = [rollout(steps) for steps in (1, 2, 3)]
+    assert group_advantages(group, ROBUST) == pytest.approx(0, abs=1e-12)
+    unlevelled = group_advantages(group, dataclasses.replace(ROBUST, level_per_step=False))
+    assert unlevelled[2] > 0.4
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The rubric of the recipe: what honest work earns. What tricks earn stands in tests/redteam."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,10 +8,11 @@ import pytest
 from seg_common.errors import InfraError, InvariantError
 from seg_research.episode.transcript import StopReason
 from seg_research.policies.scripted import answer_turn, expert_script, keyframe_turn, search_turn
+from seg_research.recipes.seg_research.final_answer import final
 from seg_research.recipes.seg_research.reward_settings import RewardSettings
 from seg_research.recipes.seg_research.rewards import build_rubric
 from seg_research.recipes.seg_research.terms.outcome import BoxIoU, PointHit
-from seg_research.rewards.rubric import Rubric, Weighted
+from seg_research.rewards.rubric import Factor, Rubric, Term
 from seg_research.testing.fakes import FakeSearcher, WordEncoder, play
 from seg_research.testing.samples import draw_sample
 
@@ -105,7 +107,6 @@ async def test_a_failed_service_or_an_unknown_truth_gives_no_score_rather_than_z
 
 
 async def test_the_total_is_the_sum_of_what_is_paid(sample, sample_without_steps):
-    assert PUBLISHED.max_total == DENSE.max_total == 5
     for question, paid in (
         (sample, set(TERMS) - {"format"}),
         (sample_without_steps, set(TERMS) - {"tapering", "guidance"}),
@@ -135,8 +136,35 @@ def test_two_terms_of_one_name_would_hide_each_other():
     with pytest.raises(InvariantError, match="box_iou"):
         Rubric(
             (
-                Weighted(BoxIoU(), 1.0),
-                Weighted(PointHit(), 1.0),
-                Weighted(BoxIoU(threshold=None), 1.0),
-            )
+                Term(BoxIoU(), 1.0, "hit"),
+                Term(PointHit(), 1.0, "point"),
+                Term(BoxIoU(threshold=None), 1.0, "IoU"),
+            ),
+            final,
         )
+
+
+class LongestTurn:
+    """Half of the reward for episodes of more than two turns."""
+
+    name = "length"
+
+    def __call__(self, transcript, truth):
+        return 0.5 if len(transcript.model_turns) > 2 else None
+
+
+async def test_factors_multiply_the_sum_and_what_is_paid_but_not_the_outcome(sample):
+    halved = dataclasses.replace(PUBLISHED, factors=(Factor(LongestTurn(), "halves long ones"),))
+    for turns, product in ((expert_script(sample, 0), 0.5), ([FRAME, miss()], 1.0)):
+        played = await play(sample, turns)
+        plain, found = PUBLISHED.score(played, sample.truth), halved.score(played, sample.truth)
+        assert found.total == plain.total * product
+        assert found.paid == {name: paid * product for name, paid in plain.paid.items()}
+        assert found.outcome == plain.outcome
+        assert found.factors == {"length": None if product == 1.0 else 0.5}
+        assert halved.breakdown(played, found).total == found.total
+
+
+def test_a_factor_of_a_terms_name_is_refused():
+    with pytest.raises(InvariantError, match="length"):
+        Rubric((Term(LongestTurn(), 1.0, ""),), final, (Factor(LongestTurn(), ""),))

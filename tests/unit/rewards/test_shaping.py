@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seg_common.errors import UsageError
+from seg_research.core.prediction import Prediction
 from seg_research.episode.transcript import StopReason, Transcript
-from seg_research.rewards.grouping import Earned, earned_by
-from seg_research.rewards.rubric import Score
+from seg_research.rewards.rubric import RewardBreakdown, Rubric, Score
 from seg_research.rewards.shaping import OverlongSettings, overlong, shaped, was_cut
 
 SCORE = Score(1.5, {"box_iou": 1.0, "format": 0.5}, {"box_iou": 1.0, "format": 0.5}, 1.0)
@@ -44,9 +44,10 @@ def test_the_shaping_is_a_term_of_its_own_and_leaves_the_outcome_alone():
     assert found == Score(
         0.5, {**SCORE.terms, "overlong": -0.5}, {**SCORE.paid, "overlong": -1.0}, 1.0
     )
-    earned = earned_by(ended(StopReason.ANSWERED), found)
-    assert isinstance(earned, Earned)
-    assert (sum(earned.paid.values()), earned.outcome) == (0.5, 1.0)
+    rubric = Rubric((), lambda transcript: Prediction(answered=True))
+    earned = rubric.breakdown(ended(StopReason.ANSWERED), found)
+    assert earned == RewardBreakdown(0.5, found.paid, 1.0, answered=True)
+    assert sum(found.paid.values()) == 0.5
 
 
 def test_an_episode_whose_next_observation_did_not_fit_counts_as_full():

@@ -10,6 +10,7 @@ from seg_research.cli.main import main
 from seg_research.training import doctor
 from seg_research.training.doctor import Finding, Probe, Verdict, examine, probe
 from seg_research.training.extension_points import ExtensionPointStatus
+from seg_research.training.patches import PATCHES
 
 POINTS = [
     ExtensionPointStatus("verl", True, "0.9.1"),
@@ -244,3 +245,9 @@ def test_another_verl_ends_the_doctor_with_an_error_and_the_command_that_fixes_i
     said = capsys.readouterr().out
     assert 'pip install "verl==0.9.1"' in said
     assert "X  verl " in said
+
+
+def test_every_patch_is_listed_with_its_reason(machine):
+    rows = {row.topic: row.found for row in examine()}
+    for entry in PATCHES:
+        assert rows[f"patched: {entry.target.partition(':')[2]}"] == entry.reason

@@ -15,6 +15,14 @@ pytest.importorskip("verl", reason="verl comes with the train extra")
 
 import torch
 
+from seg_research.training.patches import PATCHES, Patch
+
+
+def patch_of(name: str) -> Patch:
+    (found,) = (entry for entry in PATCHES if entry.target.endswith((f".{name}", f":{name}")))
+    return found
+
+
 PROBE = """
 import json, sys, torch, verl
 from verl.plugin.platform import get_platform
@@ -26,7 +34,7 @@ print(json.dumps({
     "platform": [platform.device_name, platform.communication_backend_name(), platform.ray_resource_name()],
     "rollout": base._ROLLOUT_REGISTRY["transformers", "async"],
     "replica": RolloutReplicaRegistry.get("transformers").__name__,
-    "patched": distributed.initialize_global_process_group_ray.__module__,
+    "patched": getattr(distributed.initialize_global_process_group_ray, "_seg_patched", False),
     "threads": torch.get_num_threads(),
 }))
 """
@@ -48,7 +56,7 @@ def test_in_a_process_of_verl_on_the_cpu_everything_is_in_place():
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["platform"] == ["cpu", "gloo", "GPU"]
-    assert found["patched"] == "seg_research.training.patches"
+    assert found["patched"] is True
     assert found["threads"] == 1
     assert (
         found["rollout"] == "seg_research.training.rollout.transformers_server.TransformersAdapter"
@@ -110,17 +118,15 @@ def test_the_device_module_has_what_verl_calls_and_passes_for_torch_cpu():
 def test_the_process_group_is_asked_for_with_one_backend_and_only_patched_once(monkeypatch):
     from verl.utils import distributed
 
-    from seg_research.training.patches import accept_cpu_process_group
-
     asked = []
     monkeypatch.setattr(
         distributed,
         "initialize_global_process_group_ray",
         lambda *arguments: asked.append(arguments),
     )
-    accept_cpu_process_group()
+    patch_of("initialize_global_process_group_ray").apply()
     patched = distributed.initialize_global_process_group_ray
-    accept_cpu_process_group()
+    patch_of("initialize_global_process_group_ray").apply()
     assert distributed.initialize_global_process_group_ray is patched
     patched(30)
     patched(None, "nccl")
@@ -132,16 +138,14 @@ def test_prompts_are_numbered_by_step_and_go_on_within_it(monkeypatch):
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
     from verl.utils import tensordict_utils
 
-    from seg_research.training.patches import number_prompts
-
     def fetch(self, num_prompts=None):
         batch = TensorDict({"dummy": torch.zeros(num_prompts or 3)}, batch_size=[num_prompts or 3])
         tensordict_utils.assign_non_tensor_stack(batch, "uid", ["random"] * len(batch))
         return batch
 
     monkeypatch.setattr(PPOTrainer, "_next_train_batch", fetch)
-    number_prompts()
-    number_prompts()
+    patch_of("_next_train_batch").apply()
+    patch_of("_next_train_batch").apply()
     trainer = SimpleNamespace()
     names = []
     for step, asked in ((1, None), (1, 2), (2, None)):

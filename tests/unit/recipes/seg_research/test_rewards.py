@@ -7,7 +7,7 @@ import pytest
 from seg_common.errors import UsageError
 from seg_research.policies.scripted import expert_script, keyframe_turn, search_turn
 from seg_research.recipes.seg_research.reward_settings import Mode, Preset, RewardSettings, Weights
-from seg_research.recipes.seg_research.rewards import PROCESS_SHARES, build_rubric
+from seg_research.recipes.seg_research.rewards import build_rubric
 from seg_research.search.client import SearchHit
 from seg_research.testing.attacks import honest_miss, target_of
 from seg_research.testing.fakes import FakeSearcher, WordEncoder, play
@@ -68,7 +68,7 @@ async def test_what_perfect_work_is_paid_for_its_process(sample, mode, preset, p
     }
     assert process == pytest.approx(unbounded.get(preset, paid) if mode is Mode.COMPAT else paid)
     assert found.outcome == pytest.approx(4)
-    assert set(found.terms) == {*OUTCOME, "format", "tapering", *PROCESS_SHARES[preset]}
+    assert set(found.terms) == {*OUTCOME, "format", "tapering", *paid}
 
 
 @pytest.mark.parametrize("preset", Preset)

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("verl", reason="verl comes with the train extra")
 
 import torch
+from omegaconf import OmegaConf
 from verl.protocol import DataProto
 from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.ray_trainer import compute_advantage
@@ -16,22 +17,23 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from seg_common.errors import InvariantError, UsageError
-from seg_research.rewards.grouping import PUBLISHED, Earned, GroupSettings, Scale, group_advantages
+from seg_research.rewards.grouping import PUBLISHED, GroupSettings, Scale, group_advantages
+from seg_research.rewards.rubric import RewardBreakdown
+from seg_research.training import trajectory as trajectory_module
 from seg_research.training.launch.config import (
     GROUP_ESTIMATOR,
     check_against_verl,
     compose_config,
     group_settings,
 )
-from seg_research.training.learner import advantage
-from seg_research.training.learner.advantage import Step, seg_grpo, step_metrics
-from seg_research.training.rollout.context import EARNED_KEY, TRUNCATED_KEY
+from seg_research.training.learner.advantage import TrainingStep, step_metrics
+from seg_research.training.patches import PATCHES
+from seg_research.training.trajectory import FinishedTrajectory
 
 
-def earned(
-    outcome: float, process: float = 0.0, *, searches: int = 1, answered: bool = True
-) -> Earned:
-    return Earned({"box_iou": outcome, "format": process}, outcome, searches, answered)
+def earned(outcome: float, process: float = 0.0) -> RewardBreakdown:
+    paid = {"box_iou": outcome, "format": process}
+    return RewardBreakdown(outcome + process, paid, outcome, answered=True)
 
 
 GROUPS = {
@@ -47,32 +49,40 @@ ROWS = [
     ("b", GROUPS["b"][1]),
 ]
 """Rows as verl's balancing leaves them: groups in any order."""
-UIDS, EARNED = np.array([uid for uid, _ in ROWS], dtype=object), tuple(one for _, one in ROWS)
+UIDS = np.array([uid for uid, _ in ROWS], dtype=object)
+TRAJECTORIES = tuple(
+    reward
+    and FinishedTrajectory(
+        reward,
+        uid,
+        truncated=row == 1,
+        measures={"box_iou": reward.outcome, "guidance": None, "truncated": float(row == 1)},
+        tool_calls={"look": 2} if row == 0 else {},
+    )
+    for row, (uid, reward) in enumerate(ROWS)
+)
+STEP = TrainingStep(TRAJECTORIES, GroupSettings())
 MASK = torch.tensor([[1, 0, 1]] * len(ROWS))
 REWARDS = torch.zeros(len(ROWS), 3)
 
 
-@pytest.fixture
-def step():
-    token = advantage._step.set(Step(GroupSettings(), EARNED))
-    yield
-    advantage._step.reset(token)
-
-
 def test_masked_rows_teach_nothing_and_still_count_in_the_baseline():
-    token = advantage._step.set(Step(GroupSettings(), EARNED, frozenset({0})))
-    try:
-        found, _ = seg_grpo(REWARDS, MASK, UIDS)
-    finally:
-        advantage._step.reset(token)
+    cut = TrainingStep(
+        tuple(
+            one and dataclasses.replace(one, truncated=row == 0)
+            for row, one in enumerate(TRAJECTORIES)
+        ),
+        GroupSettings(),
+        mask_truncated=True,
+    )
+    found, _ = cut.estimate(REWARDS, MASK, UIDS)
     expected = group_advantages(GROUPS["a"], GroupSettings())
     np.testing.assert_allclose(found[UIDS == "a", 0], [0.0, *expected[1:]], rtol=1e-6)
     assert expected[0] > 0 > expected[1]
 
 
-@pytest.mark.usefixtures("step")
 def test_each_group_gets_its_own_advantages_on_the_sampled_tokens():
-    advantages, returns = seg_grpo(REWARDS, MASK, UIDS)
+    advantages, returns = STEP.estimate(REWARDS, MASK, UIDS)
     assert advantages is returns
     assert not advantages[:, 1].any()
     for uid, group in GROUPS.items():
@@ -81,9 +91,9 @@ def test_each_group_gets_its_own_advantages_on_the_sampled_tokens():
         assert torch.equal(mine[:, 0], mine[:, 2])
 
 
-def test_outside_of_a_prepared_step_it_refuses_to_guess():
+def test_for_another_batch_it_refuses_to_guess():
     with pytest.raises(InvariantError, match=GROUP_ESTIMATOR):
-        seg_grpo(REWARDS, MASK, UIDS)
+        STEP.estimate(REWARDS[1:], MASK[1:], UIDS[1:])
 
 
 def trainer(monkeypatch, estimator=GROUP_ESTIMATOR, *, mask_truncated=False):
@@ -91,25 +101,16 @@ def trainer(monkeypatch, estimator=GROUP_ESTIMATOR, *, mask_truncated=False):
     estimator.
     """
     monkeypatch.setattr(
-        PPOTrainer,
-        "_compute_advantage",
-        computed := lambda self, batch, metrics: self.compute(batch),
+        PPOTrainer, "_compute_advantage", lambda self, batch, metrics: self.compute(batch)
     )
-    advantage.install()
-    assert PPOTrainer._compute_advantage is not computed
-    values = [0.0 if one is None else one.outcome for one in EARNED]
-    infos = [
-        {"box_iou": value, "guidance": None, TRUNCATED_KEY: float(row == 1)}
-        for row, value in enumerate(values)
-    ]
+    next(entry for entry in PATCHES if entry.target.endswith("._compute_advantage")).apply()
     # Padding repeats a real rollout's fields.
-    kept = [dataclasses.asdict(one or earned(1.0)) for one in EARNED]
     rows = [
-        {"uid": uid, "extra_fields": {EARNED_KEY: one, "reward_extra_info": info}}
-        for uid, one, info in zip(UIDS, kept, infos, strict=True)
+        {"extra_fields": (one or FinishedTrajectory(earned(1.0), "a")).to_extra_fields()}
+        for one in TRAJECTORIES
     ]
     monkeypatch.setattr(
-        advantage.tq,
+        trajectory_module.tq,
         "kv_batch_get",
         lambda keys, partition_id, select_fields: list_of_dict_to_tensordict(rows),
     )
@@ -121,24 +122,23 @@ def trainer(monkeypatch, estimator=GROUP_ESTIMATOR, *, mask_truncated=False):
         return compute_advantage(data, adv_estimator=estimator).batch["advantages"]
 
     groups = {**dataclasses.asdict(GroupSettings()), "scale": "none"}
-    config = SimpleNamespace(
-        seg=SimpleNamespace(groups=groups, overlong=SimpleNamespace(mask_truncated=mask_truncated)),
-        algorithm=SimpleNamespace(adv_estimator=estimator),
-        actor_rollout_ref=SimpleNamespace(rollout=SimpleNamespace(n=4)),
-    )
-    monkeypatch.setattr(
-        advantage,
-        "group_settings",
-        lambda config: GroupSettings(**{**config.seg.groups, "scale": Scale.NONE}),
-    )
-    return SimpleNamespace(config=config, compute=compute)
+    config = {
+        "seg": {"groups": groups, "overlong": {"mask_truncated": mask_truncated}},
+        "algorithm": {"adv_estimator": estimator},
+        "actor_rollout_ref": {"rollout": {"n": 4}},
+    }
+    return SimpleNamespace(config=OmegaConf.create(config), compute=compute)
 
 
 BATCH = SimpleNamespace(
-    keys=["k"],
+    keys=[f"k{row}" for row in range(len(ROWS))],
     partition_id="train",
-    tags=[{"is_padding": True} if one is None else {} for one in EARNED],
+    tags=[{"is_padding": True} if one is None else {} for one in TRAJECTORIES],
 )
+
+
+def compute_step(given, metrics):
+    return PPOTrainer._compute_advantage(given, BATCH, metrics)
 
 
 def test_a_step_of_verl_reaches_the_estimator_with_what_its_rollouts_earned(monkeypatch):
@@ -149,11 +149,6 @@ def test_a_step_of_verl_reaches_the_estimator_with_what_its_rollouts_earned(monk
     )
     assert not found[UIDS == "pad0"].any()
     assert metrics["seg/mean/box_iou"] == pytest.approx(3 / 5)
-    assert advantage._step.get(None) is None
-
-
-def compute_step(given, metrics):
-    return PPOTrainer._compute_advantage(given, BATCH, metrics)
 
 
 def test_the_step_is_logged_whatever_the_estimator(monkeypatch):
@@ -161,7 +156,8 @@ def test_the_step_is_logged_whatever_the_estimator(monkeypatch):
     compute_step(trainer(monkeypatch, "grpo"), metrics)
     assert metrics == {
         "seg/mean/box_iou": pytest.approx(0.6),
-        f"seg/mean/{TRUNCATED_KEY}": pytest.approx(0.2),
+        "seg/mean/truncated": pytest.approx(0.2),
+        "seg/mean/calls/look": pytest.approx(0.4),
         "seg/groups/equal_outcome": 0.5,
         "seg/groups/no_signal": 0,
         "seg/groups/incomplete": 1,
@@ -177,20 +173,16 @@ def test_cut_episodes_are_masked_on_request(monkeypatch, masks):
 
 
 def test_metrics_are_means_over_what_ran_and_shares_of_groups():
-    infos = [
-        {"box_iou": 1.0, "guidance": None},
-        {"box_iou": 0.0, "guidance": 1.0},
-        {"box_iou": 1.0, "guidance": 0.0},
-        {"box_iou": 9.0},
+    rows = [
+        (1.0, "a", {"box_iou": 1.0, "guidance": None}),
+        (0.0, "a", {"box_iou": 0.0, "guidance": 1.0}),
+        (1.0, "b", {"box_iou": 1.0, "guidance": 0.0}),
     ]
-    found = step_metrics(
-        [earned(1.0), earned(0.0), earned(1.0), None],
-        ["a", "a", "b", "pad"],
-        infos,
-        2,
-        GroupSettings(),
-    )
-    assert found == {
+    trajectories = [
+        FinishedTrajectory(earned(outcome), group, measures=measures)
+        for outcome, group, measures in rows
+    ]
+    assert step_metrics(TrainingStep((*trajectories, None), GroupSettings()), 2) == {
         "seg/mean/box_iou": pytest.approx(2 / 3),
         "seg/mean/guidance": 0.5,
         "seg/groups/equal_outcome": 0.5,
@@ -201,9 +193,9 @@ def test_metrics_are_means_over_what_ran_and_shares_of_groups():
 
 @pytest.mark.parametrize("reward", [0.1, 0.7, 1 / 3])
 def test_rounding_is_no_signal(reward):
-    group = [earned(reward, reward / 3)] * 7
+    group = (FinishedTrajectory(earned(reward, reward / 3), "a"),) * 7
     for settings in (GroupSettings(), PUBLISHED):
-        assert step_metrics(group, ["a"] * 7, [{}] * 7, 7, settings)["seg/groups/no_signal"] == 1
+        assert step_metrics(TrainingStep(group, settings), 7)["seg/groups/no_signal"] == 1
 
 
 def test_the_published_variant_is_verl_s():
@@ -269,11 +261,3 @@ def test_the_configured_groups_are_the_defaults_of_the_code(mini):
 def test_what_would_go_wrong_silently_is_refused(mini, change, message):
     with pytest.raises(UsageError, match=message):
         check_against_verl(composed(mini, change))
-
-
-def test_the_wrapper_is_put_on_once():
-    advantage.install()
-    once = PPOTrainer._compute_advantage
-    advantage.install()
-    assert PPOTrainer._compute_advantage is once
-    assert core_algos.get_adv_estimator_fn(GROUP_ESTIMATOR) is seg_grpo

@@ -2,7 +2,6 @@
 for it, and when that ends.
 """
 
-import dataclasses
 from collections import deque
 
 import pytest
@@ -15,9 +14,9 @@ from hypothesis import strategies as st
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from seg_common.errors import InfraError
-from seg_research.rewards.grouping import Earned
+from seg_research.rewards.rubric import RewardBreakdown
 from seg_research.training.learner.replay import PromptReplayBuffer
-from seg_research.training.rollout.context import EARNED_KEY
+from seg_research.training.trajectory import FinishedTrajectory
 
 BATCH = 4
 
@@ -48,10 +47,9 @@ class Queue:
             self.items[uid]["status"] = "failure" if len(outcomes) < 2 else "finished"
             for rollout, outcome in reversed(list(enumerate(outcomes))):
                 self.items[f"{uid}_{rollout}_0"] = {"status": "success"}
-                earned = Earned(
-                    {"box_iou": outcome, "format": 0.1 * rollout}, outcome, rollout, True
-                )
-                self.extras[f"{uid}_{rollout}_0"] = {EARNED_KEY: dataclasses.asdict(earned)}
+                paid = {"box_iou": outcome, "format": 0.1 * rollout}
+                earned = RewardBreakdown(sum(paid.values()), paid, outcome, True)
+                self.extras[f"{uid}_{rollout}_0"] = FinishedTrajectory(earned).to_extra_fields()
         return {"train": {key: dict(tag) for key, tag in self.items.items()}}
 
     def kv_batch_get(self, keys, partition_id, select_fields):

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from verl.checkpoint_engine.base import CheckpointEngineManager
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-from seg_research.training.learner import weight_sync
+from seg_research.training.patches import PATCHES
 from seg_research.training.rollout.context import STOP_FILE
 
 LOG = """\
@@ -19,6 +19,10 @@ LOG = """\
 (vLLMHttpServer pid=2) (Worker pid=3) ERROR AssertionError: Attempted to load weight (torch.Size([128])) into parameter (torch.Size([0]))
 (WorkerDict pid=1) INFO waiting
 """
+
+
+def init_patch():
+    return next(entry for entry in PATCHES if entry.target.endswith("PPOTrainer.init"))
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def manager(monkeypatch):
         "update_weights",
         lambda self, global_steps=None: self.hand_over(global_steps),
     )
-    weight_sync.install()
+    init_patch().apply()
     return object.__new__(CheckpointEngineManager)
 
 
@@ -93,5 +97,5 @@ def test_an_error_of_the_hand_over_passes_through(manager, tmp_path):
 
 def test_installing_twice_changes_nothing(manager):
     wrapped = PPOTrainer.init
-    weight_sync.install()
+    init_patch().apply()
     assert PPOTrainer.init is wrapped

@@ -17,13 +17,13 @@ from seg_research.data.rows import read_samples, read_table
 from seg_research.episode.transcript import ImageRef, Message, Observation, Outcome, Text
 from seg_research.recipes.seg_research.actions import Search
 from seg_research.recipes.settings import tiny_settings
-from seg_research.rewards.grouping import Earned
 from seg_research.tools.keyframe import KeyframeTool
 from seg_research.training.launch.config import compose_config
 from seg_research.training.rollout.agent_loop import SegAgentLoop
-from seg_research.training.rollout.context import EARNED_KEY, STOP_FILE, VALIDATION_KEY, Host
+from seg_research.training.rollout.context import STOP_FILE, VALIDATION_KEY, Host
 from seg_research.training.rollout.dataset import FRAMES_KEY
 from seg_research.training.rollout.text_encoder import HostEncoder
+from seg_research.training.trajectory import from_extra_fields
 
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": -1}
 
@@ -183,7 +183,7 @@ async def test_a_trajectory_is_returned_with_its_score_tokens_and_pictures(
         4,
         4,
     )
-    assert output.extra_fields["reward_extra_info"]["num_search"] == 1.0
+    assert output.extra_fields["reward_extra_info"]["tool_calls"] == 2.0
     assert (record["global_step"], record["sample_idx"], record["uid"], record["validation"]) == (
         3,
         1,
@@ -219,13 +219,17 @@ async def test_what_was_earned_by_term_travels_with_the_tokens(play, tmp_path, m
         row_changes={"reward_model": {**play.row["reward_model"], "steps": ["a picture of b"]}},
     )
     assert asked == [["a picture of b", "b"]]
-    earned = Earned(**output.extra_fields[EARNED_KEY])
-    assert (earned.num_searches, earned.answered) == (1, True)
-    assert sum(earned.paid.values()) == pytest.approx(output.reward_score)
+    found = from_extra_fields(output.extra_fields)
+    reward = found.reward
+    assert (reward.counts, reward.answered, found.group) == ({"tapering": 1}, True, "u")
+    assert reward.total == output.reward_score
+    assert sum(reward.paid.values()) == pytest.approx(reward.total)
+    assert found.tool_calls == {"image_search": 1, "keyframe": 1}
     info = output.extra_fields["reward_extra_info"]
     assert info["guidance"] == logged(tmp_path)[0]["rewards"]["guidance"] == 1
     assert info["outcome"] + info["process"] == pytest.approx(output.reward_score)
-    assert (info["num_search"], info["answered"]) == (1, 1)
+    assert info["answered"] == 1
+    assert info == found.measures
 
 
 async def test_what_users_look_for_in_a_log_is_counted(play):
@@ -260,7 +264,7 @@ async def test_a_turn_that_a_budget_cuts_is_told_and_costs_what_is_asked(play, t
         info["overlong"] == logged(tmp_path)[0]["rewards"]["overlong"] == pytest.approx(-96 / 768)
     )
     assert info["process"] == pytest.approx(output.reward_score - info["outcome"])
-    paid = Earned(**output.extra_fields[EARNED_KEY]).paid
+    paid = from_extra_fields(output.extra_fields).reward.paid
     assert paid["overlong"] == 2 * info["overlong"]
     assert sum(paid.values()) == pytest.approx(output.reward_score)
 

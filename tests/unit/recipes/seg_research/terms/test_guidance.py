@@ -30,9 +30,10 @@ from seg_research.recipes.seg_research.actions import (
     SearchKind,
     SelectKeyframe,
 )
+from seg_research.recipes.seg_research.final_answer import final
 from seg_research.recipes.seg_research.terms.guidance import Guidance
 from seg_research.recipes.seg_research.terms.process import WellFormed
-from seg_research.rewards.rubric import Gate, Part, Rubric, Weighted
+from seg_research.rewards.rubric import PaidWhen, Rubric, Term, TermRole
 from seg_research.rewards.similarity import Similarity
 
 STEPS = ("north", "east")
@@ -136,10 +137,14 @@ def test_the_threshold_can_be_moved(compass):
 
 
 def rubric(guidance: Guidance, **place) -> Rubric:
-    format_instead = Weighted(WellFormed(), 1.0, Part.PROCESS, Gate.WITHOUT_STEPS)
+    format_instead = Term(WellFormed(), 1.0, "format", TermRole.PROCESS, PaidWhen.WITHOUT_STEPS)
     return Rubric(
-        (Weighted(guidance, 0.5, Part.PROCESS, Gate.WITH_STEPS, **place), format_instead),
-        guidance.similarity,
+        (
+            Term(guidance, 0.5, "guidance", TermRole.PROCESS, PaidWhen.WITH_STEPS, **place),
+            format_instead,
+        ),
+        final,
+        similarity=guidance.similarity,
     )
 
 
@@ -181,7 +186,7 @@ def test_what_cannot_be_scored_is_not_embedded(guidance, compass):
     assert compass.calls == []
 
 
-def test_gates_choose_what_is_paid_and_everything_is_logged(guidance):
+def test_the_steps_of_a_sample_choose_what_is_paid_and_everything_is_logged(guidance):
     with_steps = rubric(guidance).score(
         episode("north", SelectKeyframe(FrameId(3)), ANSWER), truth(*STEPS)
     )
@@ -190,7 +195,6 @@ def test_gates_choose_what_is_paid_and_everything_is_logged(guidance):
     assert (without.total, without.paid) == (1.0, {"format": 1.0})
     assert with_steps.terms == {"guidance": 1.0, "format": 1.0}
     assert without.terms == {"guidance": None, "format": 1.0}
-    assert rubric(guidance).max_total == 1.0
 
 
 def test_a_term_can_be_kept_for_those_who_answer(guidance):
@@ -203,8 +207,9 @@ def test_a_term_can_be_kept_for_those_who_answer(guidance):
 
 def test_the_parts_add_up_to_the_total(guidance):
     whole = Rubric(
-        (Weighted(guidance, 0.5, Part.PROCESS), Weighted(WellFormed(), 2.0, Part.OUTCOME)),
-        guidance.similarity,
+        (Term(guidance, 0.5, "", TermRole.PROCESS), Term(WellFormed(), 2.0, "", TermRole.OUTCOME)),
+        final,
+        similarity=guidance.similarity,
     )
     score = whole.score(episode("north", SelectKeyframe(FrameId(3)), ANSWER), truth(*STEPS))
     assert (score.total, score.outcome, score.paid) == (2.5, 2.0, {"guidance": 0.5, "format": 2.0})

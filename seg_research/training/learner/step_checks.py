@@ -1,5 +1,5 @@
 """What is measured and judged in verl's trainer step besides the advantages: rollout against
-trainer, and the guards.
+trainer, and the guards. `training.patches` calls it.
 
 Arrays: T response tokens.
 """
@@ -7,13 +7,11 @@ Arrays: T response tokens.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
 import torch
 import transfer_queue as tq
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from seg_research.training.launch.config import plain
 from seg_research.training.learner.guards import GuardSettings, StepGuards
@@ -22,8 +20,6 @@ from seg_research.training.rollout.context import stop_run
 _METRICS = "seg/logprob_gap"
 _MAX_TURNS = 16
 """Later turns are counted in the mean and the largest gap, but not by themselves."""
-
-_After = Callable[[Any, Any, dict[str, Any]], None]
 
 
 def turn_gaps(
@@ -42,7 +38,7 @@ def turn_gaps(
 
 
 def gap_metrics(rows: list[list[torch.Tensor]]) -> dict[str, float]:
-    """Mean and largest gap of a token by number of the turn, and over all turns. What the host
+    """Mean and largest gap of a token by number of the turn, and over all turns. What tools
     inserted is not compared.
     """
     by_turn: dict[int, list[torch.Tensor]] = defaultdict(list)
@@ -65,7 +61,8 @@ def gap_metrics(rows: list[list[torch.Tensor]]) -> dict[str, float]:
     }
 
 
-def _measure_gap(trainer: Any, batch: Any, metrics: dict[str, Any]) -> None:
+def measure_gap(trainer: Any, batch: Any, metrics: dict[str, Any]) -> None:
+    """Log the gaps of a step, where there are two kinds of log-probabilities to compare."""
     correction = trainer.config.algorithm.get("rollout_correction", None)
     if not trainer.config.actor_rollout_ref.rollout.calculate_log_probs or (
         correction and correction.get("bypass_mode", False)
@@ -81,7 +78,7 @@ def _measure_gap(trainer: Any, batch: Any, metrics: dict[str, Any]) -> None:
     )
 
 
-def _judge(trainer: Any, batch: Any, metrics: dict[str, Any]) -> None:
+def judge_step(trainer: Any, metrics: dict[str, Any]) -> None:
     """Stop the run if a guard says so: before the step's checkpoint is written, so that the last
     one is of a sound policy.
     """
@@ -90,24 +87,3 @@ def _judge(trainer: Any, batch: Any, metrics: dict[str, Any]) -> None:
     reason = trainer._seg_guards.judge(metrics)
     if reason:
         raise stop_run(trainer.config, f"step {trainer.global_steps}: {reason}")
-
-
-def install() -> None:
-    """Wrap two of the trainer's methods (log of patches: verl/UPGRADING.md)."""
-    _follow("_compute_old_log_prob", _measure_gap)
-    _follow("_update_actor", _judge)
-
-
-def _follow(name: str, after: _After) -> None:
-    """Let `after` see what the named method of verl's trainer returned, and its metrics."""
-    original: Callable[..., Any] = getattr(PPOTrainer, name)
-    if getattr(original, "_seg_research", False):
-        return
-
-    def call(self: Any, batch: Any, metrics: dict[str, Any]) -> Any:
-        result = original(self, batch, metrics=metrics)
-        after(self, result, metrics)
-        return result
-
-    call._seg_research = True  # type: ignore[attr-defined]
-    setattr(PPOTrainer, name, call)

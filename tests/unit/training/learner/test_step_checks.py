@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from seg_common.errors import UsageError
-from seg_research.training.learner import trainer_hooks as step_watch
-from seg_research.training.learner.trainer_hooks import gap_metrics, turn_gaps
+from seg_research.training.learner import step_checks
+from seg_research.training.learner.step_checks import gap_metrics, turn_gaps
+from seg_research.training.patches import PATCHES
 from seg_research.training.rollout.context import STOP_FILE
 
 TRAINER = torch.tensor([-1.0, -2.0, 9.0, -3.0, -1.0, 9.0, -4.0])
@@ -52,7 +53,7 @@ def trainer(monkeypatch, tmp_path):
     """verl's trainer with our wrappers, around methods that do nothing."""
     for name in ("_compute_old_log_prob", "_update_actor"):
         monkeypatch.setattr(PPOTrainer, name, lambda self, batch, metrics: batch)
-    step_watch.install()
+        next(entry for entry in PATCHES if entry.target.endswith(f".{name}")).apply()
     rows = {
         name: torch.nested.as_nested_tensor([column, column[:2]], layout=torch.jagged)
         for name, column in (
@@ -62,7 +63,7 @@ def trainer(monkeypatch, tmp_path):
         )
     }
     monkeypatch.setattr(
-        step_watch.tq,
+        step_checks.tq,
         "kv_batch_get",
         lambda keys, partition_id, select_fields: {n: rows[n] for n in select_fields},
     )
@@ -104,9 +105,3 @@ def test_a_guard_ends_the_run_with_its_reason(trainer, tmp_path):
     with pytest.raises(UsageError, match="step 7: in no group any rollout earned more"):
         PPOTrainer._update_actor(trainer, BATCH, metrics={"seg/groups/no_signal": 1.0})
     assert "step 7" in (tmp_path / STOP_FILE).read_text()
-
-
-def test_the_wrappers_are_put_on_once(trainer):
-    before = PPOTrainer._update_actor
-    step_watch.install()
-    assert PPOTrainer._update_actor is before
