@@ -44,7 +44,7 @@ class Registry(Generic[T]):
 
     def summaries(self) -> dict[str, str]:
         """Return the first sentence of each module's docstring by name; imports none of them."""
-        return {name: _first_sentence(f"{self._package}.{name}") for name in self.names()}
+        return {name: module_summary(f"{self._package}.{name}") for name in self.names()}
 
     def find(self, name: str) -> T:
         """Return a thing by its module's name, or by `package.module:NAME` of any module that Python
@@ -83,7 +83,8 @@ def find_attribute(place: str, kind: type[T], noun: str) -> T:
     return found
 
 
-def _first_sentence(module_name: str) -> str:
+def module_summary(module_name: str) -> str:
+    """Return the first sentence of a module's docstring; the module is not imported."""
     spec = importlib.util.find_spec(module_name)
     if spec is None or spec.origin is None:
         return ""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from seg_research.data.parallel import Progress
-    from seg_research.data.question import BenchmarkReader
+    from seg_research.data.reader import BenchmarkReader
 
 EXAMPLES = """examples:
   seg-research data mini --out outputs/mini --seed 0
@@ -34,7 +34,8 @@ class DataCommand(Protocol):
     """What `seg-research data NAME` runs.
 
     Attributes:
-        summary: for `--help`, one line.
+        summary: one line for its own `--help`; in the list of all, the first sentence of its
+            module's docstring stands, which needs no import.
         unit: what progress counts, e.g. `video`.
     """
 
@@ -63,11 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _listed() -> Iterator[str]:
+    from seg_common.registry import module_summary
     from seg_research.data.readers import READERS
 
-    for name in GENERATORS:
-        yield f"  {name:10s} {_command(name).summary}"
-    for name, summary in READERS.summaries().items():
+    drawn = {name: module_summary(place.partition(":")[0]) for name, place in GENERATORS.items()}
+    for name, summary in (drawn | READERS.summaries()).items():
         yield f"  {name:10s} {summary}"
 
 

@@ -31,7 +31,8 @@ from seg_research.core.video import FRAME_SUFFIXES, frame_id_of, read_image
 from seg_research.data.measure import measure_frames
 from seg_research.data.parallel import Progress, map_ordered
 from seg_research.data.preparation import Preparation
-from seg_research.data.question import BenchmarkQuestion, BenchmarkReader, QuestionTarget
+from seg_research.data.question import BenchmarkQuestion, QuestionTarget
+from seg_research.data.reader import BenchmarkReader
 from seg_research.data.rows import VERSION, write_rows
 from seg_research.data.sample import FrameRole
 from seg_research.data.splits import Split

@@ -4,14 +4,13 @@ every reader (`data/readers/`) yields and `data/prepare.py` turns into a prepare
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from seg_common.errors import UsageError
 from seg_research.core.masks import Mask, read_mask
-from seg_research.data.splits import SPLITS, Split
 
 
 class MaskSource(Protocol):
@@ -107,29 +106,6 @@ class BenchmarkQuestion:
     steps: tuple[str, ...] = ()
     absent: bool = False
     difficulty: float | None = None
-
-
-def _write_nothing(root: Path, split: Split, questions: Sequence[BenchmarkQuestion]) -> None:
-    """Stand in for a benchmark whose evaluation needs no file of ours."""
-
-
-@dataclass(frozen=True, slots=True)
-class BenchmarkReader:
-    """How one benchmark lies on disk.
-
-    Attributes:
-        name: on the command line; part of the seed of every draw, so it must not change.
-        root: folder of the benchmark, if the user names none.
-        read: lists the questions of a split in a folder; opens no frame and no mask.
-        write_truth: writes, beside the prepared rows, what the benchmark's evaluation protocol
-            reads; called with the questions that were prepared.
-    """
-
-    name: str
-    root: Path
-    read: Callable[[Path, Split], Sequence[BenchmarkQuestion]]
-    write_truth: Callable[[Path, Split, Sequence[BenchmarkQuestion]], None] = _write_nothing
-    splits: tuple[Split, ...] = SPLITS
 
 
 def is_folder_name(name: str) -> bool:

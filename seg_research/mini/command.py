@@ -1,4 +1,4 @@
-"""`seg-research data mini`: draw the mini benchmark."""
+"""Draw the mini benchmark from a seed: videos, exact masks and a knowledge base."""
 
 from __future__ import annotations
 

@@ -6,6 +6,6 @@
 from __future__ import annotations
 
 from seg_common.registry import Registry
-from seg_research.data.question import BenchmarkReader
+from seg_research.data.reader import BenchmarkReader
 
 READERS = Registry(__name__, BenchmarkReader, "benchmark reader")

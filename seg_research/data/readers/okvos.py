@@ -18,11 +18,11 @@ from seg_common.errors import UsageError
 from seg_common.files import write_atomic
 from seg_research.data.question import (
     BenchmarkQuestion,
-    BenchmarkReader,
     PngMasks,
     QuestionTarget,
     is_folder_name,
 )
+from seg_research.data.reader import BenchmarkReader
 from seg_research.data.rows import read_table
 from seg_research.data.splits import Split
 

@@ -12,7 +12,8 @@ from PIL import Image
 from seg_common.errors import UsageError
 from seg_research.data.preparation import Preparation
 from seg_research.data.prepare import prepare
-from seg_research.data.question import BenchmarkQuestion, BenchmarkReader, QuestionTarget
+from seg_research.data.question import BenchmarkQuestion, QuestionTarget
+from seg_research.data.reader import BenchmarkReader
 from seg_research.data.rows import read_samples
 from seg_research.data.splits import Split
 

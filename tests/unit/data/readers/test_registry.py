@@ -7,7 +7,7 @@ import pytest
 from seg_common.errors import UsageError
 from seg_common.registry import Registry
 from seg_research.cli.main import EXIT_USAGE, main
-from seg_research.data.question import BenchmarkReader
+from seg_research.data.reader import BenchmarkReader
 from seg_research.data.readers import READERS
 from seg_research.data.rows import read_samples
 
@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from seg_research.data.question import BenchmarkQuestion, BenchmarkReader, QuestionTarget
+from seg_research.data.question import BenchmarkQuestion, QuestionTarget
+from seg_research.data.reader import BenchmarkReader
 from seg_research.data.splits import Split
 
 
