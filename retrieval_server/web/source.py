@@ -7,6 +7,14 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_before_delay,
+)
+
 from retrieval_server.schemas import CollectionKind
 from retrieval_server.sources import (
     BudgetExhaustedError,
@@ -94,27 +102,34 @@ class WebSource:
             raise UnavailableError(f"{self.name}: no answer within {self._timeout_s:g} s") from None
 
     async def _hits(self, query: str, kind: CollectionKind, num: int) -> list[WebHit]:
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._attempts) | stop_before_delay(self._timeout_s),
+            wait=_pause_s,
+            retry=retry_if_exception(_is_retryable),
+            before_sleep=self._count_retry,
+            reraise=True,
+        )
+        try:
+            return await retrying(self._attempt, query, kind, num)
+        except CallError as failure:
+            raise failure.error from None
+
+    async def _attempt(self, query: str, kind: CollectionKind, num: int) -> list[WebHit]:
         now = asyncio.get_running_loop().time
-        give_up = now() + self._timeout_s
-        for attempt in range(1, self._attempts + 1):
-            if self._refusal is not None and now() < self._refusal_ends:
-                raise self._refusal
-            try:
-                return await self._call(query, kind, num)
-            except CallError as failure:
-                error = failure.error
-                if isinstance(error, RefusedError | BudgetExhaustedError):
-                    self._refusal, self._refusal_ends = error, now() + _REFUSAL_HOLDS_S
-                pause_s = error.retry_after_s or random.uniform(0.5, 1.0) * min(
-                    _MAX_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1)
-                )
-                if error.retry_after_s:
-                    self._limiter.pause(error.retry_after_s)
-                if not failure.retryable or attempt == self._attempts or now() + pause_s > give_up:
-                    raise error from None
-            self.counts["upstream_retries"] += 1
-            await asyncio.sleep(pause_s)
-        raise AssertionError("the last attempt returns or raises")
+        if self._refusal is not None and now() < self._refusal_ends:
+            raise self._refusal
+        try:
+            return await self._call(query, kind, num)
+        except CallError as failure:
+            error = failure.error
+            if isinstance(error, RefusedError | BudgetExhaustedError):
+                self._refusal, self._refusal_ends = error, now() + _REFUSAL_HOLDS_S
+            if error.retry_after_s:
+                self._limiter.pause(error.retry_after_s)
+            raise
+
+    def _count_retry(self, _: RetryCallState) -> None:
+        self.counts["upstream_retries"] += 1
 
     async def _call(self, query: str, kind: CollectionKind, num: int) -> list[WebHit]:
         async with self._limiter.turn():
@@ -153,6 +168,20 @@ class WebSource:
                 return image
         self.counts["images_missing"] += 1
         return None
+
+
+def _is_retryable(error: BaseException) -> bool:
+    return isinstance(error, CallError) and error.retryable
+
+
+def _pause_s(state: RetryCallState) -> float:
+    """Wait as long as the provider asked for, or longer after each failure."""
+    failure = state.outcome and state.outcome.exception()
+    if isinstance(failure, CallError) and failure.error.retry_after_s:
+        return failure.error.retry_after_s
+    backoff_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2 ** (state.attempt_number - 1))
+    # Spread, so that clients that failed together do not come back together.
+    return random.uniform(0.5, 1.0) * backoff_s
 
 
 def _distinct(hits: list[WebHit]) -> list[WebHit]:

@@ -19,6 +19,13 @@ from typing import Any, Literal, Self, TypeVar
 import httpx
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ValidationError
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    RetryError,
+    retry_if_exception_type,
+    stop_after_attempt,
+)
 
 from retrieval_server.schemas import MAX_DEADLINE_S, Health, Hit, Problem, SearchResponse
 from seg_common.errors import InfraError, ToolError, UsageError
@@ -38,7 +45,7 @@ _UPSTREAM_REFUSED = 424
 """The server is ours, but what it asks, such as a web provider, wants something changed."""
 _IMAGE_PREFIX = "data:image/jpeg;base64,"
 _logger = logging.getLogger(__name__)
-_Reply = TypeVar("_Reply", bound=BaseModel)
+Reply = TypeVar("Reply", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +73,20 @@ class SearchOutcome:
     """
 
     hits: tuple[SearchHit, ...]
-    took_s: float
-    attempts: int
     note: str | None = None
     browsed: bool = False
     cached: bool = False
 
 
-class _Retryable(Exception):
+class _RetryableError(Exception):
     """This attempt failed in a way that another one may not."""
 
     def __init__(self, reason: str, pause_s: float = 0.0) -> None:
         super().__init__(reason)
         self.pause_s = pause_s
+
+
+_RETRYABLE = (_RetryableError, httpx.TransportError)
 
 
 class SearchClient:
@@ -96,7 +104,6 @@ class SearchClient:
         attempts: int = 4,
         max_connections: int = 16,
         browse: bool = False,
-        max_searches: int | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Prepare a client; nothing is sent yet. A server that wants a token is shown the one in
@@ -110,8 +117,6 @@ class SearchClient:
                 More are slower: httpx looks at every connection for every request (measured: 2 ms
                 of CPU a request with 16 of them, 11 ms with 64).
             browse: have the pages of web results read.
-            max_searches: searches of this client that are sent; further ones find nothing and say
-                why.
             transport: replaces the network, for tests.
 
         Raises:
@@ -122,7 +127,6 @@ class SearchClient:
         self._deadline_s = deadline_s
         self._attempts = attempts
         self._browse = browse
-        self._max_searches, self._num_searches = max_searches, 0
         # Waiting here is cheap; waiting inside httpx's pool costs every request a walk over all
         # that wait.
         self._turns = asyncio.Semaphore(max_connections)
@@ -159,27 +163,14 @@ class SearchClient:
                 policy.
             InfraError: no usable answer within the deadline.
         """
-        started = time.perf_counter()
-        if self._max_searches is not None and self._num_searches >= self._max_searches:
-            return SearchOutcome(
-                (), 0.0, 0, note=f"the search budget of {self._max_searches} calls is used up"
-            )
-        self._num_searches += 1
         # A policy can write half a surrogate pair as a JSON escape; it has no UTF-8 form.
         sendable = query.encode("utf-8", "replace").decode("utf-8")
         browse = {"browse": True} if self._browse and kind == "text" else {}
         body = {"query": sendable, "kind": kind, "top_k": top_k, **browse}
-        reply, attempts = await self._call("POST", "/search", SearchResponse, body)
+        reply = await self._call("POST", "/search", SearchResponse, body)
         hits = await asyncio.to_thread(lambda: tuple(_decode(hit) for hit in reply.hits[:top_k]))
         note = _one_line(reply.note) if reply.note else None
-        return SearchOutcome(
-            hits,
-            time.perf_counter() - started,
-            attempts,
-            note,
-            browsed=bool(browse),
-            cached=reply.cached,
-        )
+        return SearchOutcome(hits, note, browsed=bool(browse), cached=reply.cached)
 
     async def health(self) -> Health:
         """Ask what the server serves.
@@ -187,31 +178,39 @@ class SearchClient:
         Raises:
             InfraError: no usable answer within the deadline.
         """
-        return (await self._call("GET", "/healthz", Health))[0]
+        return await self._call("GET", "/healthz", Health)
 
     async def _call(
-        self, method: str, path: str, schema: type[_Reply], body: dict[str, Any] | None = None
-    ) -> tuple[_Reply, int]:
-        """Return the validated reply and the number of attempts."""
-        problem, attempt = "no answer yet", 0
+        self, method: str, path: str, schema: type[Reply], body: dict[str, Any] | None = None
+    ) -> Reply:
         give_up = time.monotonic() + self._deadline_s
+
+        problem, num_attempts = "no answer yet", 0
+
+        async def attempt() -> Reply:
+            nonlocal problem, num_attempts
+            num_attempts += 1
+            try:
+                content = await self._attempt(method, path, body, give_up)
+            except _RETRYABLE as error:
+                problem = str(error) or type(error).__name__
+                raise
+            return _validated(schema, content, self.base_url)
+
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._attempts),
+            wait=_pause_s,
+            retry=retry_if_exception_type(_RETRYABLE),
+        )
         try:
             async with asyncio.timeout(self._deadline_s):
-                for attempt in range(1, self._attempts + 1):
-                    try:
-                        return _validated(
-                            schema, await self._attempt(method, path, body, give_up), self.base_url
-                        ), attempt
-                    except (_Retryable, httpx.TransportError) as error:
-                        problem = str(error) or type(error).__name__
-                        pause_s = error.pause_s if isinstance(error, _Retryable) else 0.0
-                    if attempt < self._attempts:
-                        backoff_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))
-                        await asyncio.sleep(pause_s + random.uniform(0.5, 1.0) * backoff_s)
+                return await retrying(attempt)
+        except RetryError:
+            pass
         except TimeoutError:
             problem += f"; gave up at the deadline of {self._deadline_s:g} s"
         raise InfraError(
-            f"search server {self.base_url}: no answer after {attempt} attempt(s) ({problem}); "
+            f"search server {self.base_url}: no answer after {num_attempts} attempt(s) ({problem}); "
             f"is it running? Start one with: seg-research serve --text CORPUS.jsonl --port {self._port}"
         )
 
@@ -228,7 +227,7 @@ class SearchClient:
         if status == 200:
             return content
         if status == 429 or status >= 500:
-            raise _Retryable(f"HTTP {status}: {_detail(content)}", _retry_after_s(response))
+            raise _RetryableError(f"HTTP {status}: {_detail(content)}", _retry_after_s(response))
         if status in _REFUSED:
             raise ToolError(_detail(content))
         if status == _UPSTREAM_REFUSED:
@@ -255,6 +254,15 @@ class SearchClient:
         return bytes(content)
 
 
+def _pause_s(state: RetryCallState) -> float:
+    """Wait for what the server asked for, and longer after each failure."""
+    error = state.outcome and state.outcome.exception()
+    asked_s = error.pause_s if isinstance(error, _RetryableError) else 0.0
+    backoff_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2 ** (state.attempt_number - 1))
+    # Spread, so that clients that failed together do not come back together.
+    return asked_s + random.uniform(0.5, 1.0) * backoff_s
+
+
 def _port_of(base_url: str) -> int:
     try:
         url = httpx.URL(base_url)
@@ -268,7 +276,7 @@ def _port_of(base_url: str) -> int:
     return port
 
 
-def _validated(schema: type[_Reply], content: bytes, base_url: str) -> _Reply:
+def _validated(schema: type[Reply], content: bytes, base_url: str) -> Reply:
     try:
         return schema.model_validate_json(content)
     except ValidationError as error:

@@ -72,7 +72,7 @@ class FakeSearcher:
         self.asked.append((query, kind, top_k))
         if self.error is not None:
             raise self.error
-        return SearchOutcome(tuple(self.hits), took_s=0.0, attempts=1)
+        return SearchOutcome(tuple(self.hits))
 
 
 @dataclass(slots=True)

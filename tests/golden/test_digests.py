@@ -96,7 +96,7 @@ class WordSearch:
             self.passages, key=lambda p: -len(wanted & set(f"{p[0]} {p[1]}".casefold().split()))
         )
         hits = tuple(SearchHit(title, text, 1.0, title) for title, text in ranked[:top_k])
-        return SearchOutcome(hits, took_s=0.0, attempts=1)
+        return SearchOutcome(hits)
 
 
 @pytest.fixture(scope="module")

@@ -82,8 +82,7 @@ async def test_a_search_returns_typed_hits():
         0.5,
         "c.jsonl#1",
     )
-    assert outcome.attempts == 1
-    assert outcome.took_s > 0
+    assert len(server.requests) == 1
     assert json.loads(server.requests[0].content) == {"query": "who", "kind": "text", "top_k": 3}
     assert str(server.requests[0].url) == f"{URL}/search"
 
@@ -114,7 +113,8 @@ async def test_more_hits_than_asked_for_are_cut():
 )
 async def test_what_may_pass_is_tried_again(failure):
     server = Server(failure, failure, reply(hit()))
-    assert (await search(server)).attempts == 3
+    await search(server)
+    assert len(server.requests) == 3
 
 
 async def test_attempts_are_bounded_and_the_message_says_what_to_do():
@@ -145,7 +145,8 @@ async def test_retry_after_is_honoured(monkeypatch):
 @pytest.mark.parametrize("stated", ["Wed, 21 Oct 2026 07:28:00 GMT", "-5", "nan", "9" * 400, "²"])
 async def test_a_strange_retry_after_is_ignored(stated):
     server = Server(httpx.Response(429, headers=[(b"retry-after", stated.encode())]), reply(hit()))
-    assert (await search(server, deadline_s=5)).attempts == 2
+    await search(server, deadline_s=5)
+    assert len(server.requests) == 2
 
 
 async def test_the_deadline_covers_all_attempts_and_pauses():
@@ -381,15 +382,6 @@ async def test_a_note_is_one_harmless_line():
     assert not {"\n", "<|", "</information>"} & {
         part for part in ("\n", "<|", "</information>") if part in outcome.note
     }
-
-
-async def test_a_budget_of_the_client_ends():
-    server = Server(reply(hit()))
-    async with SearchClient(URL, transport=httpx.MockTransport(server), max_searches=2) as client:
-        outcomes = [await client.search("who", "text", 1) for _ in range(4)]
-    assert [len(outcome.hits) for outcome in outcomes] == [1, 1, 0, 0]
-    assert outcomes[-1].note == "the search budget of 2 calls is used up"
-    assert len(server.requests) == 2
 
 
 async def test_health():

@@ -83,7 +83,7 @@ class Answering:
     """A search client with one outcome."""
 
     def __init__(self, *hits, **outcome):
-        self._outcome = SearchOutcome(hits, 0.0, 1, **outcome)
+        self._outcome = SearchOutcome(hits, **outcome)
 
     async def search(self, query, kind, top_k):
         return self._outcome
