@@ -10,7 +10,6 @@ Arrays: N entries, D dimensions.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import shutil
@@ -20,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from retrieval_server.corpus.bm25 import Bm25Ranker, build_bm25, open_bm25, save_bm25
 from retrieval_server.corpus.collection import Collection, sha256_of
@@ -347,11 +347,10 @@ def _only_builder(folder: Path) -> Generator[None]:
     """Let one process at a time build a folder; others wait, and then find it built."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = FileLock(folder / ".lock").acquire()
     except OSError as error:
         raise UsageError(
             f"{folder}: cannot write ({error.strerror}); choose another folder"
         ) from None
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
+
+from platformdirs import user_state_path
 
 from retrieval_server.cache_file import CacheMode, SqliteCache
 from retrieval_server.encoder import Encoder
@@ -32,7 +33,6 @@ from retrieval_server.web.summary import KEY_VARIABLE, MODEL_VARIABLE, URL_VARIA
 from retrieval_server.web.tavily import Tavily
 from seg_common.errors import UsageError
 
-_SPEND_FILE = Path("seg_research") / "spend.sqlite"
 _logger = logging.getLogger(__name__)
 
 
@@ -102,7 +102,7 @@ def open_web(
     _check_key(settings)
     fetcher = fetcher or Fetcher()
     ledger = Ledger(
-        settings.spend_file or _default_spend_file(),
+        settings.spend_file or user_state_path("seg_research") / "spend.sqlite",
         settings.provider,
         usd_per_call=facts.usd_per_credit
         if settings.usd_per_call is None
@@ -254,8 +254,3 @@ def _summariser() -> Summariser | None:
             f"{URL_VARIABLE}={url}: expected http(s)://HOST[:PORT]/v1, and the name of a model in {MODEL_VARIABLE}"
         )
     return Summariser(url, model, os.environ.get(KEY_VARIABLE) or None)
-
-
-def _default_spend_file() -> Path:
-    state = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(state) if state else Path.home() / ".local" / "state") / _SPEND_FILE
