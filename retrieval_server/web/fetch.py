@@ -12,8 +12,7 @@ import asyncio
 import socket
 import ssl
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from email.message import Message
 from ipaddress import IPv4Address, IPv6Address
@@ -23,6 +22,7 @@ import httpcore
 import httpx
 from cachetools import LRUCache
 
+from retrieval_server.web.limiter import Spacing
 from retrieval_server.web.url_policy import (
     PUBLIC_WEB,
     FetchRefusedError,
@@ -160,7 +160,7 @@ class Fetcher:
             keepalive_expiry=10.0,
             network_backend=CheckedNetwork(resolver, permits),
         )
-        self._hosts: LRUCache[str, _HostTurns] = LRUCache(_REMEMBERED_HOSTS)
+        self._hosts: LRUCache[str, Spacing] = LRUCache(_REMEMBERED_HOSTS)
 
     async def close(self) -> None:
         """Close connections."""
@@ -214,7 +214,7 @@ class Fetcher:
 
     def slow_down(self, host: str, pause_s: float) -> None:
         """Leave more time between requests to a host that asked for it."""
-        self._turns(host).pause_s = max(self._limits.host_pause_s, pause_s)
+        self._spacing(host).interval_s = max(self._limits.host_pause_s, pause_s)
 
     async def _one(
         self, url: httpx.URL, accept: frozenset[str], max_bytes: int, *, cut: bool
@@ -226,7 +226,7 @@ class Fetcher:
             ("Accept", ", ".join(sorted(accept))),
             ("Accept-Encoding", "gzip, deflate"),
         ]
-        async with self._turns(url.host).turn():
+        async with self._spacing(url.host).turn():
             timeouts = dict.fromkeys(("connect", "read", "write", "pool"), self._limits.timeout_s)
             # Its parts as they were judged: httpcore would read a string anew, with a parser of its
             # own.
@@ -252,26 +252,8 @@ class Fetcher:
                 content = await _read(response, fields, max_bytes, cut=cut)
         return Fetched(str(url), media_type, charset, content)
 
-    def _turns(self, host: str) -> _HostTurns:
-        return self._hosts.setdefault(host, _HostTurns(self._limits.host_pause_s))
-
-
-class _HostTurns:
-    """Few requests at once to one host, and not too fast after one another."""
-
-    def __init__(self, pause_s: float) -> None:
-        self.pause_s = pause_s
-        self._next = 0.0
-        self._running = asyncio.Semaphore(_PER_HOST)
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None]:
-        now = asyncio.get_running_loop().time()
-        wait_s = max(0.0, self._next - now)
-        self._next = now + wait_s + self.pause_s
-        await asyncio.sleep(wait_s)
-        async with self._running:
-            yield
+    def _spacing(self, host: str) -> Spacing:
+        return self._hosts.setdefault(host, Spacing(self._limits.host_pause_s, _PER_HOST))
 
 
 class _Fields:
