@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from post_segmentation.backends.box import prompt_box
+from post_segmentation.box_propagator import prompt_box
 from post_segmentation.grabcut_mask import Bgr, cut_box
 from post_segmentation.object_tracker import (
     ObjectState,

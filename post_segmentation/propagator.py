@@ -6,14 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+# Nothing is imported when a program runs: `--help` loads this module for the list of back-ends.
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-from seg_research.core.geometry import PixelBox, PixelPoint
-from seg_research.core.masks import Mask
-from seg_research.core.video import FramePosition, FrameSource
+    from seg_research.core.geometry import PixelBox, PixelPoint
+    from seg_research.core.masks import Mask
+    from seg_research.core.video import FramePosition, FrameSource
 
 
 @dataclass(frozen=True, slots=True)

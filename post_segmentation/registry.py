@@ -12,6 +12,7 @@ from typing import Any
 from post_segmentation import backends
 from post_segmentation.backend import Backend, BackendSpec
 from seg_common.errors import UsageError
+from seg_common.registry import find_attribute
 
 _registered: dict[str, BackendSpec] = {}
 
@@ -50,18 +51,11 @@ def find_backend(name: str) -> BackendSpec:
     known = {spec.name: spec for spec in list_backends()}
     if name in known:
         return known[name]
-    module_name, _, attribute = name.partition(":")
-    if not attribute:
+    if ":" not in name:
         raise UsageError(
             f"--backend {name}: expected one of {', '.join(known)}, or package.module:SPEC"
         )
-    try:
-        spec = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"--backend {name}: {error}") from None
-    if not isinstance(spec, BackendSpec):
-        raise UsageError(f"--backend {name}: not a BackendSpec")
-    return spec
+    return find_attribute(name, BackendSpec, "mask back-end")
 
 
 def choose_backend(options: Mapping[str, Any]) -> tuple[Backend, tuple[str, ...]]:

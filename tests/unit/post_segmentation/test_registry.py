@@ -144,7 +144,7 @@ def test_no_back_end_of_that_name(dot):
         find_backend("no_such_module:DOT")
     with pytest.raises(UsageError, match="NOT_THERE"):
         find_backend("someones_backend:NOT_THERE")
-    with pytest.raises(UsageError, match="not a BackendSpec"):
+    with pytest.raises(UsageError, match="has no BackendSpec"):
         find_backend("os:path")
 
 

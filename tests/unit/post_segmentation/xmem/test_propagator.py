@@ -4,7 +4,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from post_segmentation.backends.box import BoxPropagator
+from post_segmentation.box_propagator import BoxPropagator
 from post_segmentation.propagator import FrameMasks, MaskPrompt
 from post_segmentation.xmem.propagator import OneFrame, XMemPropagator
 from seg_research.core.geometry import PixelBox, PixelPoint

@@ -1,6 +1,6 @@
 import pytest
 
-from post_segmentation.backends.box import BoxPropagator, fill_box
+from post_segmentation.box_propagator import BoxPropagator, fill_box
 from post_segmentation.propagator import MaskPrompt
 from seg_research.core.geometry import ImageSize, PixelBox, PixelPoint
 from seg_research.core.video import open_video
