@@ -33,7 +33,7 @@ from sentence_transformers import SentenceTransformer
 from seg_research.recipes.seg_research.compat.terms import first_text_query
 from seg_research.recipes.seg_research.reward_settings import Mode, Preset, RewardSettings
 from seg_research.recipes.seg_research.rewards import build_rubric
-from seg_research.records.seg_research_rollouts import read_rollout
+from seg_research.records.reader import read_rollout
 from seg_research.rewards.rubric import FinishedEpisode, Rubric, Score
 from seg_research.rewards.sentence_encoder import SentenceEncoder, load_sentence_encoder
 from seg_research.rewards.similarity import DEFAULT_ENCODER

@@ -33,8 +33,8 @@ from post_segmentation.segment_video import (
 from seg_common.errors import UsageError
 from seg_common.files import append_jsonl, read_jsonl, repair_jsonl, write_atomic
 from seg_research import __version__
-from seg_research.core.prediction import PredictedObject
-from seg_research.records.reader import Prediction, read_predictions
+from seg_research.records.reader import read_predictions
+from seg_research.records.schema import PredictionRow, object_to_json
 
 MANIFEST_NAME = "done.jsonl"
 MAX_GROUP, MAX_SHARING_GROUP = 8, 32
@@ -83,16 +83,9 @@ def read_rollout(path: Path, sample_idx: int) -> tuple[list[MaskRequest], list[M
     return found, refused
 
 
-def request_of(row: Prediction) -> MaskRequest:
+def request_of(row: PredictionRow) -> MaskRequest:
     """Return what masks need of a recorded prediction."""
-    objects: tuple[PredictedObject, ...] = ()
-    if row.keyframe is not None:
-        frame_id = row.keyframe.frame_id
-        objects = tuple(
-            PredictedObject(frame_id, region.box, region.points, region.negative_points)
-            for region in row.objects
-        )
-    return MaskRequest(row.sample_id, row.video_path, objects)
+    return MaskRequest(row.sample_id, row.video_path, row.prediction.objects)
 
 
 def segment(
@@ -155,19 +148,9 @@ def digest(request: MaskRequest, identity: str, mask_format: MaskFormat) -> str:
         mask_format,
         __version__,
         str(request.video_path),
-        [_object_json(found) for found in request.objects],
+        [object_to_json(found) for found in request.objects],
     ]
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _object_json(found: PredictedObject) -> dict[str, Any]:
-    return {
-        "frame": found.frame_id,
-        "box_norm1000": None if found.box is None else found.box.as_list(),
-        "points_norm1000": [[point.x, point.y] for point in found.points],
-        "negative_points_norm1000": [[point.x, point.y] for point in found.negative_points],
-        "mask": None if found.mask is None else found.mask.to_json(),
-    }
 
 
 def _manifest_line(outcome: MaskOutcome, wanted: str) -> dict[str, Any]:

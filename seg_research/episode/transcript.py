@@ -18,6 +18,9 @@ from PIL import Image
 from seg_common.errors import InvariantError
 from seg_research.episode.action import Action
 
+IMAGE_PLACEHOLDER = "<image>"
+"""Stands in plain text where an image was shown."""
+
 
 class FinishReason(StrEnum):
     """Why one generation ended."""
@@ -87,8 +90,8 @@ class Message:
         return tuple(p for p in self.parts if isinstance(p, ImageRef))
 
     def plain(self) -> str:
-        """Return the text with `<image>` where pictures stand."""
-        return "".join(p.text if isinstance(p, Text) else "<image>" for p in self.parts)
+        """Return the text with `<image>` where images stand."""
+        return "".join(p.text if isinstance(p, Text) else IMAGE_PLACEHOLDER for p in self.parts)
 
 
 @dataclass(frozen=True, slots=True)

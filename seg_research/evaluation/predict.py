@@ -18,19 +18,22 @@ from typing import Any
 
 from seg_common.errors import InfraError, UsageError
 from seg_common.files import append_jsonl, read_jsonl, repair_jsonl, write_atomic
-from seg_research.core.video import open_video, position_of
 from seg_research.data.sample import Sample
 from seg_research.episode.limits import Limits
 from seg_research.episode.policy import Policy
 from seg_research.episode.run import run_episode
 from seg_research.episode.transcript import StopReason, Transcript
 from seg_research.recipes.recipe import Recipe
-from seg_research.recipes.seg_research.final_answer import read_verdict
-from seg_research.records.image_store import PictureFolder
-from seg_research.records.writer import episode_record
+from seg_research.recipes.seg_research.final_answer import final
+from seg_research.records.image_store import ImageStore
+from seg_research.records.schema import PredictionRow
+from seg_research.records.writer import episode_row, with_timings
 from seg_research.tools.base import Tool
 
 logger = logging.getLogger(__name__)
+
+IMAGE_FOLDER = "images"
+"""Beside the predictions: images that no file gives as they were shown."""
 
 Task = tuple[Sample, int]
 """A sample and the number of the rollout."""
@@ -98,9 +101,8 @@ async def predict(
                     failed += 1
                     logger.warning("sample %s: %s", task[0].sample_id, transcript.error)
                     continue
-                append_jsonl(
-                    out, _line(run, task, transcript, PictureFolder(out.parent / "pictures"))
-                )
+                row = _row(run, task, transcript, ImageStore(out.parent / IMAGE_FOLDER))
+                append_jsonl(out, row.to_json())
                 written += 1
             _check_services(failed, written, run.max_infra_share, transcripts)
         progress(len(group))
@@ -122,24 +124,13 @@ async def _run_group(run: PredictionRun, group: Sequence[Task], index: int) -> l
     )
 
 
-def _line(
-    run: PredictionRun, task: Task, transcript: Transcript, pictures: PictureFolder
-) -> dict[str, Any]:
+def _row(
+    run: PredictionRun, task: Task, transcript: Transcript, images: ImageStore
+) -> PredictionRow:
     sample, rollout = task
-    keyframe = read_verdict(transcript).keyframe
-    position = (
-        None if keyframe is None else position_of(keyframe, open_video(sample.video_path).names)
-    )
     score = run.recipe.rubric.score(transcript, sample.truth)
-    record = episode_record(
-        sample, transcript, score, rollout=rollout, keyframe_position=position, pictures=pictures
-    )
-    if run.timings:
-        record["timings"] = {
-            "generate_s": sum(turn.seconds for turn in transcript.model_turns),
-            "tools_s": sum(observation.seconds for observation in transcript.observations),
-        }
-    return record
+    row = episode_row(sample, transcript, final(transcript), score, rollout=rollout, images=images)
+    return with_timings(row, transcript) if run.timings else row
 
 
 def _key(task: Task) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seg_common.files import read_jsonl
+from seg_research.records.reader import read_predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class PolicyRow:
     Attributes:
         reward: mean total over questions with a score.
         searches: mean searches an episode.
-        valid: share of episodes with a perfect format.
+        valid: share of episodes without a malformed turn that end with a complete prediction.
         J, F, JF: per cent, as `seg-research evaluate` computes them.
         missing: questions without an answer.
     """
@@ -45,18 +45,18 @@ def policy_row(name: str, predictions: Path, result: Path) -> PolicyRow:
         predictions: a `predictions.jsonl` of ours.
         result: the JSON that `seg-research evaluate` wrote.
     """
-    rows = list(read_jsonl(predictions))
-    scored = [row for row in rows if row["score"] is not None]
+    rows = list(read_predictions(predictions))
+    scored = [row for row in rows if row.score is not None]
     overall = json.loads(result.read_text(encoding="utf-8"))["overall"]
     return PolicyRow(
         name,
-        reward=_mean([row["score"] for row in scored]),
-        searches=_mean([row["num_search"] for row in rows]),
-        valid=_mean([float(row["rewards"]["format"] == 1.0) for row in scored]),
+        reward=_mean([row.score for row in scored if row.score is not None]),
+        searches=_mean([row.num_search for row in rows]),
+        valid=_mean([float(row.is_well_formed) for row in scored]),
         J=overall["J"],
         F=overall["F"],
         JF=overall["JF"],
-        missing=sum(not row["objects"] for row in rows),
+        missing=sum(not row.prediction.objects for row in rows),
     )
 
 

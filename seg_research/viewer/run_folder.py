@@ -23,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from seg_common.errors import UsageError
 from seg_common.files import read_jsonl
-from seg_research.records.reader import Prediction, read_predictions
+from seg_research.records.reader import read_predictions
+from seg_research.records.schema import PredictionRow
 
 
 class _PredictionEntry(BaseModel):
@@ -60,7 +61,7 @@ class PredictionSet:
     """
 
     name: str
-    by_id: Mapping[str, Prediction]
+    by_id: Mapping[str, PredictionRow]
     masks_dir: Path | None
 
 
@@ -153,7 +154,7 @@ def _find_predictions(run_dir: Path) -> Iterator[_PredictionEntry]:
 
 
 def _read_set(run_dir: Path, entry: _PredictionEntry, missing: list[str]) -> PredictionSet | None:
-    by_id: dict[str, Prediction] = {}
+    by_id: dict[str, PredictionRow] = {}
     try:
         for prediction in read_predictions(run_dir / entry.path):
             by_id.setdefault(prediction.sample_id, prediction)

@@ -29,7 +29,7 @@ from seg_research.core.geometry import (
 from seg_research.core.masks import Mask, mask_box, read_mask
 from seg_research.core.video import FramePosition, FrameSource, frame_id_of, open_video, position_of
 from seg_research.metrics.region import jaccard
-from seg_research.records.reader import Prediction
+from seg_research.records.schema import PredictionRow
 from seg_research.viewer.run_folder import PredictionSet, Run
 from seg_research.viewer.text import shorten
 from seg_research.viewer.thumbnails import Picture, embed, overlay_masks
@@ -178,7 +178,7 @@ class _Truth:
     masks_dir: Path | None
 
     @classmethod
-    def of(cls, sample_id: str, prediction: Prediction, run: Run) -> _Truth:
+    def of(cls, sample_id: str, prediction: PredictionRow, run: Run) -> _Truth:
         source = run.truth_boxes.get(sample_id) or prediction.extra.get("gts")
         return cls(_frames_by_target(source), run.truth_masks.get(sample_id))
 
@@ -216,7 +216,7 @@ def _frames_by_target(source: object) -> tuple[Mapping[str, Any], ...]:
     return tuple(entry for entry in frames if isinstance(entry, dict))
 
 
-def _open(prediction: Prediction, notes: list[str]) -> FrameSource | None:
+def _open(prediction: PredictionRow, notes: list[str]) -> FrameSource | None:
     if prediction.video_path is None:
         notes.append("the prediction does not say which video it is about")
         return None
@@ -229,7 +229,9 @@ def _open(prediction: Prediction, notes: list[str]) -> FrameSource | None:
     return video
 
 
-def _offered(prediction: Prediction, video: FrameSource, notes: list[str]) -> tuple[Picture, ...]:
+def _offered(
+    prediction: PredictionRow, video: FrameSource, notes: list[str]
+) -> tuple[Picture, ...]:
     """Thumbnails of the frames the policy saw; `caption` is the frame id it read beside each."""
     pictures: list[Picture] = []
     for stem in prediction.frame_names[:MAX_OFFERED]:
@@ -262,16 +264,15 @@ def _position(stem: str, video: FrameSource) -> FramePosition | None:
 
 def _view_trajectory(
     source: PredictionSet,
-    prediction: Prediction,
+    prediction: PredictionRow,
     video: FrameSource | None,
     truth: _Truth,
     found_pictures: Mapping[str, Path],
 ) -> TrajectoryView:
     notes: list[str] = []
+    keyframe_id = prediction.prediction.keyframe_id
     keyframe_position = (
-        position_of(prediction.keyframe.frame_id, video.names)
-        if prediction.keyframe and video
-        else None
+        position_of(keyframe_id, video.names) if keyframe_id is not None and video else None
     )
     strip = _MaskStrip()
     if video and (source.masks_dir or truth.masks_dir):
@@ -283,15 +284,15 @@ def _view_trajectory(
         strip = _draw_masks(folder, truth, video, keyframe_position)
         if source.masks_dir and not strip.num_predicted:
             notes.append("no predicted masks for this question")
-    if prediction.keyframe is None:
+    if keyframe_id is None:
         notes.append("no key frame was chosen, so nothing could be segmented")
     elif video and keyframe_position is None:
-        notes.append(f"the chosen frame {prediction.keyframe.frame_id} is not in the video")
+        notes.append(f"the chosen frame {keyframe_id} is not in the video")
     if len(prediction.turns) > MAX_TURNS:
         notes.append(f"{len(prediction.turns) - MAX_TURNS} more turns are not shown")
     return TrajectoryView(
         policy=shorten(source.name, 40),
-        reward=_finite(prediction.extra.get("score")),
+        reward=_finite(prediction.score),
         rewards=tuple(_bar(name, value) for name, value in list(prediction.rewards.items())[:16]),
         num_search=prediction.num_search,
         stop_reason=shorten(prediction.stop_reason, 60),
@@ -316,7 +317,7 @@ def _bar(name: str, value: float | None) -> RewardBar:
 
 
 def _keyframe(
-    prediction: Prediction, video: FrameSource, position: FramePosition, truth: _Truth
+    prediction: PredictionRow, video: FrameSource, position: FramePosition, truth: _Truth
 ) -> KeyframeView:
     image = video.read(position)
     size = ImageSize(*image.size)
@@ -328,14 +329,20 @@ def _keyframe(
         picture=embed(
             image,
             KEYFRAME_WIDTH_PX,
-            f"frame {prediction.keyframe.frame_id if prediction.keyframe else ''}",
+            f"frame {prediction.prediction.keyframe_id}",
             quality=80,
         ),
         size=size,
-        boxes=tuple(box_to_pixels(region.box, size) for region in prediction.objects if region.box),
-        points=in_pixels(point for region in prediction.objects for point in region.points),
+        boxes=tuple(
+            box_to_pixels(region.box, size)
+            for region in prediction.prediction.objects
+            if region.box
+        ),
+        points=in_pixels(
+            point for region in prediction.prediction.objects for point in region.points
+        ),
         negative_points=in_pixels(
-            point for region in prediction.objects for point in region.negative_points
+            point for region in prediction.prediction.objects for point in region.negative_points
         ),
         truth_boxes=truth.boxes_on(video.names[position], size),
     )

@@ -14,8 +14,7 @@ from typing import Any
 from seg_common.errors import UsageError
 from seg_research.core.geometry import Norm1000Box
 from seg_research.core.video import read_image
-from seg_research.recipes.seg_research.grammar import parse_turn
-from seg_research.records.reader import PredictedTurn
+from seg_research.records.schema import TurnRecord
 from seg_research.viewer.text import shorten
 from seg_research.viewer.thumbnails import Picture, embed
 
@@ -46,12 +45,12 @@ class TurnView:
     pictures: tuple[Picture, ...] = ()
 
 
-def view_turn(turn: PredictedTurn, found_pictures: Mapping[str, Path]) -> TurnView:
+def view_turn(turn: TurnRecord, found_pictures: Mapping[str, Path]) -> TurnView:
     """Lay out one turn; `found_pictures` holds files by the source a search names them by, other
     sources are taken for paths.
     """
-    if turn.role != "assistant":
-        pictures = tuple(_found(source, found_pictures) for source in turn.images[:MAX_FOUND])
+    if not turn.by_policy:
+        pictures = tuple(_found(image.source, found_pictures) for image in turn.images[:MAX_FOUND])
         state = {"ok": "ok", "empty": "warn", "": "plain"}.get(turn.outcome, "bad")
         return TurnView(
             False,
@@ -60,10 +59,14 @@ def view_turn(turn: PredictedTurn, found_pictures: Mapping[str, Path]) -> TurnVi
             shorten(turn.text, TURN_CHARS),
             pictures=pictures,
         )
-    thinking = parse_turn(turn.text).thinking or ""
     label, state, line = describe_action(turn.action or {})
     return TurnView(
-        True, label, state, line, shorten(thinking, THINKING_CHARS), shorten(turn.text, TURN_CHARS)
+        True,
+        label,
+        state,
+        line,
+        shorten(turn.thinking or "", THINKING_CHARS),
+        shorten(turn.text, TURN_CHARS),
     )
 
 

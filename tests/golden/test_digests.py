@@ -26,8 +26,7 @@ from seg_research.policies.scripted import expert_script
 from seg_research.recipes.seg_research.reward_settings import Mode, Preset, RewardSettings
 from seg_research.recipes.seg_research.rewards import build_rubric
 from seg_research.recipes.settings import load_settings
-from seg_research.records.reader import read_predictions
-from seg_research.records.seg_research_rollouts import read_rollout
+from seg_research.records.reader import read_predictions, read_rollout
 from seg_research.rewards.grouping import (
     PUBLISHED,
     GroupSettings,
@@ -213,14 +212,20 @@ def step(request) -> str:
     return request.param
 
 
+def answered_objects(row) -> list[dict[str, Any]]:
+    """The objects of the last answer, also where no frame was chosen and they are nowhere."""
+    answers = [turn.action for turn in row.turns if (turn.action or {}).get("kind") == "answer"]
+    return answers[-1]["objects"] if answers else []
+
+
 @pytest.mark.shared
 @needs_recordings
 def test_predictions_read_from_recorded_rollouts(step):
     found = [
         [
             p.sample_id,
-            None if p.keyframe is None else p.keyframe.frame_id,
-            [[r.box and r.box.as_list(), [[q.x, q.y] for q in r.points]] for r in p.objects],
+            p.prediction.keyframe_id if p.prediction.answered else None,
+            [[r["box_norm1000"], r["points_norm1000"]] for r in answered_objects(p)],
             str(p.stop_reason),
             p.num_search,
         ]

@@ -11,7 +11,7 @@ import pytest
 
 from seg_research.recipes.seg_research.reward_settings import Mode, RewardSettings
 from seg_research.recipes.seg_research.rewards import build_rubric
-from seg_research.records.seg_research_rollouts import read_rollout
+from seg_research.records.reader import read_rollout
 from seg_research.rewards.grouping import (
     PUBLISHED,
     GroupSettings,

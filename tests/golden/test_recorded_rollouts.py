@@ -12,7 +12,8 @@ import pytest
 from seg_research.episode.action import FaultKind, FormatFault
 from seg_research.recipes.seg_research.actions import Search
 from seg_research.recipes.seg_research.grammar import parse_turn
-from seg_research.records.reader import Prediction, read_predictions
+from seg_research.records.reader import read_predictions
+from seg_research.records.schema import PredictionRow
 
 ROLLOUTS = Path(__file__).parents[3] / "shared" / "data" / "rollouts"
 
@@ -31,20 +32,20 @@ def step(request) -> str:
 
 
 @pytest.fixture(scope="module")
-def rows(step) -> list[Prediction]:
+def rows(step) -> list[PredictionRow]:
     return list(read_predictions(ROLLOUTS / f"{step}.jsonl"))
 
 
-def texts(row: Prediction) -> list[str]:
+def texts(row: PredictionRow) -> list[str]:
     return [turn.text for turn in row.turns if turn.role == "assistant"]
 
 
-def faults(row: Prediction) -> set[FaultKind]:
+def faults(row: PredictionRow) -> set[FaultKind]:
     actions = [parse_turn(text).action for text in texts(row)]
     return {action.kind for action in actions if isinstance(action, FormatFault)}
 
 
-def repeats_a_query(row: Prediction) -> bool:
+def repeats_a_query(row: PredictionRow) -> bool:
     actions = [parse_turn(text).action for text in texts(row)]
     queries = [action for action in actions if isinstance(action, Search)]
     return len(set(queries)) < len(queries)
@@ -83,7 +84,7 @@ def test_rows_without_the_tags(step, rows):
 
 
 def test_what_is_no_answer_is_missing_or_malformed(step, rows):
-    unanswered = sum(not row.objects for row in rows)
+    unanswered = sum(not row.prediction.answered for row in rows)
     malformed_answers = {"step_001": 8 + 5 + 1 + 1, "step_020": 2 + 2}[step]
     assert unanswered == {"step_001": 32, "step_020": 20}[step] + malformed_answers
 

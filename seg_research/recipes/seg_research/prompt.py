@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from seg_research.core.video import FrameId
 from seg_research.episode.action import FormatFault
+from seg_research.episode.transcript import IMAGE_PLACEHOLDER
 
-IMAGE_PLACEHOLDER = "<image>"
 IN_VIDEO = "in-video"
 """The ability whose questions the video alone answers; they get the prompt without tools."""
 

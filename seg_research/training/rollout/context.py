@@ -17,13 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg_common.errors import UsageError
 from seg_common.files import append_jsonl, write_atomic
-from seg_research.core.video import FrameFolder, position_of
 from seg_research.data.sample import GroundTruth, Sample
 from seg_research.episode.transcript import Transcript
 from seg_research.recipes.recipe import Recipe
-from seg_research.recipes.seg_research.final_answer import read_verdict
+from seg_research.recipes.seg_research.final_answer import final
 from seg_research.recipes.settings import settings_from
-from seg_research.records.writer import episode_record
+from seg_research.records.writer import episode_row
 from seg_research.rewards.rubric import Score
 from seg_research.rewards.shaping import OverlongSettings, shaped
 from seg_research.search.client import SearchClient
@@ -154,15 +153,8 @@ class Host:
     def _write(
         self, sample: Sample, transcript: Transcript, score: Score, row: dict[str, Any]
     ) -> None:
-        keyframe = read_verdict(transcript).keyframe
-        position = (
-            None
-            if keyframe is None
-            else position_of(keyframe, FrameFolder(sample.video_path).names)
-        )
-        record = episode_record(
-            sample, transcript, score, rollout=int(row["session_id"]), keyframe_position=position
-        )
+        prediction, rollout = final(transcript), int(row["session_id"])
+        record = episode_row(sample, transcript, prediction, score, rollout=rollout).to_json()
         trace = transcript.tokens
         if trace is not None:
             record["num_response_tokens"], record["num_sampled_tokens"] = (

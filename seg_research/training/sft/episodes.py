@@ -2,8 +2,8 @@
 the turns it said.
 
 A line needs `schema_version`, `id`, `prompt` (messages), `turns` and `stop_reason`; `score` where a
-minimum is asked for. A message or turn has `role`, `text` with `<image>` where pictures stand, and
-`pictures`: for each a file and its shown size (width, height).
+minimum is asked for. A message or turn has `role`, `text` with `<image>` where images stand, and
+`images`: for each a `file` and its shown `size` (width, height).
 """
 
 from __future__ import annotations
@@ -17,25 +17,28 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
 from seg_common.errors import UsageError
 from seg_common.files import read_numbered_jsonl
-from seg_research.episode.transcript import ImageRef, Message, StopReason, Text
-from seg_research.recipes.seg_research.prompt import IMAGE_PLACEHOLDER
-from seg_research.records.reader import SCHEMA_VERSION
-
-MODEL_ROLE = "assistant"
+from seg_research.episode.transcript import (
+    IMAGE_PLACEHOLDER,
+    ImageRef,
+    Message,
+    StopReason,
+    Text,
+)
+from seg_research.records.reader import read_row
+from seg_research.records.schema import MODEL_ROLE, MessageRecord, PredictionRow, TurnRecord
 
 
 @dataclass(frozen=True, slots=True)
 class SftSettings:
-    """Which episodes are imitated, and memory for their pictures.
+    """Which episodes are imitated, and memory for their images.
 
     Attributes:
         min_score: episodes with a smaller reward are left out; None keeps all.
         answered_only: episodes that ended without an answer are left out.
-        picture_cache_gb: of one process, for pictures that are ready for the model.
+        picture_cache_gb: of one process, for images that are ready for the model.
     """
 
     min_score: float | None = None
@@ -51,7 +54,7 @@ class SftSettings:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """One episode. Its pictures have the shown size and the file they come from, but no pixels yet.
+    """One episode. Its images have the shown size and the file they come from, but no pixels yet.
 
     Attributes:
         turns: what was said (role `assistant`) and shown, in order, up to the last thing said.
@@ -62,29 +65,9 @@ class Demonstration:
     turns: tuple[Message, ...]
 
     @property
-    def pictures(self) -> tuple[ImageRef, ...]:
-        """Every picture in the order in which it is shown."""
+    def images(self) -> tuple[ImageRef, ...]:
+        """Every image in the order in which it is shown."""
         return tuple(chain.from_iterable(message.images for message in (*self.prompt, *self.turns)))
-
-
-class _Picture(BaseModel):
-    path: str
-    size: tuple[PositiveInt, PositiveInt]
-
-
-class _Message(BaseModel):
-    role: str
-    text: str
-    pictures: list[_Picture] = Field(default_factory=list[_Picture])
-
-
-class _Line(BaseModel):
-    schema_version: int
-    id: str
-    prompt: list[_Message]
-    turns: list[_Message]
-    stop_reason: StopReason
-    score: float | None = None
 
 
 @dataclass(slots=True)
@@ -101,81 +84,86 @@ class Selection:
             UsageError: the file or a line is not what `seg-research predict` writes; names the
                 line.
         """
-        for number, row in read_numbered_jsonl(path):
-            line = _parse(row, f"{path} line {number}")
-            reason = self._unwanted(line)
+        for number, fields in read_numbered_jsonl(path):
+            where = f"{path} line {number}"
+            row = _parse(fields, where)
+            reason = self._unwanted(row)
             if reason:
                 self.left_out[reason] += 1
             else:
-                yield _demonstration(line, f"{path} line {number}")
+                yield _demonstration(row, where)
 
-    def _unwanted(self, line: _Line) -> str | None:
-        if line.stop_reason is StopReason.INFRA:
+    def _unwanted(self, row: PredictionRow) -> str | None:
+        if row.stop_reason == StopReason.INFRA:
             return "ended by a failing service"
-        if not any(turn.role == MODEL_ROLE for turn in line.turns):
+        if not any(turn.by_policy for turn in row.turns):
             return "without a turn of the model"
-        if line.stop_reason is StopReason.TURN_TRUNCATED:
+        if row.stop_reason == StopReason.TURN_TRUNCATED:
             return "cut in the middle of a turn"
-        if self.settings.answered_only and line.stop_reason is not StopReason.ANSWERED:
+        if self.settings.answered_only and row.stop_reason != StopReason.ANSWERED:
             return "without an answer (seg.sft.answered_only)"
         if self.settings.min_score is not None and (
-            line.score is None or line.score < self.settings.min_score
+            row.score is None or row.score < self.settings.min_score
         ):
             return f"with a score below {self.settings.min_score:g} (seg.sft.min_score)"
         return None
 
 
-def _parse(row: Mapping[str, Any], where: str) -> _Line:
-    if "prompt" not in row and "turns" in row:
+def _parse(fields: Mapping[str, Any], where: str) -> PredictionRow:
+    if "prompt" not in fields and "turns" in fields:
         raise UsageError(
-            f"{where}: has no 'prompt', so what the policy was shown is unknown; write the episodes with: seg-research predict"
+            f"{where}: has no 'prompt', so what the policy was shown is unknown; "
+            "write the episodes with: seg-research predict"
         )
     try:
-        line = _Line.model_validate(row)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
+        row = read_row(fields)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}; expected a line of seg-research predict") from None
+    if row.stop_reason not in list(StopReason):
         raise UsageError(
-            f"{where}: field '{place}': {first['msg'].lower()}; expected a line of seg-research predict"
-        ) from None
-    if line.schema_version != SCHEMA_VERSION:
-        raise UsageError(
-            f"{where}: schema_version {line.schema_version}: this program reads version {SCHEMA_VERSION}; write the file anew"
+            f"{where}: field 'stop_reason': {row.stop_reason!r}, "
+            f"expected one of {', '.join(StopReason)}"
         )
-    return line
+    return row
 
 
-def _demonstration(line: _Line, where: str) -> Demonstration:
-    last = max(index for index, turn in enumerate(line.turns) if turn.role == MODEL_ROLE)
-    turns = tuple(_message(turn, where) for turn in line.turns[: last + 1])
+def _demonstration(row: PredictionRow, where: str) -> Demonstration:
+    last = max(index for index, turn in enumerate(row.turns) if turn.by_policy)
+    turns = tuple(_message(turn, where) for turn in row.turns[: last + 1])
     for earlier, later in zip([None, *turns], turns, strict=False):
         is_model = later.role == MODEL_ROLE
         if is_model and (later.images or (earlier is not None and earlier.role == MODEL_ROLE)):
             raise UsageError(
-                f"{where}: field 'turns': a turn of the model holds a picture, or follows another one without an observation"
+                f"{where}: field 'turns': a turn of the model holds an image, "
+                "or follows another one without an observation"
             )
         if not is_model and (earlier is None or earlier.role != MODEL_ROLE):
             raise UsageError(
                 f"{where}: field 'turns': an observation must follow a turn of the model"
             )
-    return Demonstration(line.id, tuple(_message(message, where) for message in line.prompt), turns)
+    prompt = tuple(_message(message, where) for message in row.prompt or ())
+    return Demonstration(row.sample_id, prompt, turns)
 
 
-def _message(row: _Message, where: str) -> Message:
-    texts = row.text.split(IMAGE_PLACEHOLDER) if row.role != MODEL_ROLE else [row.text]
-    if len(texts) != len(row.pictures) + 1:
+def _message(record: MessageRecord | TurnRecord, where: str) -> Message:
+    is_model = record.role == MODEL_ROLE
+    texts = [record.text] if is_model else record.text.split(IMAGE_PLACEHOLDER)
+    if len(texts) != len(record.images) + 1:
         raise UsageError(
-            f"{where}: a {row.role} message has {len(texts) - 1} times {IMAGE_PLACEHOLDER} but {len(row.pictures)} pictures"
+            f"{where}: a {record.role} message has {len(texts) - 1} times {IMAGE_PLACEHOLDER} "
+            f"but {len(record.images)} images"
         )
     parts: list[Text | ImageRef] = [Text(texts[0])] if texts[0] else []
-    for picture, text in zip(row.pictures, texts[1:], strict=True):
-        parts.append(ImageRef(_blank(picture.size), picture.path))
+    for image, text in zip(record.images, texts[1:], strict=True):
+        if image.size is None:
+            raise UsageError(f"{where}: the image {image.source} has no size; was it stored?")
+        parts.append(ImageRef(_blank(image.size), image.file))
         if text:
             parts.append(Text(text))
-    return Message(row.role, tuple(parts))
+    return Message(record.role, tuple(parts))
 
 
 @lru_cache(maxsize=64)
 def _blank(size: tuple[int, int]) -> Image.Image:
-    """Stand in for a picture where only its size matters."""
+    """Stand in for an image where only its size matters."""
     return Image.new("1", size)

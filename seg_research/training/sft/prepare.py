@@ -104,7 +104,7 @@ def encode_files(
                 continue
             pictures = [
                 {"path": p.source, "width": p.image.width, "height": p.image.height}
-                for p in episode.pictures
+                for p in episode.images
             ]
             for picture in pictures:
                 if not places.setdefault(picture["path"], Path(picture["path"]).is_file()):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg_research.records.reader import Prediction
+from seg_research.records.schema import PredictionRow
 from seg_research.viewer.run_folder import PredictionSet, read_run
 from seg_research.viewer.trajectory import choose_questions, spread, view_question
 
@@ -134,13 +134,15 @@ def test_an_id_cannot_lead_out_of_the_mask_folder(run_dir):
 
 def test_questions_are_taken_in_turn_from_each_ability():
     abilities = {"a": "one", "b": "one", "c": "two", "d": "two", "e": "three"}
-    predictions = {i: Prediction(i, None, "q", ability=ability) for i, ability in abilities.items()}
+    predictions = {
+        i: PredictionRow(i, None, "q", ability=ability) for i, ability in abilities.items()
+    }
     assert choose_questions([PredictionSet("p", predictions, None)], 4) == ["a", "c", "e", "b"]
     assert len(choose_questions([PredictionSet("p", predictions, None)], 99)) == 5
 
 
 def test_questions_that_every_policy_answered_come_first():
-    both, one = Prediction("both", None, "q"), Prediction("one", None, "q")
+    both, one = PredictionRow("both", None, "q"), PredictionRow("one", None, "q")
     sets = [
         PredictionSet("p", {"one": one, "both": both}, None),
         PredictionSet("r", {"both": both}, None),

@@ -3,8 +3,13 @@ import math
 import pytest
 from PIL import Image
 
-from seg_research.records.reader import PredictedTurn
+from seg_research.records.schema import ImageRecord, TurnRecord
 from seg_research.viewer.turns import TURN_CHARS, describe_action, read_box, view_turn
+
+
+def shown(text, outcome="", sources=()):
+    images = tuple(ImageRecord(source) for source in sources)
+    return TurnRecord("user", text, outcome=outcome, images=images)
 
 
 @pytest.mark.parametrize(
@@ -62,9 +67,10 @@ def test_what_is_no_box_is_none(value):
 
 def test_a_policy_turn_shows_its_thinking_and_what_was_written():
     view = view_turn(
-        PredictedTurn(
+        TurnRecord(
             "assistant",
             "<thinking> why </thinking><keyframe>3</keyframe>",
+            "why",
             {"kind": "keyframe", "frame_id": 3},
         ),
         {},
@@ -84,7 +90,7 @@ def test_an_observation_shows_its_pictures_where_they_are_at_hand(tmp_path):
         "/dev/zero",
         "x" * 5000,
     )
-    view = view_turn(PredictedTurn("user", "found", None, "", "ok", sources), {})
+    view = view_turn(shown("found", "ok", sources), {})
     assert [bool(picture.uri) for picture in view.pictures] == [
         True,
         False,
@@ -98,9 +104,7 @@ def test_an_observation_shows_its_pictures_where_they_are_at_hand(tmp_path):
 
 def test_a_picture_of_the_corpus_is_found_by_its_source(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "kite.png")
-    turn = PredictedTurn(
-        "user", "found", None, "", "ok", ("image_corpus.jsonl#3", "image_corpus.jsonl#4")
-    )
+    turn = shown("found", "ok", ("image_corpus.jsonl#3", "image_corpus.jsonl#4"))
     kite, absent = view_turn(turn, {"image_corpus.jsonl#3": tmp_path / "kite.png"}).pictures
     assert (bool(kite.uri), kite.caption) == (True, "kite.png")
     assert (absent.uri, absent.caption) == ("", "image_corpus.jsonl#4")
@@ -111,10 +115,10 @@ def test_a_picture_of_the_corpus_is_found_by_its_source(tmp_path):
     [("ok", "ok"), ("empty", "warn"), ("fault", "bad"), ("infra", "bad"), ("", "plain")],
 )
 def test_outcomes_are_told_apart(outcome, state):
-    assert view_turn(PredictedTurn("user", "text", None, "", outcome), {}).state == state
+    assert view_turn(shown("text", outcome), {}).state == state
 
 
 def test_a_huge_turn_is_cut():
-    view = view_turn(PredictedTurn("user", "a" * 100_000), {})
+    view = view_turn(shown("a" * 100_000), {})
     assert len(view.line) < TURN_CHARS + 100
     assert "more characters not shown" in view.line

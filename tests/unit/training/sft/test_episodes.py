@@ -88,11 +88,11 @@ PICTURE = {"path": "/nowhere/a.png", "size": [32, 32]}
         (line(turns=[{"role": "assistant"}]), "line 2: field 'turns.0.text'"),
         (
             line(prompt=[{"role": "user", "text": "<image>"}]),
-            "line 2: a user message has 1 times <image> but 0 pictures",
+            "line 2: a user message has 1 times <image> but 0 images",
         ),
         (
             line(prompt=[{"role": "user", "text": "x", "pictures": [PICTURE]}]),
-            "0 times <image> but 1 pictures",
+            "0 times <image> but 1 images",
         ),
         (
             line(
