@@ -56,9 +56,9 @@ def read_gts(fields: Mapping[str, Any]) -> dict[str, Frames] | None:
         plain: object = json.loads(gts) if isinstance(gts, str) else gts
     except (ValueError, RecursionError) as error:
         raise UsageError(f"field 'gts': not valid JSON ({error})") from None
-    found = cast("dict[str, Any]", plain) if isinstance(plain, dict) else {}
-    if "targets" not in found:
-        return {ONLY_TARGET_ID: _read_frames(plain)}
+    if not isinstance(plain, dict) or "targets" not in plain:
+        return {ONLY_TARGET_ID: _read_frames(cast("object", plain))}
+    found = cast("dict[str, Any]", plain)
     try:
         return {str(one["id"]): _read_frames(one["frames"]) for one in found["targets"]}
     except (KeyError, TypeError) as error:

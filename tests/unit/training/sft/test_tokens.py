@@ -32,9 +32,10 @@ from seg_research.policies.chat_tokens import ChatTokens
 from seg_research.policies.processor import allow_missing_torchvision
 from seg_research.policies.scripted import expert_script, search_turn
 from seg_research.recipes.seg_research.actions import Search, SearchKind
+from seg_research.recipes.seg_research.final_answer import final
 from seg_research.recipes.settings import tiny_settings
-from seg_research.records.image_store import PictureFolder
-from seg_research.records.writer import episode_record
+from seg_research.records.image_store import ImageStore
+from seg_research.records.writer import episode_row
 from seg_research.tools.keyframe import KeyframeTool
 from seg_research.training.rollout.conversation import VerlConversation
 from seg_research.training.sft.dataset import SftDataset
@@ -121,16 +122,10 @@ def played(mini, processor, tmp_path_factory):
         chat, transcript = asyncio.run(play())
         assert transcript.stop is StopReason.ANSWERED
         score = recipe.rubric.score(transcript, sample.truth)
-        record = episode_record(
-            sample,
-            transcript,
-            score,
-            rollout=0,
-            keyframe_position=0,
-            pictures=PictureFolder(folder / "pictures"),
-        )
+        images = ImageStore(folder / "images")
+        row = episode_row(sample, transcript, final(transcript), score, rollout=0, images=images)
         with out.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(row.to_json()) + "\n")
         chats.append((sample.sample_id, chat))
     return SimpleNamespace(file=out, chats=dict(chats), folder=folder)
 
