@@ -22,7 +22,7 @@ from seg_research.core.masks import mask_box, read_mask
 from seg_research.core.prediction import PredictedObject
 from seg_research.core.rle import Rle, decode_rle
 from seg_research.core.video import FrameId
-from seg_research.records.reader import Prediction
+from seg_research.records.reader import read_row
 from seg_research.testing.sam2 import tiny_sam2
 
 BOX, GRABCUT = (find_backend(name).configure({}) for name in ("box", "grabcut"))
@@ -121,7 +121,15 @@ def test_a_mask_of_the_policy_starts_a_propagation_without_a_box(clip, tmp_path,
     assert (later & clip.masks[3]).sum() > (0.9 if backend is GRABCUT else 0.5) * later.sum()
 
 
-@pytest.mark.parametrize("change", [{"objects": []}, {"keyframe": None}])
+def test_objects_on_no_frame_are_a_failure_with_its_line(clip, row_of, write_predictions, tmp_path):
+    path = write_predictions(row_of(clip, "good"), row_of(clip, "nowhere") | {"keyframe": None})
+    found, refused = read_rollout(path, 0)
+    assert [request.sample_id for request in found] == ["good"]
+    assert [outcome.sample_id for outcome in refused] == ["nowhere"]
+    assert "line 2: field 'objects.0': no frame" in refused[0].reason
+
+
+@pytest.mark.parametrize("change", [{"objects": []}, {"keyframe": None, "objects": []}])
 def test_without_an_answer_all_masks_are_empty(clip, row_of, write_predictions, tmp_path, change):
     outcomes = run(write_predictions(row_of(clip) | change), tmp_path / "seg")
     assert statuses(outcomes) == {"disc/0": Status.EMPTY}
@@ -224,7 +232,7 @@ def test_rollouts_are_chosen_by_number(clip, row_of, write_predictions):
 
 def test_the_digest_covers_what_masks_depend_on_and_nothing_else(clip, row_of):
     def digest_of(row, engine="box", mask_format=MaskFormat.PNG):
-        return digest(request_of(Prediction.from_json(row)), engine, mask_format)
+        return digest(request_of(read_row(row)), engine, mask_format)
 
     base = digest_of(row_of(clip))
     assert digest_of(row_of(clip, query="other words", ability="x")) == base
@@ -411,9 +419,7 @@ def test_run_lengths_hold_the_masks_of_the_images(clip, row_of, write_prediction
 def test_rollouts_of_the_original_become_masks(clip, tmp_path):
     """Their key frame is the number in a file's name, which they wrote down without its position."""
     recorded = json.loads(ROLLOUTS.read_text().splitlines()[0])
-    prediction = Prediction.from_json(recorded)
-    assert prediction.has_answer
-    frame_id = prediction.keyframe.frame_id
+    frame_id = read_row(recorded).prediction.objects[0].frame_id
     video = tmp_path / "video"
     video.mkdir()
     for number, source in zip(
