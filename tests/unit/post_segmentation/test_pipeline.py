@@ -239,7 +239,7 @@ def test_the_digest_covers_what_masks_depend_on_and_nothing_else(clip, row_of):
     others = [
         row_of(clip, position=1),
         row_of(clip, video_path="/else"),
-        row_of(clip, keyframe=None),
+        row_of(clip, objects=[]),
     ]
     assert base not in {digest_of(row) for row in others}
     assert base not in {
