@@ -1,10 +1,8 @@
-"""Score masks: J (region), F (boundary) and J&F, overall and per ability, times 100, with 95 %
-bootstrap intervals.
+"""Score masks by an evaluation protocol; `jf` gives J (region), F (boundary) and J&F.
 
-Frames are averaged within a question, questions within an ability and overall. A question or frame
-without a mask, or with a mask that cannot be read, counts 0 and is counted beside the score. Judged
-are the frames for which the benchmark has a ground-truth PNG. The exit code is 1 if a file could
-not be judged. What the columns mean: docs/metrics.md.
+A question or frame without a mask, or with a mask that cannot be read, counts 0 and is counted
+beside the score. The exit code is 1 if a file could not be judged. What the columns mean:
+docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -13,24 +11,30 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_common.errors import UsageError
 
 if TYPE_CHECKING:
-    from seg_research.metrics import SampleScore, ScoreTable
+    from seg_research.evaluation.protocol import EvaluationResult
 
 EXAMPLES = """examples:
   seg-research evaluate outputs/eval/predictions.jsonl --truth data/OK_VOS/test_meta_mapping.json
-  seg-research evaluate outputs/eval/seg --truth outputs/mini/test_meta_mapping.json --json outputs/eval/result.json
-"""
+  seg-research evaluate outputs/eval/seg --truth outputs/mini/test_meta_mapping.json \\
+      --json outputs/eval/result.json
 
-NUM_NAMED = 5
+"""
+DEFAULT_PROTOCOL = "jf"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    from seg_research.evaluation.protocols import PROTOCOLS
+
+    listed = [f"  {name:10s} {summary}" for name, summary in PROTOCOLS.summaries().items()]
+    parser.epilog = EXAMPLES + "protocols:\n" + "\n".join(listed)
     parser.add_argument(
         "masks",
         type=Path,
@@ -38,11 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of masks, or the predictions.jsonl beside whose seg folder they lie",
     )
     parser.add_argument(
+        "--protocol",
+        default=DEFAULT_PROTOCOL,
+        metavar="NAME",
+        help=f"see below, or your own as package.module:NAME (default: {DEFAULT_PROTOCOL})",
+    )
+    parser.add_argument(
         "--truth",
         type=Path,
         required=True,
-        metavar="META_MAPPING",
-        help="[[id, folder of ground-truth PNGs, ability], …] as JSON",
+        metavar="FILE",
+        help="what counts, as the protocol has it; for jf [[id, folder of ground-truth PNGs, "
+        "ability], …] as JSON",
     )
     parser.add_argument(
         "--json",
@@ -53,7 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--average",
         choices=("samples", "frames", "abilities"),
-        default="samples",
         help="what weighs the same in the means of J and F (default: samples)",
     )
     parser.add_argument(
@@ -72,63 +82,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
+    from seg_common.files import write_atomic
+
+    masks: Path = options.masks
+    masks_dir = masks.parent / "seg" if masks.suffix == ".jsonl" else masks
+    result = _evaluate(options, masks_dir)
+    print(result.to_markdown(), end="")
+    for line in result.remarks():
+        print(line)
+    out: Path = options.json or masks_dir.with_name("result.json")
+    write_atomic(out, json.dumps(result.to_json(), ensure_ascii=False, indent=1) + "\n")
+    write_atomic(out.with_suffix(".md"), "\n".join([result.to_markdown(), *result.remarks(), ""]))
+    print(f"written: {out}, {out.with_suffix('.md')}")
+    return 1 if result.num_broken else 0
+
+
+def _evaluate(options: argparse.Namespace, masks_dir: Path) -> EvaluationResult:
     from tqdm import tqdm
 
-    from seg_common.files import write_atomic
-    from seg_research.evaluation.evaluate import read_meta_mapping, score_masks
+    from seg_research.evaluation.protocol import EvaluationJob
+    from seg_research.evaluation.protocols import PROTOCOLS
     from seg_research.metrics import Averaging
 
     if options.workers < 1:
         raise UsageError(f"--workers {options.workers}: expected 1 or more")
-    masks_dir: Path = (
-        options.masks.parent / "seg" if options.masks.suffix == ".jsonl" else options.masks
-    )
-    mapping = read_meta_mapping(options.truth)
-    with tqdm(total=len(mapping), unit="sample", desc="evaluate", file=sys.stderr) as bar:
+    protocol = PROTOCOLS.find(options.protocol)
+    with tqdm(unit="sample", desc="evaluate", file=sys.stderr) as bar:
 
-        def advance(sample: SampleScore) -> None:
+        def advance(total: int, faults: Sequence[str]) -> None:
+            bar.total = total
             bar.update()
-            for fault in sample.faults:
+            for fault in faults:
                 bar.write(f"broken, counts 0: {fault}", file=sys.stderr)
 
-        table = score_masks(
-            mapping,
+        job = EvaluationJob(
             masks_dir,
+            options.truth,
             options.workers,
-            averaging=Averaging(options.average),
-            inner_frames=options.inner_frames,
-            on_sample=advance,
+            Averaging(options.average) if options.average else None,
+            options.inner_frames,
+            advance,
         )
-    print(table.to_markdown(), end="")
-    for line in _remarks(table):
-        print(line)
-    result: Path = options.json or masks_dir.with_name("result.json")
-    write_atomic(result, json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n")
-    write_atomic(result.with_suffix(".md"), "\n".join([table.to_markdown(), *_remarks(table), ""]))
-    print(f"written: {result}, {result.with_suffix('.md')}")
-    return 1 if table.overall.num_broken else 0
-
-
-def _remarks(table: ScoreTable) -> list[str]:
-    overall, present = table.overall, table.present
-    lines: list[str] = []
-    if overall.num_missing:
-        counts = f"{overall.num_missing} of {overall.num_samples} samples lack masks ({overall.num_missing_frames} frames)"
-        lines.append(f"missing: {counts}, {overall.num_absent} of them all masks; each counts 0")
-    if overall.num_absent:
-        names = [sample.sample_id for sample in table.samples if sample.is_absent]
-        lines.append(
-            f"without any mask: {', '.join(names[:NUM_NAMED])}{', …' if len(names) > NUM_NAMED else ''}"
-        )
-    if overall.num_absent and present:
-        j, f, jf, *_ = present.scores.values()
-        means = f"J {j.mean:.2f}, F {f.mean:.2f}, J&F {jf.mean:.2f}"
-        lines.append(
-            f"over the {present.num_samples} samples that have masks, as OK-VOS's own evaluator counts: {means}"
-        )
-    if overall.num_broken:
-        frames = f"{overall.num_broken_frames} frames"
-        lines.append(
-            f"broken: {overall.num_broken} of {overall.num_samples} samples have files that cannot be judged ({frames}); each counts 0"
-        )
-    return lines
+        if job.has_choices and not protocol.takes_choices:
+            raise UsageError(
+                f"protocol {protocol.name} says which frames count and what is averaged; leave "
+                "--average and --inner-frames out"
+            )
+        return protocol.evaluate(job)

@@ -10,7 +10,8 @@ from PIL import Image
 from seg_common.errors import UsageError
 from seg_research.cli.main import main
 from seg_research.core.masks import write_mask
-from seg_research.evaluation.evaluate import MaskTruth, read_meta_mapping, score_masks
+from seg_research.evaluation.protocols.jf import read_meta_mapping
+from seg_research.evaluation.score_masks import MaskTruth, score_masks
 from seg_research.metrics import Averaging
 
 
@@ -121,7 +122,7 @@ def test_averaging_is_handed_on(benchmark):
 
 
 def test_processes_give_the_same_table(benchmark, monkeypatch):
-    monkeypatch.setattr("seg_research.evaluation.evaluate.BATCH_FRAMES", 3)
+    monkeypatch.setattr("seg_research.evaluation.score_masks.BATCH_FRAMES", 3)
     mapping = [MaskTruth(f"{i}", benchmark / "truth" / "ab"[i % 2], "x") for i in range(9)]
     for i in range(0, 9, 2):
         write_mask(benchmark / f"seg/{i}/00001.png", square(4 + i))
@@ -145,7 +146,8 @@ def damaged_masks():
         "too large": (png[:16] + b"\x00\x00\xea\x60" * 2 + png[24:], "not a readable mask image"),
         "another size": (
             other.getvalue(),
-            r"is 51x40, its ground truth .*00000\.png is 50x40; masks must have the size of the video",
+            r"is 51x40, its ground truth .*00000\.png is 50x40; masks must have the size of the "
+            "video",
         ),
     }
 
@@ -332,8 +334,8 @@ def test_the_command_names_the_absent_and_gives_the_mean_without_them(benchmark,
     assert "| overall | 2 | 50.00 | 50.00 | 50.00 | " in printed
     assert "without any mask: b" in printed
     assert (
-        "over the 1 samples that have masks, as OK-VOS's own evaluator counts: J 100.00, F 100.00, J&F 100.00"
-        in printed
+        "over the 1 samples that have masks, as OK-VOS's own evaluator counts: J 100.00, F 100.00, "
+        "J&F 100.00" in printed
     )
 
 

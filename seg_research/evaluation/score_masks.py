@@ -1,17 +1,15 @@
-"""Score folders of masks against ground truth: every frame that has a ground-truth PNG, what is
-missing or broken as 0.
+"""Score folders of masks against folders of ground truth: what evaluation protocols share. What is
+missing or broken counts 0.
 
-Which frames count is decided by the ground truth alone, as in the benchmark's own evaluator: every
-PNG of a sample's mask folder. A frame for which the benchmark ships no PNG (target absent) is not
-judged; an all-black PNG is, and an empty prediction is right there. Frames are judged in batches,
-in any number of processes, a few batches ahead of the one that is awaited: memory does not grow
-with the number of videos, nor with their length, and the result does not depend on the number of
-processes.
+Which frames count is decided by the ground truth alone, as in OK-VOS's own evaluator: every PNG of
+a sample's mask folder. A frame for which the benchmark ships no PNG (target absent) is not judged;
+an all-black PNG is, and an empty prediction is right there. Frames are judged in batches, in any
+number of processes, a few batches ahead of the one that is awaited: memory does not grow with the
+number of videos, nor with their length, and the result does not depend on the number of processes.
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import signal
 from collections import deque
@@ -22,7 +20,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from math import fsum
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,17 +39,17 @@ from seg_research.metrics import (
     temporal_iou,
 )
 
-RUN_LENGTHS_NAME = "masks.jsonl"
+RLE_NAME = "masks.jsonl"
 BATCH_FRAMES = 64
 MIN_BATCHES_FOR_POOL = 8
 """Below this, starting processes takes longer than the scoring."""
-MAX_FAULTS_TOLD = 3
+MAX_NAMED_FAULTS = 3
 """Of one sample; the rest is counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaskTruth:
-    """One entry of a meta mapping: where the ground truth of a sample lies."""
+    """Where the ground truth of a sample lies: a folder with a PNG for every frame that counts."""
 
     sample_id: str
     mask_dir: Path
@@ -87,34 +85,6 @@ class FrameScore(NamedTuple):
     fault: str = ""
 
 
-def read_meta_mapping(path: Path) -> list[MaskTruth]:
-    """Read `[[id, mask_dir, ability], …]`.
-
-    Raises:
-        UsageError: the file is missing or malformed, or an id stands twice; names the entry.
-    """
-    try:
-        entries: object = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; preparing the benchmark writes it") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(entries, list) or not entries:
-        raise UsageError(f"{path}: expected a non-empty list of [id, mask_dir, ability]")
-    found: dict[str, MaskTruth] = {}
-    for number, entry in enumerate(cast("list[object]", entries)):
-        fields = cast("list[object]", entry) if isinstance(entry, list) else []
-        if len(fields) != 3 or not all(isinstance(value, str) for value in fields):
-            raise UsageError(
-                f"{path} entry {number}: expected [id, mask_dir, ability] as three texts, found {str(entry)[:80]}"
-            )
-        sample_id, mask_dir, ability = cast("list[str]", fields)
-        if sample_id in found:
-            raise UsageError(f"{path} entry {number}: id {sample_id!r} stands twice")
-        found[sample_id] = MaskTruth(sample_id, Path(mask_dir), ability)
-    return list(found.values())
-
-
 def score_masks(
     mapping: Sequence[MaskTruth],
     masks_dir: Path,
@@ -137,7 +107,7 @@ def score_masks(
         averaging: see `Averaging`.
         inner_frames: leave out the first and the last frame of every sample, as DAVIS does in its
             semi-supervised task.
-        on_sample: told of every sample as it is scored, for progress.
+        on_sample: called with every sample as it is scored, for progress.
 
     Raises:
         UsageError: there is no folder of masks, or none of ground truth.
@@ -150,7 +120,8 @@ def score_masks(
     if not any(truth.mask_dir.is_dir() for truth in mapping):
         first = mapping[0]
         raise UsageError(
-            f"{first.mask_dir}: no such ground-truth folder, nor any other; prepare the benchmark again on this machine"
+            f"{first.mask_dir}: no such ground-truth folder, nor any other; prepare the benchmark "
+            "again on this machine"
         )
     samples: list[SampleScore] = []
     frames: list[FrameScore] = []
@@ -172,13 +143,19 @@ def _batches(mapping: Iterable[MaskTruth], masks_dir: Path, inner_frames: bool) 
                 if path.suffix == ".png" and not path.name.startswith(".")
             )
         except OSError as error:
-            fault = f"{truth.mask_dir}: no ground truth for {truth.sample_id} ({error.strerror}); prepare the benchmark again on this machine"
+            fault = (
+                f"{truth.mask_dir}: no ground truth for {truth.sample_id} ({error.strerror}); "
+                "prepare the benchmark again on this machine"
+            )
             yield Batch(truth, masks_dir, (), fault)
             continue
         judged = names[1:-1] if inner_frames else names
         if not judged:
             found = f"{len(names)} PNGs, first and last left out" if inner_frames else "no PNG"
-            fault = f"{truth.mask_dir}: holds {found}; {truth.sample_id} needs ground truth on at least one frame"
+            fault = (
+                f"{truth.mask_dir}: holds {found}; {truth.sample_id} needs ground truth on at "
+                "least one frame"
+            )
             yield Batch(truth, masks_dir, (), fault)
         for start in range(0, len(judged), BATCH_FRAMES):
             end = start + BATCH_FRAMES
@@ -211,7 +188,8 @@ def _judge_all(
                 yield done, future.result()
         except BrokenProcessPool:
             raise InfraError(
-                "a scoring process was killed, perhaps for want of memory; run again with fewer --workers"
+                "a scoring process was killed, perhaps for want of memory; run again with fewer "
+                "--workers"
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -234,13 +212,11 @@ def _prediction_reader(folder: Path) -> Callable[[Path], Mask | None]:
     """Return what reads the mask of a frame, None if there is none, from the PNGs of a folder or
     from its run lengths.
     """
-    lines = folder / RUN_LENGTHS_NAME
+    lines = folder / RLE_NAME
     if not lines.is_file():
         return lambda path: read_mask(path) if path.is_file() else None
     if next(folder.glob("*.png"), None):
-        raise UsageError(
-            f"{folder}: holds PNGs and {RUN_LENGTHS_NAME}; delete the older of the two"
-        )
+        raise UsageError(f"{folder}: holds PNGs and {RLE_NAME}; delete the older of the two")
     encoded = {str(row.get("frame")): row for row in read_jsonl(lines)}
 
     def read(path: Path) -> Mask | None:
@@ -299,15 +275,15 @@ def _sample_score(batch: Batch, frames: Sequence[FrameScore]) -> SampleScore:
         num_broken_frames=sum(bool(frame.fault) for frame in frames),
         common_px=int(pixels.common.sum()),
         either_px=int(pixels.either.sum()),
-        faults=_told(batch, [frame.fault for frame in frames if frame.fault]),
+        faults=_named_faults(batch, [frame.fault for frame in frames if frame.fault]),
     )
 
 
-def _told(batch: Batch, faults: Sequence[str]) -> tuple[str, ...]:
+def _named_faults(batch: Batch, faults: Sequence[str]) -> tuple[str, ...]:
     if batch.fault:
         return (batch.fault,)
-    rest = len(faults) - MAX_FAULTS_TOLD
+    rest = len(faults) - MAX_NAMED_FAULTS
     return (
-        *faults[:MAX_FAULTS_TOLD],
+        *faults[:MAX_NAMED_FAULTS],
         *([f"and {rest} more frames of {batch.truth.sample_id}"] if rest > 0 else []),
     )
