@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
 from retrieval_server.options import add_arguments, settings_from
 from retrieval_server.server import EXIT_USAGE, run, stop_when_stdin_closes
+from seg_common.arguments import Parser
 from seg_common.errors import UsageError
 
 
@@ -17,17 +17,17 @@ def main() -> int:
     """Serve; what the user must change is one line on stderr."""
     # as `seg-research` does, and before torch is imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    parser = argparse.ArgumentParser(prog="python -m retrieval_server", description=__doc__)
+    parser = Parser(prog="python -m retrieval_server", description=__doc__)
     add_arguments(parser)
     parser.add_argument(
         "--stop-with-stdin",
         action="store_true",
         help="shut down when standard input closes, as when the parent dies",
     )
-    options = parser.parse_args()
-    if options.stop_with_stdin:
-        stop_when_stdin_closes()
     try:
+        options = parser.parse_args()
+        if options.stop_with_stdin:
+            stop_when_stdin_closes()
         run(settings_from(options))
     except UsageError as error:
         sys.stderr.write(f"{error}\n")

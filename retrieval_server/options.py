@@ -12,6 +12,7 @@ from pathlib import Path
 
 from retrieval_server import DEFAULT_ENCODER
 from retrieval_server.web import options as web_options
+from seg_common.arguments import at_least, chosen
 from seg_common.errors import UsageError
 
 DEFAULT_PORT = 8100
@@ -81,19 +82,38 @@ class ServerSettings:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one option per field of `ServerSettings`."""
     default = ServerSettings()
-    local = parser.add_argument_group("local corpora").add_argument
-    local(
-        "--text",
-        type=Path,
-        metavar="CORPUS.jsonl",
-        help='passages: {"id", "contents": "title\\ntext"} a line',
+    _add_corpora(parser.add_argument_group("local corpora"), default)
+    serving = parser.add_argument_group("serving").add_argument
+    serving("--host", default=default.host, help="address to listen on")
+    serving("--port", type=at_least(0, 65535), default=default.port, help="0 picks a free one")
+    serving(
+        "--top-k",
+        type=int,
+        default=default.top_k,
+        metavar="K",
+        help="hits where a request names no number",
     )
-    local(
-        "--images",
-        type=Path,
-        metavar="CORPUS.jsonl",
-        help='images: {"id", "name", "filename", "image_path"?} a line',
+    serving(
+        "--max-waiting",
+        type=at_least(1),
+        default=default.max_waiting,
+        metavar="N",
+        help="searches that may wait",
     )
+    serving(
+        "--token-env",
+        metavar="NAME",
+        help="clients must show the bearer token that this environment variable holds",
+    )
+    serving("--log", choices=LOG_FORMATS, help="write a line for each request to stderr")
+    web_options.add_arguments(parser)
+
+
+def _add_corpora(group: argparse._ArgumentGroup, default: ServerSettings) -> None:  # pyright: ignore[reportPrivateUsage] - the type has no public name
+    corpus = {"type": Path, "metavar": "CORPUS.jsonl"}
+    local = group.add_argument
+    local("--text", **corpus, help='passages: {"id", "contents": "title\\ntext"} a line')
+    local("--images", **corpus, help='images: {"id", "name", "filename", "image_path"?} a line')
     local(
         "--text-index",
         type=Path,
@@ -111,47 +131,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--retriever",
         choices=RETRIEVERS,
         default=default.retriever,
-        help="by meaning, by words, or both (default: %(default)s)",
+        help="by meaning, by words, or both",
     )
     local(
         "--encoder",
         default=default.encoder,
         metavar="PATH_OR_NAME",
-        help="sentence-transformers model (default: %(default)s)",
+        help="sentence-transformers model",
     )
     local(
         "--threads",
-        type=int,
+        dest="num_threads",
+        type=at_least(1),
         default=default.num_threads,
         metavar="N",
-        help="CPU threads for embedding (default: %(default)s)",
+        help="CPU threads for embedding",
     )
-    serving = parser.add_argument_group("serving").add_argument
-    serving("--host", default=default.host, help="address to listen on (default: %(default)s)")
-    serving(
-        "--port", type=int, default=default.port, help="0 picks a free one (default: %(default)s)"
-    )
-    serving(
-        "--top-k",
-        type=int,
-        default=default.top_k,
-        metavar="K",
-        help="hits where a request names no number (default: %(default)s)",
-    )
-    serving(
-        "--max-waiting",
-        type=int,
-        default=default.max_waiting,
-        metavar="N",
-        help="searches that may wait (default: %(default)s)",
-    )
-    serving(
-        "--token-env",
-        metavar="NAME",
-        help="clients must show the bearer token that this environment variable holds",
-    )
-    serving("--log", choices=LOG_FORMATS, help="write a line for each request to stderr")
-    web_options.add_arguments(parser)
 
 
 def settings_from(options: argparse.Namespace) -> ServerSettings:
@@ -161,15 +156,11 @@ def settings_from(options: argparse.Namespace) -> ServerSettings:
         UsageError: a number is out of range, an index has no corpus, or the address is a public one
             and there is no token.
     """
+    # pydantic, which the schemas are made with, has no place in `--help`.
     from retrieval_server.schemas import MAX_TOP_K
 
-    if not 0 <= options.port <= 65535:
-        raise UsageError(f"--port {options.port}: expected 0..65535")
     if not 1 <= options.top_k <= MAX_TOP_K:
         raise UsageError(f"--top-k {options.top_k}: expected 1..{MAX_TOP_K}")
-    for name, value in (("--threads", options.threads), ("--max-waiting", options.max_waiting)):
-        if value < 1:
-            raise UsageError(f"{name} {value}: expected at least 1")
     for kind in ("text", "images"):
         if getattr(options, f"{kind}_index") and not getattr(options, kind):
             raise UsageError(
@@ -177,25 +168,11 @@ def settings_from(options: argparse.Namespace) -> ServerSettings:
             )
     if not options.token_env and not is_loopback(options.host):
         raise UsageError(
-            f"--host {options.host}: other machines could reach this address and nothing would keep them out; "
-            "use 127.0.0.1, or have clients show a token: --token-env NAME"
+            f"--host {options.host}: other machines could reach this address and nothing would "
+            "keep them out; use 127.0.0.1, or have clients show a token: --token-env NAME"
         )
     settings = ServerSettings(
-        text=options.text,
-        images=options.images,
-        text_index=options.text_index,
-        images_index=options.images_index,
-        retriever=options.retriever,
-        host=options.host,
-        port=options.port,
-        encoder=options.encoder,
-        top_k=options.top_k,
-        num_threads=options.threads,
-        index_cache=options.index_cache,
-        max_waiting=options.max_waiting,
-        token_env=options.token_env,
-        log=options.log,
-        web=web_options.settings_from(options),
+        **chosen(ServerSettings, options), web=web_options.settings_from(options)
     )
     settings.token()
     return settings

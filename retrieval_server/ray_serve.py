@@ -9,9 +9,7 @@ Files must lie at the same place on all nodes, and the token's variable must be 
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
-from typing import NoReturn
 
 from fastapi import FastAPI
 from ray import serve
@@ -19,7 +17,7 @@ from ray.serve import Application
 
 from retrieval_server.options import ServerSettings, add_arguments, settings_from
 from retrieval_server.progress import no_progress
-from seg_common.errors import UsageError
+from seg_common.arguments import Parser, at_least, number
 
 _MAX_ONGOING = 256
 """Requests that a replica is handed at once; its own queue batches them."""
@@ -57,21 +55,13 @@ def app(arguments: dict[str, str]) -> Application:
     Raises:
         UsageError: an argument is unknown or its value is out of range.
     """
-    parser = _Parser(prog="serve run retrieval_server.ray_serve:app", add_help=False)
+    parser = Parser(prog="serve run retrieval_server.ray_serve:app", add_help=False)
+    parser.advice = "options are those of `seg-research serve`, as name=value"
     add_arguments(parser)
-    parser.add_argument("--replicas", type=int, default=Replicas().count)
-    parser.add_argument("--num-cpus", type=float, default=Replicas().num_cpus)
+    parser.add_argument("--replicas", type=at_least(1), default=Replicas().count)
+    parser.add_argument("--num-cpus", type=number(), default=Replicas().num_cpus)
     options = parser.parse_args(_as_options(arguments))
-    if options.replicas < 1 or options.num_cpus < 0:
-        raise UsageError(
-            f"replicas={options.replicas} num_cpus={options.num_cpus}: expected at least 1 replica and no negative CPUs"
-        )
     return deploy(settings_from(options), Replicas(options.replicas, options.num_cpus))
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; options are those of `seg-research serve`, as name=value")
 
 
 def _as_options(arguments: dict[str, str]) -> list[str]:

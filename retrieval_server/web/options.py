@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from retrieval_server.web.provider_defaults import PROVIDERS, ProviderDefaults
+from seg_common.arguments import at_least, chosen, number
 from seg_common.errors import UsageError
 
 _DAY_S = 86_400.0
@@ -137,49 +139,36 @@ def _host(url: str) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Declare the options; most have the name of the field of `WebSettings` that they fill."""
+    default = WebSettings(provider="")
     web = parser.add_argument_group("the web (docs/web_search.md)").add_argument
-    keys = ", ".join(
+    keys = [
         f"{name}: {facts.key_env or facts.url_env}"
         for name, facts in PROVIDERS.items()
         if facts.key_env or facts.url_env
-    )
+    ]
     web(
         "--provider",
         choices=PROVIDERS,
-        help=f"search the web for what has no local corpus (environment: {keys})",
+        help=f"search the web for what has no local corpus (environment: {', '.join(keys)})",
     )
     web("--provider-url", metavar="URL", help="ask there in place of the provider's own address")
     web("--send-key", action="store_true", help="send the key to --provider-url")
     web(
         "--provider-rate",
-        type=float,
+        dest="rate_per_s",
+        type=number(above_zero=True),
         metavar="N",
         help="calls a second, of all clients together (default: the provider's smallest plan)",
     )
-    web("--provider-concurrency", type=int, metavar="N", help="calls at once")
-    web("--usd-per-call", type=float, metavar="USD", help="what a call costs in your plan")
     web(
-        "--max-calls-per-day",
-        type=int,
+        "--provider-concurrency",
+        dest="concurrency",
+        type=at_least(1),
         metavar="N",
-        help="budget of a day (UTC); once it is used up, searches find nothing and say why",
+        help="calls at once",
     )
-    web("--max-usd-per-day", type=float, metavar="USD", help="the same in money")
-    web("--max-calls-per-run", type=int, metavar="N", help="budget of a run")
-    web("--max-usd-per-run", type=float, metavar="USD", help="the same in money")
-    web(
-        "--run-name",
-        default="default",
-        metavar="NAME",
-        help="what a run is: all servers with this name (default: %(default)s)",
-    )
-    web(
-        "--spend-file",
-        type=Path,
-        metavar="F.sqlite",
-        help="account of calls (default: ~/.local/state/seg_research/spend.sqlite)",
-    )
+    _add_budget(web, default)
     web(
         "--cache-mode",
         choices=CACHE_MODES,
@@ -193,7 +182,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     web(
         "--cache-ttl-days",
-        type=float,
+        type=number(above_zero=True),
         metavar="DAYS",
         help="ask again for older answers (default: 30)",
     )
@@ -204,17 +193,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     web(
         "--browse-pages",
-        type=int,
-        default=3,
+        dest="max_pages",
+        type=at_least(1),
+        default=default.max_pages,
         metavar="N",
-        help="pages read for a request at most (default: %(default)s)",
+        help="pages read for a request at most",
     )
     web(
         "--page-chars",
-        type=int,
-        default=1_000,
+        type=at_least(1),
+        default=default.page_chars,
         metavar="N",
-        help="what is kept of a page (default: %(default)s)",
+        help="what is kept of a page",
+    )
+
+
+def _add_budget(web: Callable[..., object], default: WebSettings) -> None:
+    web("--usd-per-call", type=number(), metavar="USD", help="what a call costs in your plan")
+    web(
+        "--max-calls-per-day",
+        dest="calls_per_day",
+        type=at_least(0),
+        metavar="N",
+        help="budget of a day (UTC); once it is used up, searches find nothing and say why",
+    )
+    web(
+        "--max-usd-per-day",
+        dest="usd_per_day",
+        type=number(),
+        metavar="USD",
+        help="the same in money",
+    )
+    web(
+        "--max-calls-per-run",
+        dest="calls_per_run",
+        type=at_least(0),
+        metavar="N",
+        help="budget of a run",
+    )
+    web(
+        "--max-usd-per-run",
+        dest="usd_per_run",
+        type=number(),
+        metavar="USD",
+        help="the same in money",
+    )
+    web(
+        "--run-name",
+        dest="run",
+        default=default.run,
+        metavar="NAME",
+        help="what a run is: all servers with this name",
+    )
+    web(
+        "--spend-file",
+        type=Path,
+        metavar="F.sqlite",
+        help="account of calls (default: spend.sqlite in the user's folder for state)",
     )
 
 
@@ -222,64 +257,21 @@ def settings_from(options: argparse.Namespace) -> WebSettings | None:
     """Build settings from parsed options; None without --provider.
 
     Raises:
-        UsageError: a number is out of range, or options contradict each other.
+        UsageError: options contradict each other.
     """
-    given = [
-        name
-        for name in ("provider_url", "cache_mode", "cache_file", "browse")
-        if getattr(options, name)
-    ]
     if options.provider is None:
-        if given:
-            raise UsageError(
-                f"--{given[0].replace('_', '-')} is about web search; name a --provider ({', '.join(PROVIDERS)})"
-            )
+        for name in ("provider_url", "cache_mode", "cache_file", "browse"):
+            if getattr(options, name):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is about web search; name a --provider "
+                    f"({', '.join(PROVIDERS)})"
+                )
         return None
-    for name in (*_MAY_BE_ZERO, *_ABOVE_ZERO):
-        _check_number(name, getattr(options, name))
     mode = options.cache_mode or ("record" if options.cache_file else "off")
     if mode != "off" and options.cache_file is None:
         raise UsageError(f"--cache-mode {mode}: name the file with --cache-file F.sqlite")
+    days = options.cache_ttl_days
+    named = chosen(WebSettings, options)
     return WebSettings(
-        provider=options.provider,
-        provider_url=options.provider_url,
-        send_key=options.send_key,
-        usd_per_call=options.usd_per_call,
-        rate_per_s=options.provider_rate,
-        concurrency=options.provider_concurrency,
-        calls_per_day=options.max_calls_per_day,
-        usd_per_day=options.max_usd_per_day,
-        calls_per_run=options.max_calls_per_run,
-        usd_per_run=options.max_usd_per_run,
-        run=options.run_name,
-        spend_file=options.spend_file,
-        cache_mode=mode,
-        cache_file=options.cache_file,
-        ttl_s=None if options.cache_ttl_days is None else options.cache_ttl_days * _DAY_S,
-        browse=options.browse,
-        max_pages=options.browse_pages,
-        page_chars=options.page_chars,
+        **{**named, "cache_mode": mode, "ttl_s": None if days is None else days * _DAY_S}
     )
-
-
-_MAY_BE_ZERO = (
-    "usd_per_call",
-    "max_calls_per_day",
-    "max_usd_per_day",
-    "max_calls_per_run",
-    "max_usd_per_run",
-)
-_ABOVE_ZERO = (
-    "provider_rate",
-    "provider_concurrency",
-    "cache_ttl_days",
-    "browse_pages",
-    "page_chars",
-)
-
-
-def _check_number(name: str, value: float | None) -> None:
-    fits = value is None or (0 <= value < 1e9 if name in _MAY_BE_ZERO else 0 < value < 1e9)
-    if not fits:
-        expected = "a number of at least 0" if name in _MAY_BE_ZERO else "a number above 0"
-        raise UsageError(f"--{name.replace('_', '-')} {value}: expected {expected}")

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import importlib
 import logging
@@ -15,6 +14,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from seg_common.arguments import Parser
 from seg_common.errors import InfraError, UsageError
 from seg_research import __version__
 
@@ -86,34 +86,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_command(arguments: list[str]) -> int:
     """Parse and run one command; errors are raised, not printed."""
-    parser = argparse.ArgumentParser(
+    if arguments and arguments[0] in COMMANDS:
+        name = arguments[0]
+        module = importlib.import_module(f"seg_research.cli.{name}")
+        verb = Parser(
+            prog=f"seg-research {name}", description=module.__doc__, epilog=module.EXAMPLES
+        )
+        module.add_arguments(verb)
+        parse = verb.parse_intermixed_args if verb.intermixed else verb.parse_args
+        return module.run(parse(arguments[1:]))
+    parser = Parser(
         prog="seg-research",
         description="Train, run and judge policies that segment video and can look things up.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"seg-research {__version__}")
-    verbs = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    chosen = next((a for a in arguments if not a.startswith("-")), None)
+    verbs = parser.add_subparsers(metavar="COMMAND", title="commands")
     for name, summary in COMMANDS.items():
-        if name != chosen:
-            verbs.add_parser(name, help=summary)
-            continue
-        module = importlib.import_module(f"seg_research.cli.{name}")
-        verb = verbs.add_parser(
-            name,
-            help=summary,
-            description=module.__doc__,
-            epilog=module.EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(verb)
-        verb.set_defaults(run=module.run)
-    options = parser.parse_args(arguments)
-    if options.command is None:
-        parser.print_help()
-        return 0
-    return options.run(options)
+        verbs.add_parser(name, help=summary)
+    parser.parse_args(arguments)  # --help, --version, or a command that there is not
+    parser.print_help()
+    return 0
 
 
 def _report_bug(error: Exception) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Sequence
 
+from seg_common.arguments import Parser
 from seg_common.errors import UsageError
 
 
-def add_override_arguments(parser: argparse.ArgumentParser, example: str, shown: str) -> None:
+def add_override_arguments(parser: Parser, example: str, shown: str) -> None:
     """Declare the overrides, and `--dry-run`, which shows `shown` beside the values."""
+    parser.intermixed = True
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help=f"Hydra overrides, e.g. {example}"
     )

@@ -112,10 +112,10 @@ def problem_with_arguments(arguments: list[str], monkeypatch: pytest.MonkeyPatch
     elif command is not None and command.isupper():
         return None  # a placeholder: seg-research COMMAND --help
     try:
-        main(arguments)
-    except SystemExit as stopped:
-        return f"the parser refuses: seg-research {shlex.join(arguments)}" if stopped.code else None
-    return None
+        status = main(arguments)
+    except SystemExit as stopped:  # --help
+        status = stopped.code
+    return f"the parser refuses: seg-research {shlex.join(arguments)}" if status else None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

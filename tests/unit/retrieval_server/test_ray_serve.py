@@ -19,7 +19,7 @@ from seg_common.errors import UsageError
             "unrecognized arguments: --texts=a; options are those of `seg-research serve`",
         ),
         ({"text": "a", "top_k": "0"}, "--top-k 0: expected 1..100"),
-        ({"text": "a", "replicas": "0"}, "replicas=0"),
+        ({"text": "a", "replicas": "0"}, "--replicas 0: expected at least 1"),
         ({"text": "a", "retriever": "magic"}, "invalid choice: 'magic'"),
     ],
 )

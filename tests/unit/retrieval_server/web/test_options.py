@@ -2,7 +2,6 @@
 against a provider of this machine.
 """
 
-import argparse
 import asyncio
 
 import pytest
@@ -12,6 +11,7 @@ from retrieval_server.sources import NotRecordedError
 from retrieval_server.web import options as web_options
 from retrieval_server.web.factory import open_web
 from retrieval_server.web.provider_defaults import PROVIDERS
+from seg_common.arguments import Parser
 from seg_common.errors import UsageError
 
 from .conftest import reply
@@ -44,7 +44,7 @@ def _clean(monkeypatch, tmp_path):
 
 
 def parse(*arguments):
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     web_options.add_arguments(parser)
     return web_options.settings_from(parser.parse_args(list(arguments)))
 
@@ -78,8 +78,8 @@ REFUSED = [
     ("--provider serper --provider-rate nan", "above 0"),
     ("--provider serper --max-calls-per-day -1", "at least 0"),
     ("--provider serper --max-usd-per-run inf", "at least 0"),
-    ("--provider serper --browse-pages 0", "above 0"),
-    ("--provider serper --page-chars -5", "above 0"),
+    ("--provider serper --browse-pages 0", "at least 1"),
+    ("--provider serper --page-chars -5", "at least 1"),
 ]
 
 
