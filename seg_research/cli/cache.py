@@ -12,6 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+from tqdm import tqdm
+
+from seg_common.arguments import add_job
+
 EXAMPLES = """examples:
   seg-research cache stats searches.sqlite
   seg-research cache export searches.sqlite for-the-paper.sqlite
@@ -23,12 +27,12 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what can be done."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    stats = actions.add_parser("stats", help="count what a file holds")
+    stats = add_job(actions, "stats", "count what a file holds")
     stats.add_argument("file", type=Path, metavar="F.sqlite")
-    export = actions.add_parser("export", help="write a copy that is one compact file")
+    export = add_job(actions, "export", "write a copy that is one compact file")
     export.add_argument("file", type=Path, metavar="F.sqlite")
     export.add_argument("to", type=Path, metavar="TO.sqlite")
-    take = actions.add_parser("import", help="take the answers of another file")
+    take = add_job(actions, "import", "take the answers of another file")
     take.add_argument("file", type=Path, metavar="F.sqlite", help="made where there is none")
     take.add_argument("source", type=Path, metavar="FROM.sqlite")
 
@@ -41,8 +45,6 @@ def run(options: argparse.Namespace) -> int:
         export_cache(options.file, options.to)
         _show(options.to)
     elif options.action == "import":
-        from tqdm import tqdm
-
         total = sum(stats_of(options.source).num_answers.values())
         with tqdm(total=total, unit="answer", desc="import", file=sys.stderr, disable=None) as bar:
             num_taken = import_cache(options.file, options.source, progress=bar.update)

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from seg_common.arguments import Parser, at_least
+
 if TYPE_CHECKING:
     from seg_research.data.parallel import Progress
     from seg_research.data.reader import BenchmarkReader
@@ -86,14 +88,10 @@ def _command(name: str) -> DataCommand:
 def run(options: argparse.Namespace) -> int:
     """Make or prepare what was asked for."""
     command = _command(options.name)
-    parser = argparse.ArgumentParser(
-        prog=f"seg-research data {options.name}",
-        description=command.summary,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = Parser(prog=f"seg-research data {options.name}", description=command.summary)
     command.add_arguments(parser)
     parser.add_argument(
-        "--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes"
+        "--workers", type=at_least(1), default=min(8, os.cpu_count() or 1), help="processes"
     )
     chosen = parser.parse_args(options.rest)
     with _progress(options.name, command.unit) as progress:

@@ -14,6 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
+from retrieval_server import DEFAULT_ENCODER
+from retrieval_server.options import RETRIEVERS
+from seg_common.arguments import add_job, at_least
+from seg_common.errors import UsageError
+
 if TYPE_CHECKING:
     from retrieval_server.corpus.capacity import CorpusShape
     from retrieval_server.schemas import CollectionKind
@@ -32,43 +39,27 @@ _SAMPLE_ENTRIES = 32
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the three jobs."""
     jobs = parser.add_subparsers(dest="job", required=True, metavar="build|eval|plan")
-    form = argparse.ArgumentDefaultsHelpFormatter
-    build = jobs.add_parser(
-        "build",
-        help="make an index folder",
-        description="Make an index folder.",
-        formatter_class=form,
-    )
+    build = add_job(jobs, "build", "make an index folder")
     _add_corpus(build, required=True)
     build.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the index")
     _add_shape(build)
-    judge = jobs.add_parser(
-        "eval",
-        help="recall@k against exact search",
-        description="Compare with exact search.",
-        formatter_class=form,
-    )
+    judge = add_job(jobs, "eval", "recall@k against exact search")
     _add_corpus(judge, required=True)
     judge.add_argument(
         "--index", type=Path, required=True, metavar="DIR", help="folder of the index"
     )
     judge.add_argument(
         "--queries",
-        type=int,
+        type=at_least(1),
         default=200,
         metavar="N",
         help="titles of so many entries are looked up",
     )
     _add_encoder(judge)
-    plan = jobs.add_parser(
-        "plan",
-        help="expected memory, disk and speed",
-        description="Tell what an index takes.",
-        formatter_class=form,
-    )
+    plan = add_job(jobs, "plan", "expected memory, disk and speed")
     _add_corpus(plan, required=False)
     plan.add_argument(
-        "--entries", type=int, metavar="N", help="size of a corpus that is not at hand"
+        "--entries", type=at_least(1), metavar="N", help="size of a corpus that is not at hand"
     )
     _add_shape(plan)
 
@@ -84,7 +75,7 @@ def _add_corpus(parser: argparse.ArgumentParser, *, required: bool) -> None:
 def _add_shape(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retriever",
-        choices=("dense", "bm25", "hybrid"),
+        choices=RETRIEVERS,
         default="dense",
         help="hybrid serves all three",
     )
@@ -98,23 +89,17 @@ def _add_shape(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_encoder(parser: argparse.ArgumentParser) -> None:
-    from retrieval_server import DEFAULT_ENCODER
-
     parser.add_argument(
         "--encoder",
         default=DEFAULT_ENCODER,
         metavar="PATH_OR_NAME",
         help="sentence-transformers model",
     )
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads")
+    parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="CPU threads")
 
 
 def run(options: argparse.Namespace) -> int:
     """Do the job."""
-    from seg_common.errors import UsageError
-
-    if options.threads < 1:
-        raise UsageError(f"--threads {options.threads}: expected at least 1")
     try:
         return {"build": _build, "eval": _eval, "plan": _plan}[options.job](options)
     except ModuleNotFoundError as error:
@@ -125,8 +110,6 @@ def run(options: argparse.Namespace) -> int:
 
 def progress_bar(what: str, total: int) -> Callable[[int], None]:
     """Show work on a corpus on stderr; return a function told how many more entries are done."""
-    from tqdm import tqdm
-
     bar = tqdm(total=total, desc=what, unit="entry", file=sys.stderr, disable=None)
 
     def advance(num_done: int) -> None:
@@ -182,10 +165,7 @@ def _eval(options: argparse.Namespace) -> int:
     from retrieval_server.corpus.ranking import Retriever
     from retrieval_server.corpus.vectors import FlatIndex, set_threads
     from retrieval_server.encoder import QueryVectorCache, load_encoder
-    from seg_common.errors import UsageError
 
-    if options.queries < 1:
-        raise UsageError(f"--queries {options.queries}: expected at least 1")
     memory = QueryVectorCache(load_encoder(options.encoder, num_threads=options.threads))
     set_threads(options.threads)
     opened = open_folder(options.index, *_corpus_of(options), memory, Retriever.DENSE)
@@ -215,14 +195,11 @@ def _plan(options: argparse.Namespace) -> int:
     from retrieval_server.corpus.ranking import Retriever
     from retrieval_server.corpus.vectors import IndexType, set_threads
     from retrieval_server.encoder import load_encoder
-    from seg_common.errors import UsageError
 
     if (options.entries is None) == (options.text is None and options.images is None):
         raise UsageError(
             "name a corpus (--text or --images) or the size of one (--entries N), not both"
         )
-    if options.entries is not None and options.entries < 1:
-        raise UsageError(f"--entries {options.entries}: expected at least 1")
     passages = ["x" * 5 + " word" * 110]
     if options.entries is not None:
         shape = CorpusShape(options.entries, options.entries * _ENTRY_BYTES)

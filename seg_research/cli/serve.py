@@ -9,6 +9,11 @@ from __future__ import annotations
 
 import argparse
 
+from retrieval_server.options import add_arguments as add_server_arguments
+from retrieval_server.options import settings_from
+from retrieval_server.server import run as run_server
+from seg_research.cli.index import progress_bar
+
 EXAMPLES = """examples:
   seg-research serve --text outputs/mini/local_KB/text_corpus.jsonl --images outputs/mini/local_KB/image_corpus.jsonl
   seg-research serve --text CORPUS.jsonl --port 0            a free port; the first line tells which
@@ -21,16 +26,10 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the server."""
-    from retrieval_server import options
-
-    options.add_arguments(parser)
+    add_server_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal comes."""
-    from retrieval_server.options import settings_from
-    from retrieval_server.server import run as serve
-    from seg_research.cli.index import progress_bar
-
-    serve(settings_from(options), progress=progress_bar)
+    run_server(settings_from(options), progress=progress_bar)
     return 0
