@@ -87,17 +87,26 @@ def _command(name: str) -> DataCommand:
 
 def run(options: argparse.Namespace) -> int:
     """Make or prepare what was asked for."""
-    command = _command(options.name)
-    parser = Parser(prog=f"seg-research data {options.name}", description=command.summary)
-    command.add_arguments(parser)
-    parser.add_argument(
-        "--workers", type=at_least(1), default=min(8, os.cpu_count() or 1), help="processes"
-    )
-    chosen = parser.parse_args(options.rest)
+    command, chosen = read_arguments(options.name, options.rest)
     with _progress(options.name, command.unit) as progress:
         lines = command.run(chosen, progress)
     print(*lines, sep="\n")
     return 0
+
+
+def read_arguments(name: str, rest: Sequence[str]) -> tuple[DataCommand, argparse.Namespace]:
+    """Find a benchmark and read its options.
+
+    Raises:
+        UsageError: there is no such benchmark, or it has no such option.
+    """
+    command = _command(name)
+    parser = Parser(prog=f"seg-research data {name}", description=command.summary)
+    command.add_arguments(parser)
+    parser.add_argument(
+        "--workers", type=at_least(1), default=min(8, os.cpu_count() or 1), help="processes"
+    )
+    return command, parser.parse_args(rest)
 
 
 class ReaderCommand:

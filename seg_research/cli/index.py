@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   seg-research index plan --entries 1000000 --type hnsw
-  seg-research index build --text outputs/mini/local_KB/text_corpus.jsonl --out outputs/mini/text_index --retriever hybrid
-  seg-research index eval --text outputs/mini/local_KB/text_corpus.jsonl --index outputs/mini/text_index
-  seg-research serve --text outputs/mini/local_KB/text_corpus.jsonl --text-index outputs/mini/text_index --retriever hybrid
+  seg-research index build --text outputs/mini/local_KB/text_corpus.jsonl \\
+      --out outputs/mini/text_index --retriever hybrid
+  seg-research index eval --text outputs/mini/local_KB/text_corpus.jsonl \\
+      --index outputs/mini/text_index
+  seg-research serve --text outputs/mini/local_KB/text_corpus.jsonl \\
+      --text-index outputs/mini/text_index --retriever hybrid
 """
 _ENTRY_BYTES = 600
 """Of a passage of some hundred words, where only the number of entries is given."""

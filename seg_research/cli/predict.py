@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from seg_research.recipes.settings import EpisodeSettings
 
 EXAMPLES = """examples:
-  seg-research predict --data outputs/mini/test_4_64_64.parquet --model outputs/tiny --text outputs/mini/local_KB/text_corpus.jsonl
-      --out outputs/tiny_test/predictions.jsonl
-  seg-research predict --data data/OK_VOS/test_6_448_448.parquet --model Qwen3-VL-4B-Instruct --search-url http://127.0.0.1:8100
+  seg-research predict --model outputs/tiny --data outputs/mini/test_4_64_64.parquet \\
+      --text outputs/mini/local_KB/text_corpus.jsonl --out outputs/tiny_test/predictions.jsonl
+  seg-research predict --model Qwen/Qwen3-VL-4B-Instruct \\
+      --data data/OK_VOS/test_6_448_448.parquet --search-url http://127.0.0.1:8100 \\
       --out outputs/qwen/predictions.jsonl
-  seg-research predict --data outputs/mini/test_4_64_64.parquet --scripted expert --text outputs/mini/local_KB/text_corpus.jsonl
-      --out outputs/expert/predictions.jsonl
+  seg-research predict --scripted expert --data outputs/mini/test_4_64_64.parquet \\
+      --text outputs/mini/local_KB/text_corpus.jsonl --out outputs/expert/predictions.jsonl
 """
 
 

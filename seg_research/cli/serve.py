@@ -15,12 +15,15 @@ from retrieval_server.server import run as run_server
 from seg_research.cli.index import progress_bar
 
 EXAMPLES = """examples:
-  seg-research serve --text outputs/mini/local_KB/text_corpus.jsonl --images outputs/mini/local_KB/image_corpus.jsonl
-  seg-research serve --text CORPUS.jsonl --port 0            a free port; the first line tells which
+  seg-research serve --text outputs/mini/local_KB/text_corpus.jsonl \\
+      --images outputs/mini/local_KB/image_corpus.jsonl
+  seg-research serve --text CORPUS.jsonl --port 0            a free port, which the first line names
   seg-research serve --text CORPUS.jsonl --index-cache ~/.cache/seg_research    embed a corpus once
-  seg-research serve --text CORPUS.jsonl --text-index corpus.index --retriever hybrid     see seg-research index
+  seg-research serve --text CORPUS.jsonl --text-index corpus.index --retriever hybrid
   seg-research serve --text CORPUS.jsonl --host 0.0.0.0 --token-env SEARCH_TOKEN --log json
-  curl -s localhost:8100/search -H 'content-type: application/json' -d '{"query": "who directed Barbie", "kind": "text", "top_k": 2}'
+  seg-research serve --provider serper --cache-file searches.sqlite --max-usd-per-day 5
+  curl -s localhost:8100/search -H 'content-type: application/json' \\
+      -d '{"query": "who directed Barbie", "kind": "text", "top_k": 2}'
 """
 
 

@@ -22,12 +22,18 @@ if TYPE_CHECKING:
     from seg_research.training.sft.prepare import Encoded
 
 EXAMPLES = """examples:
-  seg-research predict --data outputs/mini/train_4_64_64.parquet --scripted expert --settings outputs/tiny
+  seg-research predict --scripted expert --settings outputs/tiny \\
+      --data outputs/mini/train_4_64_64.parquet \\
       --text outputs/mini/local_KB/text_corpus.jsonl --out outputs/expert/predictions.jsonl
-  seg-research sft model=tiny hardware=cpu model.path=outputs/tiny data.train_files=outputs/expert/predictions.jsonl --dry-run
-  seg-research sft model=qwen3vl_8b hardware=8x80g data.train_files=[strong/predictions.jsonl,expert/predictions.jsonl]
-      seg.sft.min_score=0.8 trainer.total_epochs=2 seg.run_dir=outputs/sft_8b
-  seg-research train model=qwen3vl_8b hardware=8x80g rollout=vllm actor_rollout_ref.model.path=outputs/sft_8b/policy data.train_files=…
+  seg-research sft model=tiny hardware=cpu model.path=outputs/tiny --dry-run \\
+      data.train_files=outputs/expert/predictions.jsonl
+  seg-research sft model=qwen3vl_8b hardware=8x80g seg.run_dir=outputs/sft_8b \\
+      data.train_files=[strong/predictions.jsonl,expert/predictions.jsonl] \\
+      seg.sft.min_score=0.8 trainer.total_epochs=2
+  seg-research train model=qwen3vl_8b hardware=8x80g rollout=vllm \\
+      actor_rollout_ref.model.path=outputs/sft_8b/policy \\
+      data.train_files=data/OK_VOS/train_6_448_448.parquet \\
+      data.val_files=data/OK_VOS/val_6_448_448.parquet seg.search.url=http://HOST:8100
 """
 
 

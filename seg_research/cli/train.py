@@ -18,15 +18,28 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 EXAMPLES = """examples:
-  seg-research train recipe=seg_research hardware=cpu --dry-run data.train_files=outputs/mini/train_4_64_64.parquet
-  seg-research train hardware=cpu actor_rollout_ref.model.path=outputs/tiny seg.run_dir=outputs/grpo
-      data.train_files=outputs/mini/train_4_64_64.parquet data.val_files=outputs/mini/val_4_64_64.parquet
-      seg.search.text=outputs/mini/local_KB/text_corpus.jsonl trainer.total_training_steps=12
-  seg-research train hardware=8x80g model=qwen3vl_4b rollout=vllm search=server seg.search.url=http://HOST:PORT
-      data.train_files=… data.val_files=…
-  seg-research train recipe=seg_research model=qwen3vl_8b hardware=8x80g rollout=vllm algorithm=dapo --dry-run data.train_files=…
-  seg-research train hardware=8x80g model=qwen3vl_4b rollout=vllm search=serper seg.search.cache_file=searches.sqlite
-      seg.search.max_usd_per_run=20 data.train_files=… data.val_files=…
+  seg-research train recipe=seg_research hardware=cpu --dry-run \\
+      actor_rollout_ref.model.path=outputs/tiny \\
+      data.train_files=outputs/mini/train_4_64_64.parquet \\
+      data.val_files=outputs/mini/val_4_64_64.parquet \\
+      seg.search.text=outputs/mini/local_KB/text_corpus.jsonl
+  seg-research train hardware=cpu seg.run_dir=outputs/grpo trainer.total_training_steps=12 \\
+      actor_rollout_ref.model.path=outputs/tiny \\
+      data.train_files=outputs/mini/train_4_64_64.parquet \\
+      data.val_files=outputs/mini/val_4_64_64.parquet \\
+      seg.search.text=outputs/mini/local_KB/text_corpus.jsonl
+  seg-research train hardware=8x80g model=qwen3vl_4b rollout=vllm \\
+      search=server seg.search.url=http://HOST:8100 \\
+      data.train_files=data/OK_VOS/train_6_448_448.parquet \\
+      data.val_files=data/OK_VOS/val_6_448_448.parquet
+  seg-research train hardware=8x80g model=qwen3vl_8b rollout=vllm algorithm=dapo --dry-run \\
+      search=server seg.search.url=http://HOST:8100 \\
+      data.train_files=data/OK_VOS/train_6_448_448.parquet \\
+      data.val_files=data/OK_VOS/val_6_448_448.parquet
+  seg-research train hardware=8x80g model=qwen3vl_4b rollout=vllm \\
+      search=serper seg.search.cache_file=searches.sqlite seg.search.max_usd_per_run=20 \\
+      data.train_files=data/OK_VOS/train_6_448_448.parquet \\
+      data.val_files=data/OK_VOS/val_6_448_448.parquet
 """
 
 
