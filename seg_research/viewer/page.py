@@ -22,12 +22,12 @@ from markupsafe import Markup
 from seg_common.files import write_atomic
 from seg_research import __version__
 from seg_research.viewer.curve import draw, format_value, read_series
+from seg_research.viewer.questions import QuestionView, choose_questions, view_question
 from seg_research.viewer.run_folder import Run, read_run
 from seg_research.viewer.text import legible, shorten
-from seg_research.viewer.trajectory import QuestionView, choose_questions, view_question
 
 NUM_QUESTIONS = 12
-PICTURE_BUDGET_BYTES = 5_000_000
+IMAGE_BUDGET_BYTES = 5_000_000
 """Base64 text; with markup the page stays below 6 MB."""
 MAX_ROWS, MAX_COLUMNS, MAX_NOTES, NOTE_CHARS = 20, 12, 30, 400
 
@@ -161,7 +161,7 @@ def _questions(run: Run) -> tuple[list[QuestionView], list[str]]:
     for sample_id in chosen:
         question = view_question(sample_id, run)
         num_bytes += question.num_bytes
-        if num_bytes > PICTURE_BUDGET_BYTES:
+        if num_bytes > IMAGE_BUDGET_BYTES:
             return questions, [
                 f"{len(chosen) - len(questions)} of {len(chosen)} trajectories are left out to keep this page small"
             ]

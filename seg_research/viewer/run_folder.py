@@ -72,9 +72,10 @@ class Run:
     Attributes:
         rows: one a policy, values by column name.
         curve: lines of the training log.
+        ground_truths: JSON text, by question id.
         steps: the searches that a human would make, by question id.
         truth_masks: folder of ground-truth masks by question id.
-        found_pictures: file of a picture that a search can find, by the source the search server
+        found_images: file of an image that a search can find, by the source the search server
             names it by: `<corpus file>#<id>`.
         notes: said by the run, `missing`: found wanting while reading.
     """
@@ -86,10 +87,10 @@ class Run:
     rows: tuple[Mapping[str, Any], ...] = ()
     curve: tuple[Mapping[str, Any], ...] = ()
     predictions: tuple[PredictionSet, ...] = ()
-    truth_boxes: Mapping[str, str] = field(default_factory=dict[str, str])
+    ground_truths: Mapping[str, str] = field(default_factory=dict[str, str])
     steps: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     truth_masks: Mapping[str, Path] = field(default_factory=dict[str, Path])
-    found_pictures: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    found_images: Mapping[str, Path] = field(default_factory=dict[str, Path])
     missing: tuple[str, ...] = ()
 
 
@@ -119,10 +120,10 @@ def read_run(run_dir: Path) -> Run:
         rows=tuple(summary.rows),
         curve=curve,
         predictions=tuple(sets),
-        truth_boxes=boxes,
+        ground_truths=boxes,
         steps=steps,
         truth_masks=_read_meta(run_dir, summary.truth.meta, missing),
-        found_pictures=_read_image_corpus(run_dir, summary.images, missing),
+        found_images=_read_image_corpus(run_dir, summary.images, missing),
         missing=tuple(missing),
     )
 
@@ -210,7 +211,7 @@ def _read_meta(run_dir: Path, name: str | None, missing: list[str]) -> dict[str,
 
 
 def _read_image_corpus(run_dir: Path, name: str | None, missing: list[str]) -> dict[str, Path]:
-    """Return the file of every picture of a corpus; those outside the corpus' own folder are left
+    """Return the file of every image of a corpus; those outside the corpus' own folder are left
     out.
     """
     if name is None:
@@ -226,7 +227,7 @@ def _read_image_corpus(run_dir: Path, name: str | None, missing: list[str]) -> d
             if file.is_relative_to(folder):
                 files[f"{corpus.name}#{entry.get('id')}"] = file
     except (UsageError, OSError, ValueError) as error:
-        missing.append(f"pictures that searches found: {error}")
+        missing.append(f"images that searches found: {error}")
     return files
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the page: small JPEGs inside the HTML itself. Axes: H rows, W columns, C colours."""
+"""Images of the page: small JPEGs inside the HTML itself. Axes: H rows, W columns, C colours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUTSIDE_RGB, OUTSIDE_OPACITY = (24, 26, 34), 0.42
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Thumbnail:
     """An image element: `uri` is a data address, base64 and so free of markup."""
 
     uri: str
@@ -28,12 +28,12 @@ class Picture:
     caption: str = ""
 
 
-def embed(image: Image.Image, width_px: int, caption: str = "", quality: int = 76) -> Picture:
+def embed(image: Image.Image, width_px: int, caption: str = "", quality: int = 76) -> Thumbnail:
     """Encode as JPEG, scaled down to the width (never up)."""
     small = scale_to_width(image, width_px).convert("RGB")
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=quality, optimize=True)
-    return Picture(
+    return Thumbnail(
         "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"),
         *small.size,
         caption,

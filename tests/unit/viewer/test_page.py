@@ -172,7 +172,7 @@ def test_missing_pieces_are_named_on_the_page(run_dir):
 
 
 def test_a_page_that_would_grow_too_large_says_what_it_leaves_out(run_dir, monkeypatch):
-    monkeypatch.setattr(page, "PICTURE_BUDGET_BYTES", 100)
+    monkeypatch.setattr(page, "IMAGE_BUDGET_BYTES", 100)
     assert "1 of 1 trajectories are left out" in render(read_run(run_dir))
 
 

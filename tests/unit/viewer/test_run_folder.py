@@ -21,7 +21,7 @@ def test_everything_is_read(run_dir):
     assert len(run.curve) == 5
     assert run.truth_masks["q1"] == run_dir / "truth"
     # entry 1 lies outside
-    assert run.found_pictures == {"image_corpus.jsonl#0": run_dir / "images" / "kite.jpg"}
+    assert run.found_images == {"image_corpus.jsonl#0": run_dir / "images" / "kite.jpg"}
 
 
 def test_a_missing_folder_is_refused(tmp_path):

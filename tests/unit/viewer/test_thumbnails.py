@@ -13,17 +13,17 @@ def square(size: int, first: int, last: int) -> np.ndarray:
     return mask_HW
 
 
-def test_an_embedded_picture_is_a_small_jpeg():
-    picture = embed(Image.new("RGB", (400, 200), "red"), 100, "a caption")
+def test_an_embedded_image_is_a_small_jpeg():
+    image = embed(Image.new("RGB", (400, 200), "red"), 100, "a caption")
     decoded = Image.open(
-        io.BytesIO(base64.b64decode(picture.uri.removeprefix("data:image/jpeg;base64,")))
+        io.BytesIO(base64.b64decode(image.uri.removeprefix("data:image/jpeg;base64,")))
     )
-    assert decoded.size == (picture.width_px, picture.height_px) == (100, 50)
+    assert decoded.size == (image.width_px, image.height_px) == (100, 50)
     assert decoded.format == "JPEG"
-    assert picture.caption == "a caption"
+    assert image.caption == "a caption"
 
 
-def test_small_pictures_are_not_blown_up_and_slender_ones_are_bounded():
+def test_small_images_are_not_blown_up_and_slender_ones_are_bounded():
     assert embed(Image.new("L", (40, 20)), 100).width_px == 40
     assert embed(Image.new("RGB", (10, 5000)), 100).height_px == 30
 

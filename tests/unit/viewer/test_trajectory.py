@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seg_research.records.schema import PredictionRow
+from seg_research.viewer.mask_strip import spread
+from seg_research.viewer.questions import choose_questions, view_question
 from seg_research.viewer.run_folder import PredictionSet, read_run
-from seg_research.viewer.trajectory import choose_questions, spread, view_question
 
 
 def rewrite(run_dir, name, **changes):
@@ -17,17 +18,17 @@ def rewrite(run_dir, name, **changes):
 def test_a_question_with_all_its_parts(run_dir):
     question = view_question("q1", read_run(run_dir))
     assert question.question == "Please find the crest."
-    assert [picture.caption for picture in question.offered] == ["3", "6", "9"]
+    assert [image.caption for image in question.offered] == ["3", "6", "9"]
     assert question.steps == ("crest of Babir",)
     before, after = question.trajectories
     assert (before.reward, after.reward) == (0.25, 1.75)
     assert after.mean_j == 1.0
-    assert [picture.caption for picture in after.masks] == [
+    assert [image.caption for image in after.masks] == [
         "frame 3 · J 100",
         "key frame 6 · J 100",
         "frame 9 · J 100",
     ]
-    assert question.picture == after.masks[1]
+    assert question.image == after.masks[1]
     assert [(bar.name, bar.value) for bar in after.rewards] == [
         ("format", 1.0),
         ("box", 0.5),
@@ -36,11 +37,12 @@ def test_a_question_with_all_its_parts(run_dir):
 
 
 def test_boxes_and_points_are_in_pixels_of_the_key_frame(run_dir):
-    keyframe = view_question("q1", read_run(run_dir)).trajectories[1].keyframe
-    assert keyframe.size == (64, 48)
-    assert (keyframe.boxes[0].x1, keyframe.boxes[0].y2) == (16.0, 36.0)
-    assert (keyframe.points[0].x, keyframe.points[0].y) == (32.0, 24.0)
-    assert len(keyframe.negative_points) == 1
+    (keyframe,) = view_question("q1", read_run(run_dir)).trajectories[1].located
+    assert (keyframe.size, keyframe.frame_id, keyframe.is_keyframe) == ((64, 48), 6, True)
+    (found,) = keyframe.objects
+    assert (found.number, found.box.x1, found.box.y2) == (0, 16.0, 36.0)
+    assert (found.points[0].x, found.points[0].y) == (32.0, 24.0)
+    assert len(found.negative_points) == 1
     assert keyframe.truth_boxes[0].x1 == pytest.approx(15.36)
 
 
@@ -52,7 +54,7 @@ def test_without_masks_of_its_own_a_policy_scores_nothing_on_the_frames_shown(ru
 
 def test_the_true_box_comes_from_the_mask_where_the_row_has_none(run_dir):
     (run_dir / "test.parquet").unlink()
-    keyframe = view_question("q1", read_run(run_dir)).trajectories[1].keyframe
+    (keyframe,) = view_question("q1", read_run(run_dir)).trajectories[1].located
     assert (keyframe.truth_boxes[0].x1, keyframe.truth_boxes[0].y1) == (16.0, 12.0)
 
 
@@ -61,8 +63,32 @@ def test_every_target_of_a_question_is_drawn(run_dir):
     frames = [{"6": {"bbox_2d": [x, 0, x + 250, 500]}} for x in (0, 500)]
     targets = [{"id": name, "frames": found} for name, found in zip("ab", frames, strict=True)]
     rewrite(run_dir, "after", gts=json.dumps({"targets": targets}))
-    keyframe = view_question("q1", read_run(run_dir)).trajectories[1].keyframe
+    (keyframe,) = view_question("q1", read_run(run_dir)).trajectories[1].located
     assert [box.x1 for box in keyframe.truth_boxes] == [0, 32]
+
+
+def test_objects_are_shown_on_their_own_frames_and_numbered(run_dir):
+    objects = [
+        {"frame_id": 6, "box_norm1000": [0, 0, 500, 500]},
+        {"frame_id": 9, "points_norm1000": [[500, 500]], "negative_points_norm1000": [[20, 20]]},
+        {"frame_id": 9, "mask": {"size": [3, 2], "counts": "114"}},
+    ]
+    rewrite(run_dir, "after", objects=objects)
+    first, second = view_question("q1", read_run(run_dir)).trajectories[1].located
+    assert [(view.frame_id, view.is_keyframe) for view in (first, second)] == [
+        (6, True),
+        (9, False),
+    ]
+    assert [found.number for found in (*first.objects, *second.objects)] == [1, 2, 3]
+    assert (first.has_masks, second.has_masks, second.has_place) == (False, True, True)
+    assert second.objects[1].anchor is None
+
+
+def test_the_claim_that_the_target_is_absent_is_told(run_dir):
+    answer = {"role": "assistant", "text": "-1", "action": {"kind": "answer", "objects": []}}
+    rewrite(run_dir, "after", objects=[], turns=[answer])
+    notes = view_question("q1", read_run(run_dir)).trajectories[1].notes
+    assert "the policy says that the target is not in the video" in notes
 
 
 BROKEN_TRUTHS = [
@@ -81,14 +107,15 @@ def test_a_broken_truth_is_no_truth(run_dir, gts):
     (run_dir / "test.parquet").unlink()
     (run_dir / "meta.json").unlink()
     rewrite(run_dir, "after", gts=gts)
-    assert view_question("q1", read_run(run_dir)).trajectories[1].keyframe.truth_boxes == ()
+    (keyframe,) = view_question("q1", read_run(run_dir)).trajectories[1].located
+    assert keyframe.truth_boxes == ()
 
 
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({"video_path": "/nowhere/at/all"}, "no pictures: /nowhere/at/all"),
-        ({"video_path": "a\0b"}, "no pictures"),
+        ({"video_path": "/nowhere/at/all"}, "no images: /nowhere/at/all"),
+        ({"video_path": "a\0b"}, "no images"),
         ({"video_path": None}, "does not say which video"),
         ({"frame_names": ["00003", "../../etc/passwd"]}, "was offered but is not in the video"),
         ({"frame_names": ["00003"] * 20}, "8 more frames were offered"),
@@ -102,8 +129,16 @@ def test_what_is_missing_of_a_question_is_noted(run_dir, changes, note):
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({"keyframe": None, "objects": []}, "no key frame"),
-        ({"keyframe": {"id": 4}}, "frame 4 is not in the video"),
+        ({"keyframe": None, "objects": []}, "no frame was chosen"),
+        ({"keyframe": {"id": 4}}, "frame 4, which the policy chose, is not in the video"),
+        (
+            {"objects": [{"frame_id": 9, "mask": {"size": [4, 4], "counts": "zz"}}]},
+            "cannot be drawn",
+        ),
+        (
+            {"objects": [{"frame_id": i, "box_norm1000": [1, 2, 30, 40]} for i in range(9)]},
+            "5 more frames with objects are not shown",
+        ),
         ({"turns": [{"role": "user", "text": "x"}] * 41}, "1 more turns"),
     ],
 )
