@@ -91,9 +91,7 @@ def read_numbers(value: object, count: int) -> list[float] | None:
 
 def _is_number(value: object) -> TypeGuard[float]:
     # A comparison, because not every integer of JSON has a float; False for NaN, too.
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _BEYOND
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _BEYOND
 
 
 def _on_frame(frames: Frames, stem: str) -> Mapping[str, Any]:
