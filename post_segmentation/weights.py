@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from seg_common import model_hub
 from seg_common.errors import UsageError
 
 _PATTERNS = ("*.json", "*.safetensors")
@@ -19,32 +20,12 @@ def find_model_folder(weights: str) -> Path:
     Raises:
         UsageError: there is no such folder and no such model, or the hub cannot be reached.
     """
-    folder = Path(weights).expanduser()
-    if folder.exists() or weights.startswith((".", "/", "~")):
-        if not (folder / "config.json").is_file():
-            raise UsageError(
-                f"{weights}: not a folder of a transformers model (no config.json in it)"
-            )
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
+    return model_hub.find_model_folder(
+        weights,
+        _PATTERNS,
+        not_a_model="not a folder of a transformers model (no config.json in it)",
+        offline="give the folder with --weights, or use --backend grabcut, which needs none",
     )
-
-    try:
-        return Path(snapshot_download(weights, allow_patterns=list(_PATTERNS)))
-    except HFValidationError:
-        reason = "neither a folder nor the id of a model on the hub"
-    except RepositoryNotFoundError:
-        reason = "the hub has no such model that you may read (check the spelling, log in with `hf auth login`)"
-    except (LocalEntryNotFoundError, OSError):
-        reason = (
-            "these weights are not on this machine and the hub cannot be reached; download them where there is a network"
-            f" (hf download {weights}) and give the folder with --weights, or use --backend grabcut, which needs none"
-        )
-    raise UsageError(f"{weights}: {reason}")
 
 
 def is_cached(model_id: str) -> bool:

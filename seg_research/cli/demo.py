@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from seg_common.arguments import at_least
 from seg_research.mini import COLD_START
 from seg_research.mini.folder import MiniFolder
 
@@ -47,19 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("outputs/demo"),
         metavar="FOLDER",
-        help="where everything goes (default outputs/demo)",
+        help="where everything goes",
     )
+    parser.add_argument("--seed", type=int, default=0, help="of data, model and training")
+    parser.add_argument("--steps", type=at_least(1), default=12, help="GRPO steps")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of data, model and training (default 0)"
+        "--train-questions", type=at_least(1), default=96, help="training questions"
     )
-    parser.add_argument("--steps", type=int, default=12, help="GRPO steps (default 12)")
-    parser.add_argument(
-        "--train-questions", type=int, default=96, help="training questions (default 96)"
-    )
-    parser.add_argument(
-        "--test-questions", type=int, default=48, help="test questions (default 48)"
-    )
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--test-questions", type=at_least(1), default=48, help="test questions")
+    parser.add_argument("--threads", type=at_least(1), default=2, help="CPU threads")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seg_common.arguments import at_least
 from seg_common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=at_least(1),
         default=os.cpu_count() or 1,
         metavar="N",
         help="processes (default: one a core)",
@@ -104,8 +105,6 @@ def _evaluate(options: argparse.Namespace, masks_dir: Path) -> EvaluationResult:
     from seg_research.evaluation.protocols import PROTOCOLS
     from seg_research.metrics import Averaging
 
-    if options.workers < 1:
-        raise UsageError(f"--workers {options.workers}: expected 1 or more")
     protocol = PROTOCOLS.find(options.protocol)
     with tqdm(unit="sample", desc="evaluate", file=sys.stderr) as bar:
 

@@ -13,6 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from seg_common.arguments import at_least
 from seg_common.errors import UsageError
 from seg_research.mini import COLD_START
 
@@ -29,29 +30,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--lessons",
-        type=int,
+        type=at_least(1),
         metavar="STEPS",
         help="make a new one: steps of lessons; the rest is about these",
     )
     parser.add_argument(
         "--sight",
-        type=int,
+        type=at_least(1),
         default=450,
         metavar="STEPS",
-        help="steps before, that only open the eyes (default 450)",
+        help="steps before, that only open the eyes",
     )
     parser.add_argument(
         "--clips",
-        type=int,
+        type=at_least(1),
         default=2750,
         metavar="N",
         help="clips that lessons show (default 2750, ten minutes to draw)",
     )
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes that draw them (default 1)"
+        "--workers", type=at_least(1), default=1, metavar="N", help="processes that draw them"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of everything (default 0)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything")
+    parser.add_argument("--threads", type=at_least(1), default=2, help="CPU threads")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -67,10 +68,6 @@ def run(options: argparse.Namespace) -> int:
     if options.lessons is None:
         shutil.copytree(COLD_START, staged, dirs_exist_ok=True)
     else:
-        if min(options.lessons, options.sight, options.clips, options.workers, options.threads) < 1:
-            raise UsageError(
-                "--lessons, --sight, --clips, --workers and --threads: expected 1 or more"
-            )
         _teach(options, staged)
     staged.rename(options.out)
     print(f"the model is in {options.out}")

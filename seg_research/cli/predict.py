@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg_common.errors import UsageError
+from tqdm import tqdm
+
+from seg_common.arguments import at_least, number
 
 if TYPE_CHECKING:
     from seg_research.data.sample import Sample
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="prepared samples (seg-research data, examples/data_preprocess)",
     )
     who = parser.add_mutually_exclusive_group(required=True)
-    who.add_argument("--model", type=Path, metavar="FOLDER", help="a Qwen-VL checkpoint folder")
+    who.add_argument("--model", metavar="WHERE", help="folder or hub id of a Qwen-VL checkpoint")
     who.add_argument(
         "--scripted",
         choices=("expert", "demonstrator", "hostile"),
@@ -70,21 +72,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--images", type=Path, metavar="JSONL", help="image corpus for the same")
     parser.add_argument(
-        "--rollouts", type=int, default=1, metavar="N", help="rollouts of each sample (default 1)"
+        "--rollouts", type=at_least(1), default=1, metavar="N", help="rollouts of each sample"
     )
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
-    parser.add_argument("--seed", type=int, default=0, help="of sampling (default 0)")
+    parser.add_argument("--temperature", type=number(), default=0.0, help="0 is greedy")
+    parser.add_argument("--seed", type=int, default=0, help="of sampling")
     parser.add_argument(
         "--group-size",
-        type=int,
+        type=at_least(1),
         default=16,
         metavar="N",
-        help="rollouts generated together (default 16)",
+        help="rollouts generated together",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples")
-    parser.add_argument(
-        "--threads", type=int, default=2, help="CPU threads of the model (default 2)"
-    )
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N samples")
+    parser.add_argument("--threads", type=at_least(1), default=2, help="CPU threads of the model")
     parser.add_argument(
         "--timings", action="store_true", help="add wall-clock seconds to each line"
     )
@@ -92,17 +92,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Predict."""
-    from tqdm import tqdm
-
     from seg_research.cli.search_server import search_server
     from seg_research.data.rows import check_paths, read_samples
     from seg_research.evaluation.predict import claim
-    from seg_research.policies.processor import check_model_folder
+    from seg_research.policies.processor import find_policy_folder
     from seg_research.recipes.settings import EpisodeSettings, load_settings
 
-    _check(options)
     if options.model:
-        check_model_folder(options.model)
+        options.model = find_policy_folder(options.model)
     samples = read_samples(options.data)[: options.limit]
     check_paths(samples)
     folder = options.settings or options.model
@@ -127,18 +124,6 @@ def run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 1 if count.failed else 0
-
-
-def _check(options: argparse.Namespace) -> None:
-    for name in ("rollouts", "group_size", "threads"):
-        if getattr(options, name) < 1:
-            raise UsageError(
-                f"--{name.replace('_', '-')} {getattr(options, name)}: expected 1 or more"
-            )
-    if options.limit is not None and options.limit < 1:
-        raise UsageError(f"--limit {options.limit}: expected 1 or more")
-    if not 0 <= options.temperature < float("inf"):
-        raise UsageError(f"--temperature {options.temperature}: expected 0 (greedy) or more")
 
 
 def _identity(options: argparse.Namespace, settings: EpisodeSettings) -> dict[str, Any]:

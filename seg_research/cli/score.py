@@ -26,14 +26,12 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("rollouts", type=Path, metavar="ROLLOUTS", help="JSON lines")
-    parser.add_argument(
-        "--recipe", default="seg_research", help="whose rewards (default: seg_research)"
-    )
+    parser.add_argument("--recipe", default="seg_research", help="whose rewards")
     parser.add_argument(
         "--mode",
         choices=("robust", "compat"),
         default="robust",
-        help="our definitions, or exactly the original's (default: robust)",
+        help="our definitions, or exactly the original's",
     )
     parser.add_argument(
         "--settings",

@@ -14,6 +14,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from seg_common.arguments import Parser
 from seg_research.cli.overrides import add_override_arguments, check_overrides, show_origins
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ EXAMPLES = """examples:
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declare the options."""
     add_override_arguments(
         parser, "hardware=cpu trainer.total_epochs=3", "what the episodes hold, and memory"

@@ -12,6 +12,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from seg_common.arguments import Parser
 from seg_research.cli.overrides import add_override_arguments, check_overrides, show_origins
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ EXAMPLES = """examples:
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declare the options."""
     add_override_arguments(
         parser, "hardware=cpu trainer.total_training_steps=12", "tokens and memory"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from seg_common import model_hub
 from seg_common.errors import UsageError
 
+_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 IMAGE_TOKEN = "<|image_pad|>"
 VISION_TOKENS = (
     IMAGE_TOKEN,
@@ -60,6 +62,21 @@ def check_model_folder(path: Path) -> None:
         raise UsageError(
             f"{path}: not a model folder (no config.json); make the tiny one with: seg-research model --out {path}"
         )
+
+
+def find_policy_folder(name: str) -> Path:
+    """Return the folder of a policy that is named by its folder or by its id on the hub.
+
+    Raises:
+        UsageError: it is neither, or the hub cannot be reached.
+    """
+    tiny = f"make the tiny one with: seg-research model --out {name}"
+    return model_hub.find_model_folder(
+        name,
+        _MODEL_FILES,
+        not_a_model=f"not a model folder (no config.json); {tiny}",
+        offline=f"give its folder; or {tiny}",
+    )
 
 
 def load_processor(path: Path) -> Any:

@@ -34,5 +34,5 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path, capsys):
 )
 def test_lessons_of_no_length_are_refused(tmp_path, capsys, wrong):
     assert main(["model", "--out", str(tmp_path / "tiny"), *wrong]) != 0
-    assert "expected 1 or more" in capsys.readouterr().err
+    assert "expected at least 1" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
