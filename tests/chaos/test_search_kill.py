@@ -105,7 +105,7 @@ async def test_a_build_that_was_killed_goes_on_and_gives_the_same_index(tmp_path
     corpus.write_text(
         "".join(
             json.dumps({"id": i, "contents": f"title {i}\nword{i} kite"}) + "\n"
-            for i in range(4500)
+            for i in range(2500)
         )
     )
     build = [

@@ -36,10 +36,16 @@ class Run:
         return (self.folder.parent / "stderr").read_text()
 
     @property
+    def told(self) -> list[str]:
+        """What the last attempt says to its user in the end."""
+        return [line for line in self.said.splitlines() if line.startswith("seg-research: ")]
+
+    @property
     def log(self) -> str:
         return (self.folder / "trainer.log").read_text(errors="replace")
 
     def start(self) -> None:
+        self.family.clear()
         arguments = [
             f"{key}={value}" for key, value in {**self.values, "seg.run_dir": self.folder}.items()
         ]
@@ -77,6 +83,29 @@ class Run:
             except psutil.NoSuchProcess:
                 continue
         return list(self.family.values())
+
+    def worker(self, title: str) -> Any:
+        """Return the process of the Ray actor with this title."""
+        import psutil
+
+        running = [
+            p for p in self.members() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE
+        ]
+        (found,) = [p for p in running if f"ray::{title}" in "".join(p.cmdline())]
+        return found
+
+    def left_behind(self) -> list[str]:
+        """Wait for all processes of the last attempt and return the commands of those that stay."""
+        import psutil
+
+        members = self.members()
+        assert len(members) > 5, "launcher, driver, Ray and its workers were seen"
+        _gone, alive = psutil.wait_procs(members, timeout=180)
+        return [
+            " ".join(process.cmdline())[:80]
+            for process in alive
+            if process.status() != psutil.STATUS_ZOMBIE
+        ]
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = 1500) -> None:
         assert self.process is not None

@@ -8,7 +8,7 @@ import pytest
 
 from seg_research.cli.main import main
 
-SHORT = ["--steps", "2", "--train-questions", "32", "--test-questions", "16"]
+SHORT = ["--steps", "2", "--train-questions", "24", "--test-questions", "8"]
 
 
 @pytest.mark.slow

@@ -1,91 +1,29 @@
-"""However a run ends, it says how in one line, keeps what was written, and leaves no process
-behind.
+"""A run that cannot go on says why in one line, keeps what was written, and leaves no process
+behind; how it ends when something kills it is in `test_disturbed_run.py`.
 """
 
+import os
 import re
-import signal
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("verl", reason="verl comes with the train extra")
 
-import psutil
+from retrieval_server.server import running_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.verl]
 
 ENDLESS = {"trainer.total_training_steps": 1000, "trainer.total_epochs": 1000}
-KNOWN = (
-    # verl, where libnuma is not installed; single-socket machines lose nothing
-    "Failed to set NUMA affinity",
-)
 
 
-@pytest.fixture
-def start(new_run, mini):
-    """Return a function that starts a run with a search server of its own; it must end without
-    help.
-    """
-
-    def begin(changes=None, environment=None):
-        local = {
-            "search": "local",
-            "seg.search.url": "null",
-            "seg.search.text": mini.text,
-            "seg.search.images": mini.images,
-        }
-        run = new_run({**local, **(changes or {})}, environment)
-        run.start()
-        return run
-
-    return begin
-
-
-def told(run) -> list[str]:
-    return [line for line in run.said.splitlines() if line.startswith("seg-research: ")]
-
-
-def left_behind(run) -> list[str]:
-    members = run.members()
-    assert len(members) > 5, "launcher, search server, driver, Ray and its workers were seen"
-    _gone, alive = psutil.wait_procs(members, timeout=180)
-    return [
-        " ".join(process.cmdline())[:80]
-        for process in alive
-        if process.status() != psutil.STATUS_ZOMBIE
-    ]
-
-
-def worker(run, title: str) -> psutil.Process:
-    (found,) = [
-        p
-        for p in run.members()
-        if p.is_running()
-        and p.status() != psutil.STATUS_ZOMBIE
-        and f"ray::{title}" in "".join(p.cmdline())
-    ]
-    return found
-
-
-def test_a_run_that_comes_to_its_end(start):
-    run = start({"trainer.total_training_steps": 1})
-    assert run.finish() == 0, run.said[-2000:]
-    assert left_behind(run) == []
-    assert told(run) == []
-    assert (run.folder / "policy" / "model.safetensors").is_file()
-    assert "Traceback" not in run.log
-    warned = [line for line in run.log.splitlines() if re.search(r"\w*Warning:|Invalid -W", line)]
-    assert [line for line in warned if not any(known in line for known in KNOWN)] == []
-
-
-def test_a_bug_in_a_reward(start):
-    run = start(
-        {**ENDLESS, "seg.episode.recipe": "broken_recipes:reward"},
-        {"PYTHONPATH": str(Path(__file__).parent)},
-    )
+def test_a_bug_in_a_reward(new_run):
+    path = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    run = new_run(ENDLESS | {"seg.episode.recipe": "broken_recipes:reward"}, {"PYTHONPATH": path})
+    run.start()
     assert run.finish() == 2, run.said[-2000:]
-    assert left_behind(run) == []
-    (line,) = told(run)
+    assert run.left_behind() == []
+    (line,) = run.told
     assert re.search(
         r"the run was stopped: sample train_\d+_\d: ZeroDivisionError: division by zero", line
     )
@@ -93,32 +31,21 @@ def test_a_bug_in_a_reward(start):
     assert not (run.folder / "policy").exists()
 
 
-def test_ctrl_c(start):
-    run = start(ENDLESS)
-    run.wait_until(lambda: len(run.records()) > 0)
-    run.process.send_signal(signal.SIGINT)
-    assert run.finish(600) == 130, run.said[-2000:]
-    assert left_behind(run) == []
-    assert told(run) == [
-        "seg-research: stopped; what was written is kept, run the same command again to go on"
-    ]
-    assert {r["global_step"] for r in run.records()} >= {1}
-
-
-@pytest.mark.parametrize(
-    ("title", "says"),
-    [
-        ("AgentLoopWorker", "a process that runs episodes has died|ActorDiedError"),
-        ("WorkerDict", "ActorDiedError|has died"),
-        ("TransformersServer", "ActorDiedError|ActorUnavailableError|has died"),
-    ],
-)
-def test_a_worker_that_is_killed(start, title, says):
-    run = start(ENDLESS)
-    run.wait_until(lambda: len(run.records()) > 0)
-    worker(run, title).kill()
-    assert run.finish(600) in (1, 2), run.said[-2000:]
-    assert left_behind(run) == []
-    (line,) = told(run)
-    assert re.search(says, line), line
+def test_a_search_server_that_dies_ends_the_run_with_one_line_that_names_it(new_run, mini):
+    larger = {
+        "seg.search.deadline_s": 10.0,
+        "data.train_batch_size": 4,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
+        "actor_rollout_ref.rollout.n": 4,
+        "actor_rollout_ref.rollout.full_determinism": "false",
+    }
+    with running_server(mini.text, mini.images) as url:
+        run = new_run(ENDLESS | larger | {"seg.search.url": url})
+        run.start()
+        run.wait_until(lambda: len(run.records()) > 0)
+    assert run.finish() == 2, run.said[-2000:]
+    assert run.left_behind() == []
+    (line,) = run.told
+    assert "failing service" in line
+    assert url in line
     assert {r["global_step"] for r in run.records()} >= {1}

@@ -28,7 +28,7 @@ def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 def test_experiments_are_run_gone_on_with_and_told(tmp_path):
     plan = yaml.safe_load((MINI / "experiments.yaml").read_text())
     plan["data"] |= {"train": 8, "val": 4, "test": 4}
-    plan["judging"] |= {"test": 8}
+    plan["judging"] |= {"test": 3}
     plan["versions"]["quick"] = {"steps": 2, "eval_every": 1}
     small = [
         "data.train_batch_size=2",
@@ -51,7 +51,7 @@ def test_experiments_are_run_gone_on_with_and_told(tmp_path):
         for decoding in ("greedy", "sampled"):
             assert (
                 len(json.loads((folder / step / decoding / "result.json").read_text())["samples"])
-                == 8
+                == 3
             ), "not the questions to judge on"
     kept = [path.name for path in (folder / "train" / "checkpoints").glob("global_step_*")]
     assert kept == ["global_step_2"], "what was judged is not kept, but for the last"

@@ -1,5 +1,5 @@
-"""The commands of the README, run as they stand there, in a folder with the checkout's programs and
-a mini benchmark as `data/OK_VOS`.
+"""The commands of the README, run as they stand there but for smaller numbers, in a folder with the
+checkout's programs and a mini benchmark as `data/OK_VOS`.
 """
 
 import os
@@ -14,6 +14,12 @@ ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(
     r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
 )
+SMALLER = {
+    "--seed 0": "--seed 0 --train 8 --val 4 --test 8",
+    "data.train_batch_size=8": "data.train_batch_size=2",
+    "ppo_mini_batch_size=8": "ppo_mini_batch_size=2",
+    "total_training_steps=6": "total_training_steps=1",
+}
 
 
 def run(script, cwd):
@@ -32,18 +38,16 @@ def run(script, cwd):
 @pytest.mark.verl
 def test_the_stages_work_as_the_readme_gives_them(tmp_path):
     (block,) = [block for block in BLOCKS if "seg-research data mini" in block]
-    run(block.replace("source .venv/bin/activate\n", ""), tmp_path)
+    block = block.replace("source .venv/bin/activate\n", "")
+    for number, smaller in SMALLER.items():
+        assert block.count(number) == 1, number
+        block = block.replace(number, smaller)
+    run(block, tmp_path)
+    judged = tmp_path / "outputs" / "eval"
     assert (tmp_path / "outputs" / "grpo" / "policy" / "model.safetensors").is_file()
-    assert (tmp_path / "outputs" / "eval" / "result.json").is_file()
-    assert (tmp_path / "outputs" / "eval" / "report.html").stat().st_size > 100_000
-    assert (
-        len(
-            (tmp_path / "outputs" / "eval" / "predictions.jsonl")
-            .read_text(encoding="utf-8")
-            .splitlines()
-        )
-        == 48
-    )
+    assert (judged / "result.json").is_file()
+    assert (judged / "report.html").stat().st_size > 20_000
+    assert len((judged / "predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 8
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ QUICK = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-THOROUGH = settings(QUICK, max_examples=5_000, derandomize=False)
+THOROUGH = settings(QUICK, max_examples=2_000, derandomize=False)
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,22 @@
 """A real cold start: verl's SFT trainer on episodes of the scripted expert, interrupted and taken
-up again; then GRPO from what it left.
+up again; then GRPO from what it left, with the LoRA settings of `hardware=1gpu_lora` carried over to
+the CPU, and what that exports.
 """
 
 import json
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("verl", reason="verl comes with the train extra")
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from seg_research.cli.main import main
 from seg_research.policies.processor import load_processor
+from seg_research.training.launch.config import leaves
 from seg_research.training.sft.dataset import SftDataset
 
 pytestmark = [pytest.mark.verl, pytest.mark.slow]
@@ -158,34 +162,103 @@ def test_a_finished_run_is_not_run_again(run_dir, arguments, capsys):
     } == before
 
 
-def test_reinforcement_learning_goes_on_from_it(run_dir, mini, search_url, tiny_folder, tmp_path):
-    values = {
-        "hardware": "cpu",
-        "search": "server",
-        "seg.search.url": search_url,
-        "seg.run_dir": tmp_path / "grpo",
-        "seg.threads": 2,
+CARRIED = (
+    "lora_rank",
+    "lora_alpha",
+    "target_modules",
+    "exclude_modules",
+    "lora.merge",
+    "checkpoint.save_contents",
+    "checkpoint.save_lora_only",
+)
+
+
+def lora_settings() -> dict[str, str]:
+    """What makes the group a LoRA run, as overrides; its memory settings mean nothing on a CPU."""
+    group = leaves(
+        yaml.safe_load(
+            resources.files("seg_research.configs").joinpath("hardware/1gpu_lora.yaml").read_text()
+        )
+    )
+    carried = {
+        key: value
+        for key, value in group.items()
+        if key.endswith(tuple(f".{name}" for name in CARRIED))
+    }
+    assert len(carried) == len(CARRIED)
+    assert carried["actor_rollout_ref.model.lora_rank"] > 0
+    # Hydra knows no key that verl's own files do not name.
+    plus = {"actor_rollout_ref.actor.checkpoint.save_lora_only"}
+    return {("+" if key in plus else "") + key: json.dumps(value) for key, value in carried.items()}
+
+
+@pytest.fixture(scope="module")
+def with_lora(run_dir, mini, new_run):
+    """A run of two steps from the cold start's policy."""
+    changes = {
         "actor_rollout_ref.model.path": run_dir / "policy",
         "data.train_files": mini.parquet("train"),
-        "data.val_files": mini.parquet("val"),
-        "data.train_batch_size": 2,
-        "actor_rollout_ref.actor.ppo_mini_batch_size": 2,
-        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 4,
-        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 4,
-        "actor_rollout_ref.rollout.n": 2,
-        "trainer.total_training_steps": 1,
+        # The text tower of the tiny model is narrower than the rank; the rate is that of a test of
+        # two steps.
+        "actor_rollout_ref.actor.optim.lr": 1e-2,
     }
-    assert main(["train", *(f"{key}={value}" for key, value in values.items())]) == 0
-    (line,) = (tmp_path / "grpo" / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(line)["data"]["training/rollout_probs_diff_max"] <= 1e-3
-    started, ended, never = (
+    run = new_run(lora_settings() | changes)
+    run.complete()
+    return run
+
+
+@pytest.fixture(scope="module")
+def probe(tiny_processor):
+    question = "who wears the emblem of the harbour town?"
+    return torch.tensor([tiny_processor.tokenizer.encode(question, add_special_tokens=False)])
+
+
+@torch.no_grad()
+def text_logits(model, probe):
+    return model(input_ids=probe, use_cache=False).logits
+
+
+def test_rollout_and_trainer_agreed_on_the_merged_weights(with_lora):
+    metrics = with_lora.metrics()
+    assert len(metrics) == 2
+    assert all(step["training/rollout_probs_diff_max"] <= 1e-3 for step in metrics)
+    assert max(step["actor/grad_norm"] for step in metrics) > 0
+
+
+def test_the_export_is_the_cold_start_with_the_adapter(with_lora, run_dir, probe):
+    from peft import PeftModel
+
+    policy, base = with_lora.folder / "policy", load(run_dir / "policy")
+    plain = text_logits(base, probe)
+    adapted = text_logits(PeftModel.from_pretrained(base, policy / "adapter"), probe)
+    merged = text_logits(load(policy), probe)
+    assert (merged - adapted).abs().max() <= 1e-4 * max(1.0, merged.abs().max())
+    assert (merged - plain).abs().max() > 1e-3, "what was trained is not in the export"
+
+
+def test_reinforcement_learning_went_on_from_the_cold_start(with_lora, run_dir, tiny_folder):
+    untrained, before, after = (
         load_file(folder / "model.safetensors")
-        for folder in (run_dir / "policy", tmp_path / "grpo" / "policy", tiny_folder)
+        for folder in (tiny_folder, run_dir / "policy", with_lora.folder / "policy")
     )
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert changed
+    assert not any("visual" in name for name in changed), "adapters of the language model only"
+    kept = before.keys() - changed
+    assert any(not untrained[name].equal(after[name]) for name in kept), "what SFT learnt is there"
 
-    def farthest(these, those):
-        return max((these[name] - those[name]).abs().max().item() for name in these)
 
-    # One step of Adam moves no weight much farther than the learning rate; the cold start moved
-    # them in four steps of three times that.
-    assert farthest(started, ended) <= 2e-3 < farthest(started, never)
+def test_the_export_predicts(with_lora, mini, search_url, tmp_path):
+    out = tmp_path / "predictions.jsonl"
+    command = ["predict", "--data", mini.parquet("test"), "--model", with_lora.folder / "policy"]
+    command += ["--search-url", search_url, "--out", out, "--limit", 2, "--threads", 1]
+    assert main([str(word) for word in command]) == 0
+    assert len(out.read_text().splitlines()) == 2
+
+
+def test_checkpoints_hold_adapters_only(with_lora):
+    (weights,) = (with_lora.folder / "checkpoints" / "global_step_2" / "actor").glob(
+        "model_world_size_1_rank_0.pt"
+    )
+    assert {".lora_" in name for name in torch.load(weights, weights_only=False)} == {True}
