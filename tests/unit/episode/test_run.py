@@ -1,6 +1,7 @@
 """The loop: every end it can come to, and that it always closes what it opened."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -29,11 +30,18 @@ from seg_research.policies.scripted import (
 from seg_research.recipes.seg_research.actions import Answer, Search, SearchKind, SelectKeyframe
 from seg_research.recipes.seg_research.final_answer import read_verdict
 from seg_research.recipes.seg_research.recipe import recipe
+from seg_research.recipes.seg_research.reward_settings import RewardSettings
+from seg_research.recipes.seg_research.rewards import build_rubric
 from seg_research.search.client import SearchHit
-from seg_research.testing.fakes import SMALL_VIEW, FakeSearcher, RecordingConversation
+from seg_research.testing.fakes import (
+    SMALL_VIEW,
+    FakeSearcher,
+    RecordingConversation,
+    WordEncoder,
+)
 from seg_research.testing.samples import draw_sample
 
-RECIPE = recipe()
+RECIPE = replace(recipe(), rubric=build_rubric(RewardSettings(), WordEncoder()))
 SEARCH = search_turn("Velmora", "who is it")
 KEYFRAME = "<thinking> this one </thinking> <keyframe> 5 </keyframe>"
 ANSWER = (

@@ -13,6 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="torch comes with the train extra")
+pytest.importorskip("transformers", reason="transformers comes with the train extra")
+
 import torch
 from PIL import Image
 

@@ -23,7 +23,6 @@ from seg_research.core.prediction import PredictedObject
 from seg_research.core.rle import Rle, decode_rle
 from seg_research.core.video import FrameId
 from seg_research.records.reader import read_row
-from seg_research.testing.sam2 import tiny_sam2
 
 BOX, GRABCUT = (find_backend(name).configure({}) for name in ("box", "grabcut"))
 ROLLOUTS = Path(__file__).parents[4] / "shared/data/rollouts/step_020.jsonl"
@@ -365,6 +364,8 @@ def test_the_back_end_is_chosen_aloud(clip, row_of, write_predictions, capsys, m
 def test_weights_choose_sam2_and_other_weights_do_it_again(
     clip, row_of, write_predictions, capsys, tmp_path
 ):
+    from seg_research.testing.sam2 import tiny_sam2
+
     path = write_predictions(row_of(clip))
     for seed, expected in (
         (0, "new: 1, already there: 0"),

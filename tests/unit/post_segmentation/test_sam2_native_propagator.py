@@ -7,6 +7,10 @@ import types
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="torch comes with the train extra")
+pytest.importorskip("transformers", reason="transformers comes with the train extra")
+
 import torch
 from PIL import Image
 

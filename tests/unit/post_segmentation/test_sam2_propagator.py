@@ -2,6 +2,10 @@ import json
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="torch comes with the train extra")
+pytest.importorskip("transformers", reason="transformers comes with the train extra")
+
 import torch
 from PIL import Image
 

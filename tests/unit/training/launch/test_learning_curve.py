@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-pytest.importorskip("omegaconf", reason="comes with hydra")
+pytest.importorskip("ray", reason="ray comes with the train extra")
 
 from seg_research.training.launch.learning_curve import learning_curve
 
