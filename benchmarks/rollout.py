@@ -89,9 +89,10 @@ from seg_research.search.client import SearchClient
 from seg_research.tools.keyframe import KeyframeTool
 from seg_research.training.launch.config import compose_config
 from seg_research.training.rollout.agent_loop import SegAgentLoop
-from seg_research.training.rollout.context import AGENT_NAME, VALIDATION_KEY, Host
 from seg_research.training.rollout.conversation import VerlConversation
 from seg_research.training.rollout.dataset import FRAMES_KEY
+from seg_research.training.rollout.scoring import EpisodeScorer
+from seg_research.training.run_contract import AGENT_NAME, VALIDATION_KEY
 
 GROUP = 8
 """Rollouts of one prompt, as published."""
@@ -202,7 +203,7 @@ def install_clock() -> None:
     clock.awaited(VerlConversation, "generate", "generate")
     clock.awaited(KeyframeTool, "run", "key frame")
     clock.awaited(SearchClient, "search", "search")
-    clock.awaited(Host, "score", "score")
+    clock.awaited(EpisodeScorer, "score", "score")
     clock.awaited(SegAgentLoop, "run", "run")
     ask, search = LLMServerClient.generate, SearchClient.search
 

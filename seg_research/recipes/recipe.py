@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from seg_common.errors import UsageError
 from seg_research.core.video import shown_image
@@ -12,6 +12,7 @@ from seg_research.episode.episode import Episode, Parse
 from seg_research.episode.escaping import escape_untrusted
 from seg_research.episode.limits import Limits
 from seg_research.episode.transcript import ImageRef, Message, Text
+from seg_research.recipes.hooks import TrainerHooks
 from seg_research.recipes.seg_research.prompt import IMAGE_PLACEHOLDER, build_messages
 from seg_research.rewards.rubric import Rubric
 from seg_research.tools.base import Tool
@@ -53,6 +54,11 @@ class Recipe:
     build_tools: Callable[[Searcher, ViewSizes], tuple[Tool, ...]]
     brief_prompt: bool = False
     notes: str = ""
+    trainer_hooks: TrainerHooks = field(default_factory=TrainerHooks)
+
+    def hooks(self) -> TrainerHooks:
+        """Return what this recipe changes in the trainer."""
+        return self.trainer_hooks
 
     def episode(self, sample: Sample, limits: Limits) -> Episode:
         """Start an episode on a sample; reads its offered frames."""

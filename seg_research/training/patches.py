@@ -65,6 +65,13 @@ def on_cpu() -> bool:
     return os.environ.get("VERL_PLATFORM") == "cpu"
 
 
+def has_hook(name: str) -> bool:
+    """Tell whether the run's recipe wants something changed in the trainer."""
+    from seg_research.training.learner.recipe_hooks import is_set
+
+    return is_set(name)
+
+
 def patch(
     target: str,
     *,
@@ -169,11 +176,13 @@ def compute_advantage(
 def compute_old_log_prob(
     original: Callable[..., Any], trainer: Any, batch: Any, metrics: dict[str, Any]
 ) -> Any:
-    """Measure how far rollout and trainer are apart."""
-    from seg_research.training.learner import step_checks
+    """Measure how far rollout and trainer are apart; have the recipe look at the trajectories."""
+    from seg_research.training.learner import recipe_hooks, step_checks
 
     result = original(trainer, batch, metrics=metrics)
     step_checks.measure_gap(trainer, result, metrics)
+    if recipe_hooks.is_set("after_rollout"):
+        recipe_hooks.after_rollout(trainer, result, metrics)
     return result
 
 
@@ -209,6 +218,52 @@ def init(original: Callable[..., Any], trainer: Any) -> Any:
     limited = functools.partial(with_deadline, trainer.config)
     wrap(CheckpointEngineManager, "update_weights", limited)
     return original(trainer)
+
+
+@patch(
+    "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead._build_optimizer",
+    reason="no hook for a model that a recipe extends: this is the one place that sees it sharded, "
+    "without an optimizer yet, and never a reference model",
+    removed_when="verl's engine has such a hook",
+    applies=lambda: has_hook("model"),
+)
+def build_optimizer(original: Callable[..., Any], engine: Any, module: Any) -> Any:
+    """Let the recipe extend the actor's model."""
+    from seg_research.training.learner import recipe_hooks
+
+    recipe_hooks.extend_model(engine, module)
+    return original(engine, module)
+
+
+@patch(
+    "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead.get_per_tensor_param",
+    reason="sends every weight to the rollout engine, which refuses those that a recipe has added",
+    removed_when="verl's engine can leave weights out",
+    applies=lambda: has_hook("model"),
+)
+def get_per_tensor_param(
+    original: Callable[..., Any], engine: Any, *given: Any, **named: Any
+) -> Any:
+    """Send the weights that the rollout engine knows."""
+    from seg_research.training.learner import recipe_hooks
+
+    weights, peft_config = original(engine, *given, **named)
+    return recipe_hooks.without_added(engine, weights), peft_config
+
+
+@patch(
+    "verl.workers.engine_workers:ActorRolloutRefWorker.init_model",
+    reason="sets verl's own loss, and knows the configuration that a loss needs",
+    removed_when="the actor's loss can be configured by import path",
+    applies=lambda: has_hook("loss"),
+)
+def init_model(original: Callable[..., Any], worker: Any) -> Any:
+    """Set the recipe's loss."""
+    from seg_research.training.learner import recipe_hooks
+
+    result = original(worker)
+    recipe_hooks.set_loss(worker)
+    return result
 
 
 @patch(

@@ -29,6 +29,7 @@ from seg_research.rewards.rubric import TermRole
 from seg_research.rewards.shaping import OverlongSettings
 from seg_research.training.extension_points import check_installation, tested_verl
 from seg_research.training.learner.guards import GuardSettings
+from seg_research.training.learner.recipe_hooks import put_into_config
 
 DEFAULT_RUN_DIR = "outputs/train"
 GROUP_ESTIMATOR = "seg_grpo"
@@ -221,7 +222,7 @@ def check_against_verl(config: DictConfig) -> None:
         UsageError: with the keys that contradict each other.
     """
     settings = episode_settings(config)
-    settings.build_recipe()
+    put_into_config(config.copy(), settings.build_recipe().hooks())
     GuardSettings(**plain(config.seg.guards))
     rollout, data = config.actor_rollout_ref.rollout, config.data
     if settings.limits.max_response_tokens != data.max_response_length:

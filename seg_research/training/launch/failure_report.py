@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_common.files import read_jsonl, repair_jsonl, write_atomic
-from seg_research.training.rollout.context import VALIDATION_KEY
+from seg_research.training.run_contract import TRAJECTORIES, VALIDATION_KEY
 
 WORST_FILE = "worst_trajectories.jsonl"
 
@@ -20,7 +20,7 @@ def save_worst(run_dir: Path, count: int = 3) -> Path | None:
     Call it when no worker writes any more.
     """
     last: list[dict[str, Any]] = []
-    for path in sorted((run_dir / "trajectories").glob("worker-*.jsonl")):
+    for path in sorted((run_dir / TRAJECTORIES).glob("worker-*.jsonl")):
         repair_jsonl(path)
         for record in read_jsonl(path):
             if not record[VALIDATION_KEY] and (

@@ -28,7 +28,8 @@ from seg_research.training.launch.trainer_process import (
     stop_trainer,
     trainer_environment,
 )
-from seg_research.training.rollout.context import AGENT_NAME, STOP_FILE
+from seg_research.training.learner.recipe_hooks import put_into_config
+from seg_research.training.run_contract import AGENT_NAME, STOP_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ def launch(config: DictConfig, search_url: str, progress: Progress) -> Path:
         )
         resolved = config.copy()
         resolved.seg.search.url = search_url
+        put_into_config(resolved, episode_settings(config).build_recipe().hooks())
         write_atomic(run_dir / "resolved.yaml", OmegaConf.to_yaml(resolved))
         if run_folder.last_step(run_dir) < (config.trainer.total_training_steps or sys.maxsize):
             _supervise(config, run_dir, progress, lock)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_common.files import read_jsonl
-from seg_research.training.rollout.context import VALIDATION_KEY
+from seg_research.training.run_contract import TRAJECTORIES, VALIDATION_KEY
 
 
 def read_trajectories(run_dir: Path) -> dict[int, list[dict[str, Any]]]:
@@ -15,7 +15,7 @@ def read_trajectories(run_dir: Path) -> dict[int, list[dict[str, Any]]]:
     """
     by_step: dict[int, dict[tuple[str, int], dict[str, Any]]] = {}
     for path in sorted(
-        (run_dir / "trajectories").glob("worker-*.jsonl"), key=lambda p: p.stat().st_mtime
+        (run_dir / TRAJECTORIES).glob("worker-*.jsonl"), key=lambda p: p.stat().st_mtime
     ):
         for record in read_jsonl(path):
             if record["score"] is not None and not record[VALIDATION_KEY]:

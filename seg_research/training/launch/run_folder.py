@@ -20,7 +20,7 @@ from seg_common.files import repair_jsonl, write_atomic
 from seg_research.recipes.settings import EpisodeSettings
 from seg_research.training.launch.config import leaves
 from seg_research.training.launch.failure_report import WORST_FILE
-from seg_research.training.rollout.context import STOP_FILE
+from seg_research.training.run_contract import STOP_FILE, TRAJECTORIES
 
 METRICS_FILE = "metrics.jsonl"
 TRAINER_LOG = "trainer.log"
@@ -103,7 +103,7 @@ def tidy(run_dir: Path) -> None:
     """
     for name in (STOP_FILE, WORST_FILE):
         (run_dir / name).unlink(missing_ok=True)
-    for path in (run_dir / "trajectories").glob("*.jsonl"):
+    for path in (run_dir / TRAJECTORIES).glob("*.jsonl"):
         repair_jsonl(path)
     repair_tracker(run_dir / "checkpoints")
     metrics = run_dir / METRICS_FILE

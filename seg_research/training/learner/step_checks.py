@@ -15,7 +15,7 @@ import transfer_queue as tq
 
 from seg_research.training.launch.config import plain
 from seg_research.training.learner.guards import GuardSettings, StepGuards
-from seg_research.training.rollout.context import stop_run
+from seg_research.training.run_contract import stop_run
 
 _METRICS = "seg/logprob_gap"
 _MAX_TURNS = 16

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from seg_research.training.launch.run_folder import TRAINER_LOG
 from seg_research.training.launch.trainer_process import last_error
-from seg_research.training.rollout.context import stop_run
+from seg_research.training.run_contract import stop_run
 
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ recipe's rubric.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import resource
 from collections import Counter
@@ -21,22 +22,19 @@ from seg_research.episode.run import run_episode
 from seg_research.episode.transcript import Outcome, StopReason, Transcript
 from seg_research.rewards.rubric import RewardBreakdown, Score
 from seg_research.rewards.shaping import was_cut
-from seg_research.training.rollout.context import (
-    VALIDATION_KEY,
-    Host,
-    stop_run,
-)
+from seg_research.training.rollout.context import RolloutContext, context_of
 from seg_research.training.rollout.conversation import VerlConversation
 from seg_research.training.rollout.dataset import FRAMES_KEY
 from seg_research.training.rollout.shared_image_processor import share_pixels, token_counter
+from seg_research.training.run_contract import VALIDATION_KEY, stop_run
 from seg_research.training.trajectory import FinishedTrajectory
 
 logger = logging.getLogger(__name__)
 
 
 class SegAgentLoop(AgentLoopBase):
-    """Runs one episode. What can be built once a process (recipe, tools, search client, guards)
-    lives in `Host`.
+    """Runs one episode. What can be built once a process (recipe, search client, guards) lives in
+    `RolloutContext`.
     """
 
     def __init__(
@@ -66,7 +64,8 @@ class SegAgentLoop(AgentLoopBase):
                 launcher is told.
         """
         try:
-            return await self._run(Host.of_process(self.config), sampling_params, row)
+            context = context_of(self.server_manager, lambda: RolloutContext(self.config))
+            return await self._run(context, sampling_params, row)
         except InfraError:
             raise
         except UsageError as error:
@@ -80,25 +79,29 @@ class SegAgentLoop(AgentLoopBase):
             ) from error
 
     async def _run(
-        self, host: Host, sampling_params: dict[str, Any], row: dict[str, Any]
+        self, context: RolloutContext, sampling_params: dict[str, Any], row: dict[str, Any]
     ) -> AgentLoopOutput:
-        self.rollout_config = host.rollout
-        sample, episode = await asyncio.to_thread(_begin, host, row)
+        self.rollout_config = context.rollout
+        sample, episode = await asyncio.to_thread(_begin, context, row)
         conversation = VerlConversation(
             self,
             _seeded(self.config, sampling_params, row),
-            host.recipe.stop_strings,
-            host.settings.limits,
+            context.recipe.stop_strings,
+            context.settings.limits,
+            context.lender,
         )
-        transcript = await run_episode(episode, conversation, await host.tools())
-        score = await host.score(transcript, sample.truth, validation=bool(row[VALIDATION_KEY]))
-        await host.record(sample, transcript, score, row)
+        async with context.tools() as tools:
+            transcript = await run_episode(episode, conversation, tools)
+        score = await context.scorer.score(
+            transcript, sample.truth, validation=bool(row[VALIDATION_KEY])
+        )
+        await context.record(sample, transcript, score, row)
         if transcript.stop is StopReason.PROMPT_TOO_LONG:
             raise UsageError(
                 f"the prompt of sample {sample.sample_id} is longer than data.max_prompt_length={self.rollout_config.prompt_length}; "
                 "raise it, or prepare the data with fewer or smaller frames"
             )
-        reward = host.recipe.rubric.breakdown(transcript, score)
+        reward = context.recipe.rubric.breakdown(transcript, score)
         if reward is None:
             raise InfraError(
                 f"sample {sample.sample_id}: {transcript.error or 'no ground truth to score against'}"
@@ -106,12 +109,15 @@ class SegAgentLoop(AgentLoopBase):
         # verl asks for them next, on the event loop.
         await asyncio.to_thread(self._pixels.prepare, conversation.images)
         trajectory = _trajectory(transcript, score, reward, str(row["uid"]))
+        evidence = context.recipe.hooks().evidence
+        if evidence is not None:
+            trajectory = dataclasses.replace(trajectory, evidence=evidence(transcript))
         return _output(conversation, transcript, trajectory)
 
 
-def _begin(host: Host, row: dict[str, Any]) -> tuple[Sample, Episode]:
+def _begin(context: RolloutContext, row: dict[str, Any]) -> tuple[Sample, Episode]:
     sample = sample_of({**row, "images": row[FRAMES_KEY]}, f"sample {row.get('id')}")
-    return sample, host.recipe.episode(sample, host.settings.limits)
+    return sample, context.recipe.episode(sample, context.settings.limits)
 
 
 def _seeded(config: Any, sampling_params: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +130,7 @@ def _seeded(config: Any, sampling_params: dict[str, Any], row: dict[str, Any]) -
     rollout = config.actor_rollout_ref.rollout
     if rollout.name == "vllm" and not rollout.full_determinism:
         return sampling_params
-    # The prompts of a step are numbered (verl_patches.number_prompts), as dynamic sampling may
+    # The prompts of a step are numbered (training.patches), as dynamic sampling may
     # repeat one; those of validation are not.
     prompt = () if row[VALIDATION_KEY] else (str(row["uid"]),)
     seed = derive_seed(

@@ -19,7 +19,7 @@ from seg_research.episode.policy import Generation
 from seg_research.episode.transcript import FinishReason, ImageRef, Message, TokenTrace
 from seg_research.policies.chat_tokens import END_OF_TURN, as_chat
 from seg_research.policies.processor import VISION_TOKENS
-from seg_research.training.rollout.ray_image_ref import LentPicture, lend
+from seg_research.training.rollout.ray_image_ref import ImageLender, RayImage
 
 
 class VerlConversation:
@@ -33,12 +33,14 @@ class VerlConversation:
         sampling_params: dict[str, Any],
         stop_strings: tuple[str, ...],
         limits: Limits,
+        lender: ImageLender,
     ) -> None:
-        """Start with no tokens; `loop` lends its server client and token helpers."""
+        """Start with no tokens; `loop` brings its server client and token helpers."""
         self.metrics: dict[str, float] = {}
         self.global_steps: dict[str, Any] = {}
         self.images: list[Image.Image] = []
-        self._lent: list[LentPicture] = []
+        self._lent: list[RayImage] = []
+        self._lender = lender
         self._loop: Any = loop
         self._limits = limits
         self._sampling = {
@@ -71,7 +73,7 @@ class VerlConversation:
             if "prompt_length" in str(error):
                 return False
             raise
-        self._lent = [lend(image) for image in self.images]
+        self._lent = list(map(self._lender.lend, self.images))
         self._num_prompt = len(self._ids)
         return True
 
@@ -151,7 +153,7 @@ class VerlConversation:
         )
         shown = [part.image for part in message.parts if isinstance(part, ImageRef)]
         self.images += shown
-        self._lent += map(lend, shown)
+        self._lent += map(self._lender.lend, shown)
         return True
 
     async def close(self) -> None:

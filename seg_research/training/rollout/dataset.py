@@ -9,7 +9,7 @@ from typing import Any
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from seg_research.training.launch.config import as_list
-from seg_research.training.rollout.context import AGENT_NAME, VALIDATION_KEY
+from seg_research.training.run_contract import AGENT_NAME, VALIDATION_KEY
 
 FRAMES_KEY = "seg_frames"
 """The row's pictures (path and shown size), under a name that verl does not expand into pixels."""

@@ -1,7 +1,7 @@
-"""Pictures go to verl's server by reference: their pixels enter Ray's object store once, not with
+"""Images go to verl's server by reference: their pixels enter Ray's object store once, not with
 every turn of every trajectory.
 
-verl sends a turn with all pictures of the conversation so far, which is some megabytes to copy here
+verl sends a turn with all images of the conversation so far, which is some megabytes to copy here
 and to decode there. Ray moves what a reference stands for to the server's node when it is first
 needed there, and frees it when the last trajectory that shows it has ended.
 """
@@ -19,16 +19,16 @@ from PIL import Image
 from seg_research.core.byte_cache import ByteCache
 
 MAX_BYTES = 512 << 20
-"""Of decoded pictures kept in a server's process, at four bytes a pixel: six frames of 448 px take
+"""Of decoded images kept in a server's process, at four bytes a pixel: six frames of 448 px take
 5 MB, a key frame of 864 px 3 MB.
 """
 
 
-class LentPicture(Image.Image):
-    """The same picture; what differs is what its pickle holds."""
+class RayImage(Image.Image):
+    """The same image; what differs is what its pickle holds."""
 
     def __init__(self, image: Image.Image) -> None:
-        """Share the pixels of a picture that nobody may change from now on."""
+        """Share the pixels of an image that nobody may change from now on."""
         super().__init__()
         self.__dict__ |= image.__dict__
         self._lender = image
@@ -43,19 +43,28 @@ class LentPicture(Image.Image):
         return _received, (self._reference,)
 
 
-_lent: WeakValueDictionary[int, LentPicture] = WeakValueDictionary()
+class ImageLender:
+    """Makes the images that trajectories send; those that show one image share it."""
+
+    def __init__(self) -> None:
+        """Start with nothing lent."""
+        self._lent: WeakValueDictionary[int, RayImage] = WeakValueDictionary()
+
+    def lend(self, image: Image.Image) -> RayImage:
+        """Return the image to send for this one; the same as long as one trajectory keeps it."""
+        # It keeps the image, so that no other has its id.
+        found = self._lent.get(id(image))
+        if found is None:
+            found = self._lent[id(image)] = RayImage(image)
+        return found
+
+    def __len__(self) -> int:
+        """Count the images that some trajectory keeps."""
+        return len(self._lent)
+
+
+# Of the process, as a pickle has no other place to look in.
 _decoded: ByteCache[Image.Image] = ByteCache(MAX_BYTES)
-
-
-def lend(image: Image.Image) -> LentPicture:
-    """Return the picture to send for this one; the same as long as one trajectory of this process
-    keeps it.
-    """
-    # It keeps the picture, so that no other has its id.
-    found = _lent.get(id(image))
-    if found is None:
-        found = _lent[id(image)] = LentPicture(image)
-    return found
 
 
 def _received(reference: Any) -> Image.Image:

@@ -1,4 +1,4 @@
-"""One sentence encoder a host for all agent loops: verl runs these in several processes, each of
+"""One sentence encoder a machine for all agent loops: verl runs these in several processes, each of
 which would load its own.
 
 The encoder lives in a named Ray actor of the node. Requests that arrive while a batch is being
@@ -19,7 +19,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from seg_common.errors import InfraError
-from seg_research.rewards.similarity import LazyEncoder, Similarity, TextEncoder
+from seg_research.rewards.similarity import Similarity, TextEncoder
 
 
 class EncoderService:
@@ -40,12 +40,14 @@ class EncoderService:
             return self._similarity.vectors(texts)
 
 
-class HostEncoder:
+class MachineEncoder:
     """The agent loops' side; waits without blocking their event loop."""
 
-    def __init__(self, name: str, num_threads: int) -> None:
-        """Name the encoder of this host; see `LazyEncoder`."""
-        self._name, self._num_threads = name, num_threads
+    def __init__(self, encoder: TextEncoder) -> None:
+        """Name the encoder of this machine; it is sent to the actor, so that it must not be loaded
+        yet (`LazyEncoder`).
+        """
+        self._encoder = encoder
         self._actor: Any = None
 
     async def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -56,18 +58,18 @@ class HostEncoder:
             UsageError: the model is not there.
         """
         if self._actor is None:
-            self._actor = _actor_of_node(self._name, self._num_threads)
+            self._actor = _actor_of_node(self._encoder)
         try:
             return await self._actor.encode.remote(list(texts))
         except RayActorError as error:
             self._actor = None
-            raise InfraError(f"the sentence encoder of this host died: {error}") from None
+            raise InfraError(f"the sentence encoder of this machine died: {error}") from None
         except RayTaskError as error:
             # Ray's own text is the actor's whole traceback.
             raise error.cause from None
 
 
-def _actor_of_node(name: str, num_threads: int) -> Any:
+def _actor_of_node(encoder: TextEncoder) -> Any:
     node = ray.get_runtime_context().get_node_id()
     return (
         ray.remote(EncoderService)
@@ -79,5 +81,5 @@ def _actor_of_node(name: str, num_threads: int) -> Any:
             num_cpus=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
-        .remote(LazyEncoder(name, num_threads))
+        .remote(encoder)
     )

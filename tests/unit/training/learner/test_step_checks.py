@@ -14,7 +14,7 @@ from seg_common.errors import UsageError
 from seg_research.training.learner import step_checks
 from seg_research.training.learner.step_checks import gap_metrics, turn_gaps
 from seg_research.training.patches import PATCHES
-from seg_research.training.rollout.context import STOP_FILE
+from seg_research.training.run_contract import STOP_FILE
 
 TRAINER = torch.tensor([-1.0, -2.0, 9.0, -3.0, -1.0, 9.0, -4.0])
 ROLLOUT = torch.tensor([-1.5, -2.0, 0.0, -3.0, -2.0, 0.0, -4.25])

@@ -12,7 +12,7 @@ from verl.checkpoint_engine.base import CheckpointEngineManager
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from seg_research.training.patches import PATCHES
-from seg_research.training.rollout.context import STOP_FILE
+from seg_research.training.run_contract import STOP_FILE
 
 LOG = """\
 (WorkerDict pid=1) INFO starting

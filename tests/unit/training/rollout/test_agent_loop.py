@@ -2,7 +2,9 @@
 instead of vanishing.
 """
 
+import dataclasses
 import json
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,14 +17,16 @@ from seg_common.errors import InfraError, UsageError
 from seg_research.core.video import read_image
 from seg_research.data.rows import read_samples, read_table
 from seg_research.episode.transcript import ImageRef, Message, Observation, Outcome, Text
+from seg_research.recipes.hooks import TrainerHooks
 from seg_research.recipes.seg_research.actions import Search
 from seg_research.recipes.settings import tiny_settings
 from seg_research.tools.keyframe import KeyframeTool
 from seg_research.training.launch.config import compose_config
 from seg_research.training.rollout.agent_loop import SegAgentLoop
-from seg_research.training.rollout.context import STOP_FILE, VALIDATION_KEY, Host
+from seg_research.training.rollout.context import RolloutContext, context_of
 from seg_research.training.rollout.dataset import FRAMES_KEY
-from seg_research.training.rollout.text_encoder import HostEncoder
+from seg_research.training.rollout.text_encoder import MachineEncoder
+from seg_research.training.run_contract import STOP_FILE, VALIDATION_KEY
 from seg_research.training.trajectory import from_extra_fields
 
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": -1}
@@ -101,6 +105,7 @@ def play(composed, mini, tiny_processor, tmp_path, monkeypatch):
         limits=None,
         max_prompt_length=512,
         rollout=None,
+        hooks=None,
     ):
         config = composed.copy()
         config.data.max_prompt_length = max_prompt_length
@@ -109,17 +114,22 @@ def play(composed, mini, tiny_processor, tmp_path, monkeypatch):
             config.seg[key] = value
         config.seg.episode.limits.update(limits or {})
         config.actor_rollout_ref.rollout.prompt_length = config.data.max_prompt_length
-        host = Host(config)
+        run.context = context = RolloutContext(config)
         tools = (PictureSearch(sample.frames[0].path, error), KeyframeTool(96))
 
-        async def build_tools():
-            return tools
+        @asynccontextmanager
+        async def lend_tools():
+            yield tools
 
-        monkeypatch.setattr(host, "tools", build_tools)
-        monkeypatch.setattr(Host, "_instance", host)
+        monkeypatch.setattr(context, "tools", lend_tools)
+        if hooks is not None:
+            monkeypatch.setattr(
+                context, "recipe", dataclasses.replace(context.recipe, trainer_hooks=hooks)
+            )
         wrapped, data = SimpleNamespace(config=config), SimpleNamespace(config=config.data)
         config.actor_rollout_ref.rollout.update(rollout or {})
         run.server = Server(tiny_processor, turns)
+        assert context_of(run.server, lambda: context) is context
         loop = SegAgentLoop(
             wrapped,
             run.server,
@@ -213,7 +223,7 @@ async def test_what_was_earned_by_term_travels_with_the_tokens(play, tmp_path, m
         asked.append(list(texts))
         return np.array([[1, 0], [0.8, 0.6]], np.float32)
 
-    monkeypatch.setattr(HostEncoder, "encode", encode)
+    monkeypatch.setattr(MachineEncoder, "encode", encode)
     output = await play(
         turns_for(play.sample),
         row_changes={"reward_model": {**play.row["reward_model"], "steps": ["a picture of b"]}},
@@ -230,6 +240,17 @@ async def test_what_was_earned_by_term_travels_with_the_tokens(play, tmp_path, m
     assert info["outcome"] + info["process"] == pytest.approx(output.reward_score)
     assert info["answered"] == 1
     assert info == found.measures
+
+
+async def test_evidence_that_a_recipe_wants_travels_with_the_trajectory(play):
+    hooks = TrainerHooks(evidence=lambda transcript: {"turns": len(transcript.model_turns)})
+    output = await play(turns_for(play.sample), hooks=hooks)
+    assert from_extra_fields(output.extra_fields).evidence == {"turns": 3}
+
+
+async def test_the_loops_of_a_worker_share_a_context_that_ends_with_it(play):
+    await play(turns_for(play.sample))
+    assert context_of(play.server, lambda: pytest.fail("made twice")) is play.context
 
 
 async def test_what_users_look_for_in_a_log_is_counted(play):
@@ -360,7 +381,7 @@ async def test_a_prompt_that_does_not_fit_stops_the_run(play, tmp_path):
 def test_the_settings_of_a_run_are_those_of_its_model(composed, tmp_path):
     config = composed.copy()
     config.seg.run_dir = str(tmp_path)
-    assert Host(config).settings == tiny_settings()
+    assert RolloutContext(config).settings == tiny_settings()
 
 
 async def test_each_turn_has_a_seed_that_depends_on_seed_step_prompt_and_rollout_alone(play):

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from seg_research.data.rows import read_samples, sample_of
-from seg_research.training.rollout.context import VALIDATION_KEY
 from seg_research.training.rollout.dataset import FRAMES_KEY, SegDataset
+from seg_research.training.run_contract import VALIDATION_KEY
 
 
 @pytest.fixture(scope="module")

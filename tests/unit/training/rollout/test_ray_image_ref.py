@@ -19,8 +19,10 @@ import ray
 from PIL import Image
 from ray._private.internal_api import memory_summary
 
-from seg_research.training.rollout import ray_image_ref as lent_pictures
-from seg_research.training.rollout.ray_image_ref import lend
+from seg_research.training.rollout.ray_image_ref import ImageLender
+
+LENDER = ImageLender()
+lend = LENDER.lend
 
 
 def picture(seed: int) -> Image.Image:
@@ -50,10 +52,10 @@ def test_no_picture_is_taken_for_one_that_is_gone():
 
 def test_nothing_is_kept_when_the_last_trajectory_has_ended():
     lent = lend(picture(1))
-    before = len(lent_pictures._lent)
+    before = len(LENDER)
     del lent
     gc.collect()
-    assert len(lent_pictures._lent) == before - 1
+    assert len(LENDER) == before - 1
 
 
 def test_where_no_ray_runs_the_pixels_themselves_are_pickled(monkeypatch):

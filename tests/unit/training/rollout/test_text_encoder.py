@@ -13,8 +13,9 @@ pytest.importorskip("ray", reason="comes with the train extra")
 from ray.exceptions import RayActorError, RayTaskError
 
 from seg_common.errors import InfraError, UsageError
+from seg_research.rewards.similarity import LazyEncoder
 from seg_research.training.rollout import text_encoder
-from seg_research.training.rollout.text_encoder import EncoderService, HostEncoder
+from seg_research.training.rollout.text_encoder import EncoderService, MachineEncoder
 
 
 class Slow:
@@ -92,21 +93,21 @@ async def test_the_actor_is_made_when_first_needed_and_again_after_its_death(mon
     monkeypatch.setattr(
         text_encoder,
         "_actor_of_node",
-        lambda name, threads: made.append((name, threads)) or Actor(answers[len(made) - 1]),
+        lambda encoder: made.append(encoder) or Actor(answers[len(made) - 1]),
     )
-    encoder = HostEncoder("model", 3)
+    encoder = MachineEncoder(LazyEncoder("model", 3))
     assert made == []
-    with pytest.raises(InfraError, match="encoder of this host died"):
+    with pytest.raises(InfraError, match="encoder of this machine died"):
         await encoder.encode(["a"])
     for _ in range(2):
         assert (await encoder.encode(["a"])).tolist() == [[1, 1]]
-    assert made == [("model", 3)] * 2
+    assert made == [LazyEncoder("model", 3)] * 2
 
 
 async def test_what_was_wrong_in_the_actor_is_told_in_its_own_words(monkeypatch):
     wrong = RayTaskError(
         "encode", "Traceback\n  a page of it", UsageError("no such model"), pid=1, ip="127.0.0.1"
     ).as_instanceof_cause()
-    monkeypatch.setattr(text_encoder, "_actor_of_node", lambda name, threads: Actor(wrong))
+    monkeypatch.setattr(text_encoder, "_actor_of_node", lambda encoder: Actor(wrong))
     with pytest.raises(UsageError, match=r"^no such model$"):
-        await HostEncoder("model", 1).encode(["a"])
+        await MachineEncoder(LazyEncoder("model", 1)).encode(["a"])
