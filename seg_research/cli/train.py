@@ -54,8 +54,10 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, or say what would be trained."""
     check_overrides(options.overrides, "train")
-    from seg_research.training.launch.config import check_run, compose_config, origins
+    from seg_research.training.launch.checks import check_run
+    from seg_research.training.launch.config import compose_config
     from seg_research.training.launch.estimate import describe
+    from seg_research.training.launch.origins import origins
 
     config = compose_config(options.overrides)
     samples = check_run(config)
@@ -73,7 +75,7 @@ def _train(config: DictConfig) -> int:
     from tqdm import tqdm
 
     from seg_research.cli.search_server import search_server, web_options
-    from seg_research.training.launch.config import check_engine
+    from seg_research.training.launch.checks import check_engine
     from seg_research.training.launch.launcher import finished_policy, launch
 
     policy = finished_policy(config)

@@ -18,7 +18,8 @@ pytest.importorskip("verl", reason="verl comes with the train extra")
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from seg_research.training.launch.config import check_against_verl, compose_config, leaves
+from seg_research.training.launch.checks import check_against_verl
+from seg_research.training.launch.config import compose_config, leaves
 
 VERL = Path(importlib.util.find_spec("verl").origin).parent
 CONFIGS = Path(str(resources.files("seg_research.configs")))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from seg_common.files import read_jsonl
+from seg_research.episode.transcript import Outcome, StopReason
+from seg_research.records.reader import read_row
 from seg_research.training.run_contract import TRAJECTORIES, VALIDATION_KEY
 
 
@@ -33,31 +37,29 @@ def learning_curve(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def _curve_row(step: int, records: list[dict[str, Any]]) -> dict[str, Any]:
-    def mean(values: list[float]) -> float:
-        return sum(values) / len(values)
-
-    # A term that did not run in an episode, as guidance on a question without annotated steps, says
-    # nothing there.
-    ran = {
-        name: [r["rewards"][name] for r in records if r["rewards"][name] is not None]
-        for name in records[0]["rewards"]
-    }
-    observations = [
-        t
-        for r in records
-        for t in r["turns"]
-        if t["role"] != "assistant" and t["outcome"] != "fault"
-    ]
+    rows = [read_row(record) for record in records]
+    ran: dict[str, list[float]] = defaultdict(list)
+    worked: list[float] = []
+    for row in rows:
+        for name, value in row.rewards.items():
+            # A term that did not run in an episode says nothing there.
+            if value is not None:
+                ran[name].append(value)
+        for turn in row.turns:
+            if not turn.by_policy and turn.outcome != Outcome.FAULT:
+                worked.append(turn.outcome in (Outcome.OK, Outcome.EMPTY))
     return {
         "step": step,
-        "episodes": len(records),
-        "reward": mean([r["score"] for r in records]),
-        "terms": {name: mean(values) for name, values in ran.items() if values},
-        "searches": mean([r["num_search"] for r in records]),
-        "valid": mean([float(r["rewards"]["format"] == 1.0) for r in records]),
-        "answered": mean([float(r["stop_reason"] == "answered") for r in records]),
-        "tool_success": mean([float(t["outcome"] in ("ok", "empty")) for t in observations])
-        if observations
-        else 0.0,
-        "response_tokens": mean([r["num_response_tokens"] for r in records]),
+        "episodes": len(rows),
+        "reward": _mean([record["score"] for record in records]),
+        "terms": {name: _mean(values) for name, values in ran.items()},
+        "searches": _mean([row.num_search for row in rows]),
+        "valid": _mean([row.is_well_formed for row in rows]),
+        "answered": _mean([row.stop_reason == StopReason.ANSWERED for row in rows]),
+        "tool_success": _mean(worked) if worked else 0.0,
+        "response_tokens": _mean([record["num_response_tokens"] for record in records]),
     }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

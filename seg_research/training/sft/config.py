@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from seg_common.errors import UsageError
 from seg_research.training.launch import config as shared
 from seg_research.training.launch.config import as_list, episode_settings, leaves, plain
+from seg_research.training.launch.origins import origin
 from seg_research.training.sft.episodes import SftSettings
 
 DEFAULT_RUN_DIR = "outputs/sft"
@@ -304,8 +305,8 @@ def sft_origins(config: DictConfig, overrides: Sequence[str]) -> list[tuple[str,
             continue
         # The value stands where our file refers to, unless somebody set it directly.
         near, far = (
-            shared.origin(key, named, files),
-            shared.origin(_source_of(key, references), named, files),
+            origin(key, named, files),
+            origin(_source_of(key, references), named, files),
         )
         shown = OmegaConf.select(config, key, throw_on_missing=False)
         rows.append(

@@ -130,11 +130,8 @@ def test_ones_own_videos_become_samples(tmp_path):
 @pytest.mark.parametrize("name", ["own_tool", "own_reward"])
 def test_a_run_takes_the_recipe_by_its_place(examples, name):
     pytest.importorskip("verl", reason="verl comes with the train extra")
-    from seg_research.training.launch.config import (
-        check_against_verl,
-        compose_config,
-        episode_settings,
-    )
+    from seg_research.training.launch.checks import check_against_verl
+    from seg_research.training.launch.config import compose_config, episode_settings
 
     given = {
         "data.train_files": "a",

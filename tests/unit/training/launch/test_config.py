@@ -14,13 +14,9 @@ from seg_common.errors import UsageError
 from seg_research.cli.main import EXIT_USAGE, main
 from seg_research.data.rows import read_table, write_rows
 from seg_research.recipes.settings import EpisodeSettings, tiny_settings
-from seg_research.training.launch.config import (
-    check_engine,
-    check_run,
-    compose_config,
-    episode_settings,
-    origins,
-)
+from seg_research.training.launch.checks import check_engine, check_run
+from seg_research.training.launch.config import compose_config, episode_settings
+from seg_research.training.launch.origins import origins
 
 DAPO = {"algorithm.filter_groups.enable": True, "algorithm.filter_groups.metric": "outcome"}
 REQUIRED = {

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("ray", reason="ray comes with the train extra")
 
+from seg_research.records.schema import SCHEMA_VERSION
 from seg_research.training.launch.learning_curve import learning_curve
 
 
@@ -24,9 +25,11 @@ def line(
     num_search=1,
     well_formed=1.0,
 ):
-    turns = [{"role": "assistant", "text": "x"}]
-    turns += [{"role": "user", "outcome": outcome} for outcome in outcomes]
+    action = {"kind": "claim"} if well_formed else {"kind": "fault"}
+    turns = [{"role": "assistant", "text": "x", "action": action}]
+    turns += [{"role": "user", "text": "y", "outcome": outcome} for outcome in outcomes]
     return {
+        "schema_version": SCHEMA_VERSION,
         "global_step": step,
         "id": sample,
         "sample_idx": rollout,
@@ -35,6 +38,8 @@ def line(
         "turns": turns,
         "num_search": num_search,
         "stop_reason": stop,
+        "answered": stop == "answered",
+        "claims_absent": stop == "answered",
         "num_response_tokens": 10 * step,
         "validation": validation,
     }
@@ -64,7 +69,7 @@ def test_each_step_is_the_mean_of_its_episodes(tmp_path):
     assert first["reward"] == pytest.approx(0.5)
     assert first["searches"] == pytest.approx(5 / 3)
     assert first["terms"] == {"format": pytest.approx(2 / 3), "box": 0.5}
-    assert first["valid"] == pytest.approx(2 / 3)
+    assert first["valid"] == pytest.approx(1 / 3), "answered, and no turn was malformed"
     assert first["answered"] == pytest.approx(2 / 3)
     assert first["response_tokens"] == 10
 
@@ -75,6 +80,13 @@ def test_a_term_counts_where_it_ran(tmp_path):
         record["rewards"] |= {"guidance": value, "dense_imitation": None}
     write(tmp_path, 1, lines, 10)
     assert learning_curve(tmp_path)[0]["terms"] == {"format": 1.0, "box": 0.5, "guidance": 0.5}
+
+
+def test_a_recipe_of_other_terms_has_a_curve_too(tmp_path):
+    record = line(1, "a", 1.0) | {"rewards": {"hit": 0.5}}
+    write(tmp_path, 1, [record], 10)
+    (row,) = learning_curve(tmp_path)
+    assert (row["terms"], row["valid"]) == ({"hit": 0.5}, 1.0)
 
 
 def test_tool_success_counts_what_reached_a_tool(tmp_path):

@@ -20,12 +20,8 @@ from seg_common.errors import InvariantError, UsageError
 from seg_research.rewards.grouping import PUBLISHED, GroupSettings, Scale, group_advantages
 from seg_research.rewards.rubric import RewardBreakdown
 from seg_research.training import trajectory as trajectory_module
-from seg_research.training.launch.config import (
-    GROUP_ESTIMATOR,
-    check_against_verl,
-    compose_config,
-    group_settings,
-)
+from seg_research.training.launch.checks import check_against_verl
+from seg_research.training.launch.config import GROUP_ESTIMATOR, compose_config, group_settings
 from seg_research.training.learner.advantage import TrainingStep, step_metrics
 from seg_research.training.patches import PATCHES
 from seg_research.training.trajectory import FinishedTrajectory

@@ -1,0 +1,56 @@
+"""Where each value of a run's configuration comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from seg_research.training.launch.config import leaves, read_yaml, verl_tree
+
+
+def origins(config: DictConfig, overrides: Sequence[str]) -> list[tuple[str, str, str]]:
+    """List every value that is not verl's default as (key, value, origin), sorted by key."""
+    with initialize_config_dir(str(verl_tree()), version_base="1.3"):
+        stock = leaves(OmegaConf.to_container(compose("ppo_trainer"), resolve=False))
+    named: set[str] = set()
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        named |= leaves(override.value(), override.key_or_group).keys()
+    files = _our_files(overrides)
+    rows: list[tuple[str, str, str]] = []
+    for key, value in sorted(leaves(OmegaConf.to_container(config, resolve=False)).items()):
+        if key not in stock or stock[key] != value:
+            shown = OmegaConf.select(config, key, throw_on_missing=False)
+            rows.append((key, str(shown), origin(key, named, files)))
+    return rows
+
+
+def origin(key: str, named: set[str], files: list[tuple[str, dict[str, Any]]]) -> str:
+    """Tell who set a key last."""
+    if key in named:
+        return "command line"
+    return next((file for file, values in reversed(files) if key in values), "launcher")
+
+
+def _our_files(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Give the leaves of each YAML file that takes part, in the order of composition."""
+    train = read_yaml("train.yaml")
+    chosen: dict[str, str] = {}
+    for entry in train.pop("defaults"):
+        chosen |= entry if isinstance(entry, dict) else {}
+    for override in overrides:
+        group, _, option = override.partition("=")
+        if group in chosen:
+            chosen[group] = option
+    parts = [("seg.yaml", {"seg": read_yaml("seg.yaml")})]
+    for group, option in chosen.items():
+        parts.append((f"{group}/{option}.yaml", read_yaml(f"{group}/{option}.yaml")))
+    return [(name, decided(values)) for name, values in [*parts, ("train.yaml", train)]]
+
+
+def decided(values: dict[str, Any]) -> dict[str, Any]:
+    """Flatten the values of a file; one that only says `???` decided nothing."""
+    return {key: value for key, value in leaves(values).items() if value != "???"}
