@@ -85,7 +85,8 @@ def load_sentence_encoder(name: str, num_threads: int) -> SentenceEncoder:
     """
     if importlib.util.find_spec("sentence_transformers") is None:
         raise UsageError(
-            "the guidance term needs sentence-transformers; install it with: pip install 'seg-research[train]'"
+            "the guidance term needs sentence-transformers; install it with: pip install "
+            "'seg-research[train]'"
         )
     with _offline():
         from sentence_transformers import SentenceTransformer
@@ -97,7 +98,8 @@ def load_sentence_encoder(name: str, num_threads: int) -> SentenceEncoder:
         except (OSError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise UsageError(
-                f"rewards.encoder={name}: neither a sentence-transformers folder nor a model in the local Hugging Face cache ({reason}); "
+                f"rewards.encoder={name}: neither a sentence-transformers folder nor a model in "
+                f"the local Hugging Face cache ({reason}); "
                 f"use {DEFAULT_ENCODER}, or download the model first with: hf download {name}"
             ) from None
     return SentenceEncoder(model.eval(), num_threads)
@@ -132,7 +134,7 @@ def _threads(number: int) -> Generator[None]:
 
 @contextmanager
 def _offline() -> Generator[None]:
-    """Keep the model hub from being asked while a model loads, and leave the environment as it was."""
+    """Keep the model hub from being asked while a model loads; leave the environment as it was."""
     before = os.environ.get("HF_HUB_OFFLINE")
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:

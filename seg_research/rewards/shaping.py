@@ -38,11 +38,13 @@ class OverlongSettings:
     def __post_init__(self) -> None:
         if not 0 < self.buffer_share <= 1:
             raise UsageError(
-                f"seg.overlong: buffer_share={self.buffer_share}: expected a share of the response budget above 0, at most 1"
+                f"seg.overlong: buffer_share={self.buffer_share}: expected a share of the response "
+                "budget above 0, at most 1"
             )
         if not 0 <= self.penalty < 1000:
             raise UsageError(
-                f"seg.overlong: penalty={self.penalty}: expected 0 (no shaping) or more, in units of reward"
+                f"seg.overlong: penalty={self.penalty}: expected 0 (no shaping) or more, in units "
+                "of reward"
             )
 
 

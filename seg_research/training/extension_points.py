@@ -96,7 +96,8 @@ def check_installation(wanted: str) -> ExtensionPointStatus:
         return ExtensionPointStatus(
             "verl",
             False,
-            f"`import verl` finds {origin or 'a bare folder'}; uninstall verl and install its wheel",
+            f"`import verl` finds {origin or 'a bare folder'}; uninstall verl and install its "
+            "wheel",
         )
     return ExtensionPointStatus("verl", True, wanted)
 

@@ -55,7 +55,8 @@ def ray_map(
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InfraError(
-                f"no Ray cluster at {address or 'this machine'}: {' '.join(str(error).split())[:160]}"
+                f"no Ray cluster at {address or 'this machine'}: "
+                f"{' '.join(str(error).split())[:160]}"
             ) from None
     try:
         has_gpus = ray.cluster_resources().get("GPU", 0) > 0

@@ -1,4 +1,4 @@
-"""What the launcher and verl's processes of a run agree on: names, and how a run is asked to stop."""
+"""What the launcher and verl's processes of a run agree on: names, and how a run is stopped."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ TRAJECTORIES = "trajectories"
 """In the run folder: the log of episodes, one file a worker process."""
 
 VALIDATION_KEY = "validation"
-"""Tells rows of `data.val_files` from those that are trained on, in verl's rows and in the log; verl
-does not tell agent loops.
+"""Tells rows of `data.val_files` from those that are trained on, in verl's rows and in the log;
+verl does not tell agent loops.
 """
 
 

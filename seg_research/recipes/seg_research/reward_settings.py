@@ -53,7 +53,8 @@ class Weights:
         values = dataclasses.astuple(self)
         if not all(0 <= weight < math.inf for weight in values) or not any(values):
             raise UsageError(
-                f"reward weights {dataclasses.asdict(self)}: expected finite numbers of 0 or more, at least one above 0"
+                f"reward weights {dataclasses.asdict(self)}: expected finite numbers of 0 or more, "
+                "at least one above 0"
             )
 
 
@@ -110,18 +111,22 @@ class RewardSettings:
         for name in ("iou_threshold", "point_depth"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(
-                    f"rewards: {name}={getattr(self, name)}: expected a number from 0 to 1, 1 excluded"
+                    f"rewards: {name}={getattr(self, name)}: expected a number from 0 to 1, 1 "
+                    "excluded"
                 )
         if not -1 <= self.guidance_cosine < 1:
             raise UsageError(
-                f"rewards: guidance_cosine={self.guidance_cosine}: expected a cosine from -1 to 1, 1 excluded"
+                f"rewards: guidance_cosine={self.guidance_cosine}: expected a cosine from -1 to 1, "
+                "1 excluded"
             )
         for name in ("l1_limit", "point_radius"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(
-                    f"rewards: {name}={getattr(self, name)}: expected a number above 0, in thousandths of the frame"
+                    f"rewards: {name}={getattr(self, name)}: expected a number above 0, in "
+                    "thousandths of the frame"
                 )
         if not self.encoder.strip() or self.encoder_threads < 1:
             raise UsageError(
-                f"rewards: encoder={self.encoder!r}, encoder_threads={self.encoder_threads}: expected a name, 1 or more"
+                f"rewards: encoder={self.encoder!r}, encoder_threads={self.encoder_threads}: "
+                "expected a name, 1 or more"
             )

@@ -88,7 +88,7 @@ _MODULE = _CpuModule()
 
 @PlatformRegistry.register(platform="cpu")
 class CpuPlatform(PlatformBase):
-    """Platform of one logical device; Ray is told of as many "GPU" as there are worker processes."""
+    """Platform of one logical device; Ray counts as many "GPU" as there are worker processes."""
 
     @property
     def device_name(self) -> str:

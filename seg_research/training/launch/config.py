@@ -21,7 +21,7 @@ from seg_research.training.extension_points import check_installation, tested_ve
 
 DEFAULT_RUN_DIR = "outputs/train"
 GROUP_ESTIMATOR = "seg_grpo"
-"""Name of our advantage estimator (training/learner/advantage.py), which `seg.groups` configures."""
+"""Name of our advantage estimator (learner/advantage.py), which `seg.groups` configures."""
 SAMPLER = "pkg://seg_research.training.learner.replay"
 
 

@@ -185,7 +185,8 @@ def episode_tokens(
     pictures = sum(pictured(frame.shown_size) for frame in longest.offered)
     if pictures > settings.max_prompt_tokens:
         raise UsageError(
-            f"the frames of sample {longest.sample_id} take {pictures} tokens, but data.max_prompt_length={settings.max_prompt_tokens}; "
+            f"the frames of sample {longest.sample_id} take {pictures} tokens, but "
+            f"data.max_prompt_length={settings.max_prompt_tokens}; "
             "raise it, or prepare the data with fewer or smaller frames"
         )
     keyframe, found = settings.view.keyframe_px, settings.view.search_image_px
@@ -231,8 +232,10 @@ class MemoryEstimate:
             return too_much
         if self.cache_tokens is not None and self.cache_tokens < self.longest:
             return (
-                f"the engine's share has room for {max(self.cache_tokens, 0):,} tokens and it would not start: a trajectory may have "
-                f"{self.longest:,}; raise rollout.gpu_memory_utilization or rollout.tensor_model_parallel_size"
+                f"the engine's share has room for {max(self.cache_tokens, 0):,} tokens and it "
+                "would not start: a trajectory may have "
+                f"{self.longest:,}; raise rollout.gpu_memory_utilization or "
+                "rollout.tensor_model_parallel_size"
             )
         return None
 
@@ -255,7 +258,10 @@ class Learning:
 def _too_much(needed_gb: float, device_gb: float | None) -> str | None:
     if device_gb is None or needed_gb <= device_gb:
         return None
-    return f"{needed_gb:.0f} GB do not fit into {device_gb:.0f} GB; offload, shard over more devices, or choose another hardware"
+    return (
+        f"{needed_gb:.0f} GB do not fit into {device_gb:.0f} GB; offload, shard over more devices, "
+        "or choose another hardware"
+    )
 
 
 def estimate_learning(
@@ -365,14 +371,17 @@ def describe(config: DictConfig, samples: Sequence[Sample]) -> list[str]:
     tokens, memory = episode_tokens(config, samples, shape), estimate_memory(config, shape)
     room = config.data
     lines = [
-        f"tokens of an episode: prompt about {tokens.prompt:,} ({tokens.prompt_pictures:,} of pictures) of {room.max_prompt_length:,}, "
-        f"key frame {tokens.keyframe:,}, picture found {tokens.search_picture:,}; response at most {room.max_response_length:,}",
+        f"tokens of an episode: prompt about {tokens.prompt:,} ({tokens.prompt_pictures:,} of "
+        f"pictures) of {room.max_prompt_length:,}, "
+        f"key frame {tokens.keyframe:,}, picture found {tokens.search_picture:,}; response at "
+        f"most {room.max_response_length:,}",
         f"memory of one device while it learns: {_listed(memory.update)}",
         f"memory of one device while it generates: {_listed(memory.rollout)}",
     ]
     if memory.cache_tokens is not None:
         lines.append(
-            f"the engine's share holds {memory.engine_weights:.1f} GB of weights and {max(memory.cache_tokens, 0):,} tokens of cache"
+            f"the engine's share holds {memory.engine_weights:.1f} GB of weights and "
+            f"{max(memory.cache_tokens, 0):,} tokens of cache"
         )
     return [*lines, *_last_lines(memory.host, memory.complaint)]
 

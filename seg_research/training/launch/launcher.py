@@ -56,7 +56,8 @@ def launch(config: DictConfig, search_url: str, progress: Progress) -> Path:
         run_folder.tidy(run_dir)
         write_atomic(
             run_dir / "agent_loops.yaml",
-            f"- name: {AGENT_NAME}\n  _target_: seg_research.training.rollout.agent_loop.SegAgentLoop\n",
+            f"- name: {AGENT_NAME}\n  _target_: "
+            "seg_research.training.rollout.agent_loop.SegAgentLoop\n",
         )
         resolved = config.copy()
         resolved.seg.search.url = search_url

@@ -34,7 +34,10 @@ LOGIT_TOLERANCE = 1e-4
 order, through all layers.
 """
 
-_PROBE_TEXT = "The quick brown fox jumps over the lazy dog; 17 sphinxes of black quartz judge its vow in frame 42."
+_PROBE_TEXT = (
+    "The quick brown fox jumps over the lazy dog; 17 sphinxes of black quartz judge its vow in "
+    "frame 42."
+)
 _SHARD = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
 
 
@@ -113,7 +116,8 @@ def verify_export(
     )
     if damaged:
         raise InfraError(
-            f"LoRA export {out}: {len(damaged)} weights on disk are not those that were merged: {damaged[:3]}"
+            f"LoRA export {out}: {len(damaged)} weights on disk are not those that were merged: "
+            f"{damaged[:3]}"
         )
     logger.info("LoRA export verified: %s", report)
     return report
@@ -122,16 +126,19 @@ def verify_export(
 def _judge(report: LoraReport, out: Path) -> None:
     if report.num_changed == 0:
         raise InfraError(
-            f"LoRA export {out}: the merged weights are those of the base; the adapters learned nothing or were not merged"
+            f"LoRA export {out}: the merged weights are those of the base; the adapters learned "
+            "nothing or were not merged"
         )
     if report.num_changed > report.num_adapted:
         raise InfraError(
-            f"LoRA export {out}: {report.num_changed} weights changed, but only {report.num_adapted} have an adapter"
+            f"LoRA export {out}: {report.num_changed} weights changed, but only "
+            f"{report.num_adapted} have an adapter"
         )
     allowed = LOGIT_TOLERANCE * max(1.0, report.largest_logit)
     if not report.merge_error <= allowed:
         raise InfraError(
-            f"LoRA export {out}: merged model and base with adapter differ by {report.merge_error:.2g} in logit, allowed is {allowed:.2g}"
+            f"LoRA export {out}: merged model and base with adapter differ by "
+            f"{report.merge_error:.2g} in logit, allowed is {allowed:.2g}"
         )
 
 
@@ -150,7 +157,8 @@ def adapter_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     world = max((size for _, size in found.values()), default=0)
     if not found or sorted(found) != list(range(world)):
         raise InfraError(
-            f"{checkpoint}: found the weights of ranks {sorted(found)}, expected those of {world or 'any'}"
+            f"{checkpoint}: found the weights of ranks {sorted(found)}, expected those of "
+            f"{world or 'any'}"
         )
     # Our own checkpoint: it holds sharded tensors, which the restricted loader refuses.
     ranks = [

@@ -62,7 +62,8 @@ def claim(run_dir: Path, config: DictConfig) -> None:
         if differing:
             what = ", ".join(differing[:3]) + (", …" if len(differing) > 3 else "")
             raise UsageError(
-                f"{run_dir}: holds a run with other settings ({what}); choose another folder with seg.run_dir=… or delete it"
+                f"{run_dir}: holds a run with other settings ({what}); choose another folder with "
+                "seg.run_dir=… or delete it"
             )
     else:
         write_atomic(path, json.dumps(mine, indent=1, sort_keys=True))
@@ -91,7 +92,8 @@ def exclusive(run_dir: Path) -> Generator[int]:
             except BlockingIOError:
                 if time.monotonic() > give_up:
                     raise UsageError(
-                        f"{run_dir}: another process is training here; wait for it, or choose another seg.run_dir"
+                        f"{run_dir}: another process is training here; wait for it, or choose "
+                        "another seg.run_dir"
                     ) from None
                 time.sleep(_POLL_S)
         yield handle.fileno()

@@ -163,7 +163,8 @@ def last_error(log_path: Path, begin: int = 0) -> str:
 
 
 _RAY_NOT_STARTED = re.compile(
-    r"The current node timed out during startup|while waiting for node to startup|Failed to start GCS"
+    r"The current node timed out during startup|while waiting for node to startup|Failed to start "
+    r"GCS"
 )
 _TASK_STARTED = re.compile(r"\(TaskRunner\w* pid=\d+\)")
 

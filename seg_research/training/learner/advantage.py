@@ -2,8 +2,8 @@
 them, inside verl's own trainer step.
 
 verl 0.9.1 hands an estimator the sum of the rewards only; what it was made of stays behind with the
-trajectories. So the trainer's step is wrapped: the wrapper fetches them, gives the estimator of this
-step to verl under the name `seg_grpo`, and logs them whatever the estimator.
+trajectories. So the trainer's step is wrapped: the wrapper fetches them, gives the estimator of
+this step to verl under the name `seg_grpo`, and logs them whatever the estimator.
 
 Arrays: B rollouts of a step, T response tokens.
 """

@@ -63,7 +63,8 @@ class GuardSettings:
         )
         if not (sound and self.patience >= 1):
             raise UsageError(
-                "seg.guards: expected min_entropy >= 0, a share max_truncated, max_turn_growth > 1, max_logprob_gap > 0, patience >= 1, "
+                "seg.guards: expected min_entropy >= 0, a share max_truncated, max_turn_growth > "
+                "1, max_logprob_gap > 0, patience >= 1, "
                 f"found {self}"
             )
 
@@ -104,14 +105,20 @@ class Guards:
         if len(errors) <= limit * self.settings.min_calls:
             return None
         seen = len(self._infra_errors)
-        return f"{len(errors)} of the last {seen} episodes were ended by a failing service (limit {limit:.0%}); the last one: {errors[-1]}"
+        return (
+            f"{len(errors)} of the last {seen} episodes were ended by a failing service (limit "
+            f"{limit:.0%}); the last one: {errors[-1]}"
+        )
 
     def _broken_tool(self) -> str | None:
         limit = self.settings.min_tool_success
         for tool, calls in self._calls.items():
             if calls >= self.settings.min_calls and self._worked[tool] < limit * calls:
                 last = self._last_refusal.get(tool, "")
-                return f"tool {tool} worked in {self._worked[tool]} of {calls} calls (limit {limit:.0%}); the last refusal: {last}"
+                return (
+                    f"tool {tool} worked in {self._worked[tool]} of {calls} calls (limit "
+                    f"{limit:.0%}); the last refusal: {last}"
+                )
         return None
 
 
@@ -136,7 +143,7 @@ class StepGuards:
     _turn_tokens: list[float] = field(default_factory=list)
 
     def judge(self, metrics: Mapping[str, float]) -> str | None:
-        """Take in the metrics of one step; return the reason to stop the run, if there is one now."""
+        """Take in the metrics of one step; return the reason to stop the run, if there is one."""
         broken = next(
             (
                 name
@@ -146,7 +153,10 @@ class StepGuards:
             None,
         )
         if broken:
-            return f"{broken} is {metrics[broken]}: the update has failed; lower the learning rate or go back to an earlier checkpoint"
+            return (
+                f"{broken} is {metrics[broken]}: the update has failed; lower the learning rate or "
+                "go back to an earlier checkpoint"
+            )
         found = {name: reason for name, reason in self._complaints(metrics) if reason}
         self._in_a_row = {name: self._in_a_row.get(name, 0) + 1 for name in found}
         lasting = next(
@@ -222,4 +232,7 @@ def _cut_short(share: float, limit: float) -> str:
 
 
 def _drifted(gap: float, limit: float) -> str:
-    return f"rollout and trainer are {gap:.2g} nats a token apart (limit {limit:g}): seg/logprob_gap/turn_<n> tells from which turn on"
+    return (
+        f"rollout and trainer are {gap:.2g} nats a token apart (limit {limit:g}): "
+        "seg/logprob_gap/turn_<n> tells from which turn on"
+    )

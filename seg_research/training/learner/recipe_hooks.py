@@ -28,7 +28,7 @@ def put_into_config(config: DictConfig, hooks: TrainerHooks) -> None:
     """Have Ray give the hooks to every process of the run; does nothing where there are none.
 
     Raises:
-        UsageError: Python does not find a hook's module, or a setting and a hook exclude each other.
+        UsageError: Python does not find a module, or a setting and a hook exclude each other.
     """
     paths = {name: getattr(hooks, name) for name in _NAMES if getattr(hooks, name) is not None}
     if not paths:
@@ -72,7 +72,7 @@ def extend_model(engine: Any, module: Any) -> None:
 def without_added(
     engine: Any, named_weights: Iterator[tuple[str, Any]]
 ) -> Iterator[tuple[str, Any]]:
-    """Leave out the weights that the model hook has added: the rollout engine does not know them."""
+    """Leave out the weights that the model hook has added; the rollout engine refuses them."""
     added = getattr(engine, "_seg_added", frozenset())
     return ((name, weight) for name, weight in named_weights if name not in added)
 

@@ -115,7 +115,8 @@ class PromptReplayBuffer(ReplayBuffer):
     ) -> tuple[KVBatchMeta, dict[str, Any]]:
         if not good and spare is None:
             raise InfraError(
-                f"none of {counts.submitted} prompts had a rollout that came to its end; trainer.log tells why"
+                f"none of {counts.submitted} prompts had a rollout that came to its end; "
+                "trainer.log tells why"
             )
         # In the queue's order, which is that of submission: what ends first is short, and a step
         # must not prefer it.

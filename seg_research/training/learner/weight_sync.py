@@ -29,7 +29,8 @@ def give_up(config: DictConfig, global_steps: int | None) -> None:
     log = Path(config.seg.run_dir) / TRAINER_LOG
     cause = last_error(log) if log.is_file() else "unknown"
     reason = (
-        f"the weights of step {global_steps} did not reach the rollout engine within seg.rollout.sync_timeout_s="
+        f"the weights of step {global_steps} did not reach the rollout engine within "
+        "seg.rollout.sync_timeout_s="
         f"{config.seg.rollout.sync_timeout_s:g} s; last error in the log: {cause}"
     )
     logger.error("%s", stop_run(config, reason))

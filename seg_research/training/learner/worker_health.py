@@ -47,6 +47,7 @@ class WorkerWatch:
             except RayActorError as error:
                 reason = next(line for line in str(error).splitlines() if line.strip())
                 raise InfraError(
-                    f"a process that runs episodes has died, perhaps for want of memory ({reason.strip()}); the same command goes on "
+                    "a process that runs episodes has died, perhaps for want of memory "
+                    f"({reason.strip()}); the same command goes on "
                     "from the last checkpoint"
                 ) from error

@@ -98,13 +98,15 @@ class SegAgentLoop(AgentLoopBase):
         await context.record(sample, transcript, score, row)
         if transcript.stop is StopReason.PROMPT_TOO_LONG:
             raise UsageError(
-                f"the prompt of sample {sample.sample_id} is longer than data.max_prompt_length={self.rollout_config.prompt_length}; "
+                f"the prompt of sample {sample.sample_id} is longer than "
+                f"data.max_prompt_length={self.rollout_config.prompt_length}; "
                 "raise it, or prepare the data with fewer or smaller frames"
             )
         reward = context.recipe.rubric.breakdown(transcript, score)
         if reward is None:
             raise InfraError(
-                f"sample {sample.sample_id}: {transcript.error or 'no ground truth to score against'}"
+                f"sample {sample.sample_id}: "
+                f"{transcript.error or 'no ground truth to score against'}"
             )
         # verl asks for them next, on the event loop.
         await asyncio.to_thread(self._pixels.prepare, conversation.images)

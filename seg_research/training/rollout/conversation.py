@@ -82,7 +82,8 @@ class VerlConversation:
         budget = min(max_tokens, self._limits.max_response_tokens - len(self._mask))
         if budget < 1:
             raise InvariantError(
-                f"no room to generate: {len(self._mask)} of {self._limits.max_response_tokens} response tokens are used"
+                f"no room to generate: {len(self._mask)} of {self._limits.max_response_tokens} "
+                "response tokens are used"
             )
         sampling = {**self._sampling, "max_tokens": budget}
         if "seed" in sampling:

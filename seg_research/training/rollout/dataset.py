@@ -42,7 +42,7 @@ class SegDataset(RLHFDataset):
         return set(self.original_data_files) <= set(as_list(self.config.val_files))
 
     def maybe_filter_out_long_prompts(self, dataframe: Any = None) -> Any:
-        """Keep every row: a prompt that is too long stops the run with its id instead of vanishing."""
+        """Keep every row: a prompt that is too long stops the run and does not vanish."""
         return dataframe
 
 

@@ -99,7 +99,7 @@ class _Counter:
 
 
 def share_pixels(processor: Any) -> SharedPixels:
-    """Let all who use this processor share the pixels of a picture; does nothing the second time."""
+    """Let all users of this processor share the pixels of an image; once is enough."""
     if not isinstance(processor.image_processor, SharedPixels):
         processor.image_processor = SharedPixels(processor.image_processor)
         _check_in_lists(processor)

@@ -124,7 +124,8 @@ class TransformersReplica(RolloutReplica):
         """
         if self.world_size != 1:
             raise UsageError(
-                "rollout=transformers runs one process a replica; set actor_rollout_ref.rollout.tensor_model_parallel_size=1"
+                "rollout=transformers runs one process a replica; set "
+                "actor_rollout_ref.rollout.tensor_model_parallel_size=1"
             )
         name = _actor_name(self.replica_rank)
         actor: Any = ray.remote(TransformersServer)
@@ -167,7 +168,8 @@ class TransformersAdapter(BaseRollout):
         """
         if wire_format != "named_tensors" or peft_config is not None:
             raise UsageError(
-                "rollout=transformers needs whole weights; set actor_rollout_ref.model.lora.merge=True"
+                "rollout=transformers needs whole weights; set "
+                "actor_rollout_ref.model.lora.merge=True"
             )
         if self._actor is None:
             self._actor = ray.get_actor(_actor_name(self._replica_rank))

@@ -139,14 +139,16 @@ def _check_read(overrides: Sequence[str], config: DictConfig) -> None:
     for key in sorted(_named(overrides)):
         if key not in known and not key.startswith(open_places):
             raise UsageError(
-                f"configuration: nothing in a cold start reads '{key}'; see seg_research/configs/sft.yaml for what there is"
+                f"configuration: nothing in a cold start reads '{key}'; see "
+                "seg_research/configs/sft.yaml for what there is"
             )
     for key in leaves({"seg": OmegaConf.to_container(config.seg, resolve=False)}):
         if key not in leaves(
             {"seg": {**shared.read_yaml("seg.yaml"), **shared.read_yaml("sft.yaml")["seg"]}}
         ):
             raise UsageError(
-                f"configuration: nothing reads '{key}'; see seg_research/configs/sft.yaml for what there is"
+                f"configuration: nothing reads '{key}'; see seg_research/configs/sft.yaml for what "
+                "there is"
             )
 
 
@@ -167,7 +169,8 @@ def sft_settings(config: DictConfig) -> SftSettings:
             key != "answered_only" and isinstance(values[key], bool)
         ):
             raise UsageError(
-                f"configuration: seg.sft.{key}={values[key]}: expected {'true or false' if kinds is bool else 'a number'}"
+                f"configuration: seg.sft.{key}={values[key]}: expected "
+                f"{'true or false' if kinds is bool else 'a number'}"
             )
     return SftSettings(**values)
 
@@ -184,7 +187,8 @@ def check_sft_against_verl(config: DictConfig) -> None:
     data, trainer = config.data, config.trainer
     if trainer.nnodes != 1:
         raise UsageError(
-            f"trainer.nnodes={trainer.nnodes}: a cold start runs on one node; choose hardware=8x80g or another one with one"
+            f"trainer.nnodes={trainer.nnodes}: a cold start runs on one node; choose "
+            "hardware=8x80g or another one with one"
         )
     world = trainer.n_gpus_per_node
     if data.train_batch_size % world:
@@ -194,7 +198,8 @@ def check_sft_against_verl(config: DictConfig) -> None:
     micro = data.micro_batch_size_per_gpu
     if not data.use_dynamic_bsz and (data.train_batch_size // world) % micro:
         raise UsageError(
-            f"data.micro_batch_size_per_gpu={micro} does not divide data.train_batch_size={data.train_batch_size} on {world} device(s)"
+            f"data.micro_batch_size_per_gpu={micro} does not divide "
+            f"data.train_batch_size={data.train_batch_size} on {world} device(s)"
         )
     if (
         data.use_dynamic_bsz
@@ -202,7 +207,8 @@ def check_sft_against_verl(config: DictConfig) -> None:
         < data.max_length
     ):
         raise UsageError(
-            f"data.max_token_len_per_gpu={data.max_token_len_per_gpu} is less than data.max_length={data.max_length}; "
+            f"data.max_token_len_per_gpu={data.max_token_len_per_gpu} is less than "
+            f"data.max_length={data.max_length}; "
             "raise it, or lower data.max_length"
         )
     if data.pad_mode != "no_padding":
@@ -211,7 +217,8 @@ def check_sft_against_verl(config: DictConfig) -> None:
         value = trainer[key]
         if value != AFTER_EACH_EPOCH and not (isinstance(value, int) and value != 0):
             raise UsageError(
-                f"trainer.{key}={value}: expected a number of steps, {AFTER_EACH_EPOCH}, or -1 for the end only"
+                f"trainer.{key}={value}: expected a number of steps, {AFTER_EACH_EPOCH}, or -1 for "
+                "the end only"
             )
     if trainer.test_freq != -1 and not data.val_files:
         raise UsageError(f"trainer.test_freq={trainer.test_freq} needs data.val_files")
@@ -225,7 +232,8 @@ def check_sft_against_verl(config: DictConfig) -> None:
         )
     if trainer.resume_mode != "auto" or trainer.resume_from_path:
         raise UsageError(
-            "trainer.resume_mode: a run goes on in its own seg.run_dir; to start from another checkpoint set model.path"
+            "trainer.resume_mode: a run goes on in its own seg.run_dir; to start from another "
+            "checkpoint set model.path"
         )
 
 
@@ -244,15 +252,18 @@ def check_sizes(config: DictConfig, num_train: int, num_val: int | None) -> int:
     steps_per_epoch = num_train // batch
     if not steps_per_epoch:
         raise UsageError(
-            f"data.train_batch_size={batch}, but there are only {num_train} episodes to learn from; lower it"
+            f"data.train_batch_size={batch}, but there are only {num_train} episodes to learn "
+            "from; lower it"
         )
     if num_val is not None and num_val < batch:
         raise UsageError(
-            f"data.val_files: {num_val} episodes do not fill a batch of data.train_batch_size={batch}; verl would skip them"
+            f"data.val_files: {num_val} episodes do not fill a batch of "
+            f"data.train_batch_size={batch}; verl would skip them"
         )
     if wanted is not None and wanted > steps_per_epoch * epochs:
         raise UsageError(
-            f"trainer.total_training_steps={wanted}, but trainer.total_epochs={epochs} of {steps_per_epoch} steps each end before; "
+            f"trainer.total_training_steps={wanted}, but trainer.total_epochs={epochs} of "
+            f"{steps_per_epoch} steps each end before; "
             f"set trainer.total_epochs={-(-wanted // steps_per_epoch)}"
         )
     return wanted or steps_per_epoch * epochs
@@ -270,7 +281,8 @@ def check_model(config: DictConfig) -> bool:
         return False
     if not (path / "config.json").is_file():
         raise UsageError(
-            f"model.path={path}: no config.json there; make the tiny model with: seg-research model --help"
+            f"model.path={path}: no config.json there; make the tiny model with: seg-research "
+            "model --help"
         )
     return True
 

@@ -77,7 +77,8 @@ class SftDataset(Dataset[dict[str, Any]]):
         """
         if processor is None:
             raise UsageError(
-                "the model folder has no processor that loads here; copy preprocessor_config.json and its companions into it"
+                "the model folder has no processor that loads here; copy preprocessor_config.json "
+                "and its companions into it"
             )
         files = [parquet_files] if isinstance(parquet_files, str) else list(parquet_files)
         table = pa.concat_tables(

@@ -90,7 +90,8 @@ def _keep(path: Path, encoded: Encoded) -> Path:
         write_encoded(path, encoded)
     elif not pq.read_table(path).equals(as_table(encoded)):
         raise UsageError(
-            f"{path.parent}: its episodes or their encoding have changed since; choose another folder with seg.run_dir=…"
+            f"{path.parent}: its episodes or their encoding have changed since; choose another "
+            "folder with seg.run_dir=…"
         )
     return path
 

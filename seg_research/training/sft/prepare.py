@@ -50,7 +50,8 @@ class Encoded:
         longest = max((len(row["input_ids"]) for row in self.rows), default=0)
         pictures = sum(len(row["pictures"]) for row in self.rows)
         lines = [
-            f"{name}: {len(self.rows)} episodes, {self.num_tokens:,} tokens, {self.num_said:,} of them with loss; "
+            f"{name}: {len(self.rows)} episodes, {self.num_tokens:,} tokens, {self.num_said:,} of "
+            "them with loss; "
             f"{pictures:,} pictures; the longest has {longest:,} tokens"
         ]
         return lines + [
@@ -109,7 +110,8 @@ def encode_files(
             for picture in pictures:
                 if not places.setdefault(picture["path"], Path(picture["path"]).is_file()):
                     raise UsageError(
-                        f"{file}: episode {episode.episode_id} shows {picture['path']}, which is missing; put the pictures back"
+                        f"{file}: episode {episode.episode_id} shows {picture['path']}, which is "
+                        "missing; put the pictures back"
                     )
             rows.append(
                 {
@@ -125,7 +127,8 @@ def encode_files(
         )
         names = ", ".join(map(str, files))
         raise UsageError(
-            f"{names}: nothing to learn from: {reasons or 'no episodes'}; write some with: seg-research predict"
+            f"{names}: nothing to learn from: {reasons or 'no episodes'}; write some with: "
+            "seg-research predict"
         )
     # verl's own shuffling always uses the same seed.
     random.Random(derive_seed(seed, "sft")).shuffle(rows)
