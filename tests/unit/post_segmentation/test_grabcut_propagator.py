@@ -12,7 +12,7 @@ from seg_research.core.masks import mask_box
 from seg_research.core.video import open_video
 from seg_research.metrics import jaccard
 
-BEDROOM = Path(__file__).parents[5] / "shared/data/clips/bedroom"
+BEDROOM = Path(__file__).parents[4] / "shared/data/clips/bedroom"
 DOG = BEDROOM.with_name("dog.mp4")
 
 
