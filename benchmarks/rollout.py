@@ -76,7 +76,7 @@ from retrieval_server.server import running_server
 from seg_research.data.preparation import Preparation
 from seg_research.data.prepare import prepare as prepare_split
 from seg_research.data.readers import okvos
-from seg_research.data.rows import read_samples, read_table
+from seg_research.data.rows import read_rows, read_samples
 from seg_research.data.sample import Sample
 from seg_research.data.splits import Split
 from seg_research.mini.tiny_model import TinySize, build_model, build_tokenizer, save_tiny
@@ -522,7 +522,7 @@ def main() -> None:
                 FRAMES_KEY: row["images"],
                 VALIDATION_KEY: False,
             }
-            for row in read_table(train_file)
+            for row in read_rows(train_file)
         )
         with (
             running_server(

@@ -145,9 +145,9 @@ def one_video(mini, tmp_path_factory) -> Path:
     """The training questions about one video, so that frames of the same numbers are offered with
     each.
     """
-    from seg_research.data.rows import read_table, write_rows
+    from seg_research.data.rows import read_rows, write_rows
 
-    rows = read_table(mini.parquet("train"))
+    rows = read_rows(mini.parquet("train"))
     path = tmp_path_factory.mktemp("one_video") / "train.parquet"
     write_rows(path, [row for row in rows if row["video_path"] == rows[0]["video_path"]])
     return path

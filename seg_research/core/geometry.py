@@ -89,7 +89,8 @@ def _check_range(values: tuple[float, ...], what: str) -> None:
     # integer.
     if not all(0 <= v <= NORM for v in values):
         raise ValueError(
-            f"{what} {list(values)} is outside 0..{NORM}; pixel coordinates must be converted with box_to_norm1000 first"
+            f"{what} {list(values)} is outside 0..{NORM}; pixel coordinates must be converted with "
+            "box_to_norm1000 first"
         )
 
 

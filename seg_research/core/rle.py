@@ -54,7 +54,8 @@ def decode_rle(encoded: Mapping[str, Any]) -> Mask:
     size, counts = encoded.get("size"), encoded.get("counts")
     if not _is_size(size) or not isinstance(counts, str):
         raise UsageError(
-            f"run lengths: expected size [rows, columns] and counts as text, found {str(dict(encoded))[:80]}"
+            "run lengths: expected size [rows, columns] and counts as text, found "
+            f"{str(dict(encoded))[:80]}"
         )
     height_px, width_px = cast("list[int]", size)
     if height_px * width_px > MAX_PIXELS:

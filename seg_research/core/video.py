@@ -80,7 +80,8 @@ class FrameFolder:
         for earlier, later in pairwise(files):
             if earlier.stem == later.stem:
                 raise UsageError(
-                    f"{self.path}: frame {earlier.stem} exists twice ({earlier.name}, {later.name}); keep one of the two"
+                    f"{self.path}: frame {earlier.stem} exists twice ({earlier.name}, "
+                    f"{later.name}); keep one of the two"
                 )
         return files
 
@@ -176,7 +177,8 @@ def open_video(path: Path) -> FrameSource:
         raise UsageError(f"{path}: no such video (expected a folder of frames or a video file)")
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise UsageError(
-            f"{path}: not a video; expected a folder of frames or one of {', '.join(sorted(VIDEO_SUFFIXES))}"
+            f"{path}: not a video; expected a folder of frames or one of "
+            f"{', '.join(sorted(VIDEO_SUFFIXES))}"
         )
     from seg_research.core.video_file import VideoFile  # PyAV is needed by this leaf alone
 

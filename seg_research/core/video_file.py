@@ -77,7 +77,8 @@ class VideoFile:
             if self._advance_to(position):
                 return
         raise UsageError(
-            f"{self.path}: frame {position} could not be decoded again; the file is damaged, re-encode it"
+            f"{self.path}: frame {position} could not be decoded again; the file is damaged, "
+            "re-encode it"
         )
 
     def _advance_to(self, position: int) -> bool:

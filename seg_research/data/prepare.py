@@ -17,6 +17,7 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ class _Work:
     def key(self, question: BenchmarkQuestion) -> str:
         """Digest all that a row is made of; of files, where they lie and when they were written."""
         frames = list(_find_frames(question).values())
-        masks = [path for target in question.targets for path in target.masks.files()]
+        masks = list(chain.from_iterable(target.masks.files() for target in question.targets))
         files = [
             (str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in frames + masks
         ]
@@ -231,7 +232,7 @@ def _check_presence(
     question: BenchmarkQuestion, targets: Sequence[dict[str, Any]], *, anchored: bool
 ) -> None:
     """See that the masks agree with what the question says of its target."""
-    shown = sorted(int(frame_id) for target in targets for frame_id in target["frames"])
+    shown = sorted(map(int, chain.from_iterable(target["frames"] for target in targets)))
     if anchored and not shown:
         raise UsageError("the target is on none of the frames offered; correct its annotations")
     if question.absent and shown:

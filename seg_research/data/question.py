@@ -15,7 +15,8 @@ from seg_research.core.masks import Mask, read_mask
 
 class MaskSource(Protocol):
     """The masks of one target. It is sent to other processes, so it can be pickled and opens
-    nothing before it is asked.
+    nothing before it is asked; its `repr` says what it reads, so that rows are made again where it
+    changed.
     """
 
     def stems(self) -> Set[str]:

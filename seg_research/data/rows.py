@@ -13,22 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seg_common.errors import UsageError
-from seg_common.files import atomic_path
 from seg_research.core.geometry import ImageSize
 from seg_research.core.video import FrameId, frame_id_of
+from seg_research.data.parquet import make_schema, read_parquet, write_parquet
 from seg_research.data.sample import Frame, FrameRole, GroundTruth, Sample
 from seg_research.data.truth_json import THOUSANDTHS, first_fault, read_targets
 
 VERSION = 2
-_VERSION_KEY = b"seg_research.rows"
+_VERSION_KEY = "seg_research.rows"
 _SHOWN_MISSING = 3
 
 
@@ -39,43 +38,29 @@ class Coordinates(StrEnum):
     RESIZED_PIXELS = "resized_pixels"
 
 
-_IMAGE = pa.struct(
-    [
-        ("image", pa.string()),
-        ("resized_height", pa.int64()),
-        ("resized_width", pa.int64()),
-        ("role", pa.string()),
-    ]
-)
-_REWARD_MODEL = pa.struct(
-    [
-        ("ground_truth", pa.string()),
-        ("steps", pa.list_(pa.string())),
-        ("absent", pa.bool_()),
-        ("difficulty", pa.float64()),
-    ]
-)
-_EXTRA_INFO = pa.struct(
-    [
-        ("split", pa.string()),
-        ("index", pa.int64()),
-        ("height", pa.int64()),
-        ("width", pa.int64()),
-        ("coordinates", pa.string()),
-    ]
-)
-PREPARED_SCHEMA = pa.schema(
-    [
-        ("data_source", pa.string()),
-        ("images", pa.list_(_IMAGE)),
-        ("ability", pa.string()),
-        ("id", pa.string()),
-        ("video_path", pa.string()),
-        ("question", pa.string()),
-        ("reward_model", _REWARD_MODEL),
-        ("extra_info", _EXTRA_INFO),
-    ],
-    metadata={_VERSION_KEY: str(VERSION).encode()},
+PREPARED_SCHEMA = make_schema(
+    {
+        "data_source": str,
+        "images": [{"image": str, "resized_height": int, "resized_width": int, "role": str}],
+        "ability": str,
+        "id": str,
+        "video_path": str,
+        "question": str,
+        "reward_model": {
+            "ground_truth": str,
+            "steps": [str],
+            "absent": bool,
+            "difficulty": float,
+        },
+        "extra_info": {
+            "split": str,
+            "index": int,
+            "height": int,
+            "width": int,
+            "coordinates": str,
+        },
+    },
+    metadata={_VERSION_KEY: str(VERSION)},
 )
 
 
@@ -114,13 +99,11 @@ class _Row(BaseModel):
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write prepared rows, atomically; equal rows give equal bytes."""
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=PREPARED_SCHEMA)
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
+    write_parquet(path, rows, PREPARED_SCHEMA)
 
 
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a parquet file.
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read prepared rows as they stand in the file.
 
     Raises:
         UsageError: the file is missing, not readable as parquet, or of a newer version than this.
@@ -129,19 +112,14 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         raise UsageError(
             f"{path}: no such file; make it with: seg-research data NAME --root {path.parent}"
         )
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(
-            f"{path}: not a readable parquet file ({_first_line(error)}); make it again"
-        ) from None
-    version = (table.schema.metadata or {}).get(_VERSION_KEY, b"1").decode("ascii", "replace")
+    rows, metadata = read_parquet(path)
+    version = metadata.get(_VERSION_KEY, "1")
     if not version.isdigit() or not 1 <= int(version) <= VERSION:
         raise UsageError(
             f"{path}: prepared rows of version {version}, but this program reads up to version "
             f"{VERSION}; update seg_research, or prepare the data again with this version"
         )
-    return table.to_pylist()
+    return rows
 
 
 def read_samples(path: Path) -> list[Sample]:
@@ -152,9 +130,7 @@ def read_samples(path: Path) -> list[Sample]:
         UsageError: the file or a row is not what `seg-research data NAME` writes, or a sample id
             comes twice; names the row.
     """
-    samples = [
-        sample_of(row, f"{path} row {number}") for number, row in enumerate(read_table(path))
-    ]
+    samples = [sample_of(row, f"{path} row {number}") for number, row in enumerate(read_rows(path))]
     first_row: dict[str, int] = {}
     for number, sample in enumerate(samples):
         earlier = first_row.setdefault(sample.sample_id, number)
@@ -200,12 +176,13 @@ def check_paths(samples: Sequence[Sample]) -> None:
     Raises:
         UsageError: some are missing; tells how many, and the first three.
     """
-    wanted = dict.fromkeys(
-        path
-        for sample in samples
-        for path in (sample.video_path, *(frame.path for frame in sample.frames))
-    )
-    missing = [path for path in wanted if not path.exists()]
+    wanted: set[Path] = set()
+    missing: list[Path] = []
+    for sample in samples:
+        for path in (sample.video_path, *(frame.path for frame in sample.frames)):
+            if path not in wanted and not path.exists():
+                missing.append(path)
+            wanted.add(path)
     if missing:
         named = [str(path) for path in missing[:_SHOWN_MISSING]]
         listed = ", ".join(named + ["…"] * (len(missing) > _SHOWN_MISSING))
@@ -236,11 +213,11 @@ def _frame(image: _Image, where: str) -> Frame:
 def _ground_truth(row: _Row, frames: Sequence[Frame], where: str) -> GroundTruth:
     known = row.reward_model
     targets = read_targets(known.ground_truth, _scales(row, frames, where), where)
-    shown = [frame_id for target in targets for frame_id in target.frames]
+    shown = sorted(chain.from_iterable(target.frames for target in targets))
     if known.absent and shown:
         raise UsageError(
             f"{where}: `absent` is true, but the ground truth shows a target on frame "
-            f"{min(shown)}; correct one of the two"
+            f"{shown[0]}; correct one of the two"
         )
     steps = tuple(known.steps or ())
     return GroundTruth(() if known.absent else targets, steps, bool(known.absent), known.difficulty)
@@ -258,7 +235,3 @@ def _scales(row: _Row, frames: Sequence[Frame], where: str) -> dict[FrameId, Ima
                 "of the resized frame are ambiguous; write thousandths"
             )
     return scales
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -33,11 +33,13 @@ def paired_frames(
     if len(set(shapes.values())) != 1 or len(shapes["truth"]) != 3:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise UsageError(
-            f"masks have the shapes {listed}; expected one shape (T, H, W) for all, a single image as (1, H, W)"
+            f"masks have the shapes {listed}; expected one shape (T, H, W) for all, a single image "
+            "as (1, H, W)"
         )
     if 0 in shapes["truth"]:
         raise UsageError(
-            f"masks have the shape {shapes['truth']}: nothing to judge; expected at least one frame and one pixel"
+            f"masks have the shape {shapes['truth']}: nothing to judge; expected at least one frame "
+            "and one pixel"
         )
     for t in range(len(truth_THW)):
         frame = {name: _foreground(masks[t], name, t) for name, masks in named.items()}
@@ -53,10 +55,12 @@ def paired_frames(
 def _foreground(values_HW: NDArray[Any], name: str, t: int) -> Mask:
     if values_HW.dtype.kind not in "biuf":
         raise UsageError(
-            f"{name}: masks of type {values_HW.dtype}; expected booleans or numbers, non-zero for foreground"
+            f"{name}: masks of type {values_HW.dtype}; expected booleans or numbers, non-zero for "
+            "foreground"
         )
     if values_HW.dtype.kind == "f" and np.isnan(values_HW).any():
         raise UsageError(
-            f"{name}: frame {t} holds NaN, which is neither foreground nor background; threshold the scores first"
+            f"{name}: frame {t} holds NaN, which is neither foreground nor background; threshold "
+            "the scores first"
         )
     return values_HW.astype(np.bool_, copy=False)

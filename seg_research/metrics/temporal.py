@@ -1,4 +1,6 @@
-"""When the object is there, whatever its shape: agreement of two videos on the frames that show it."""
+"""When the object is there, whatever its shape: agreement of two videos on the frames that show
+it.
+"""
 
 from __future__ import annotations
 

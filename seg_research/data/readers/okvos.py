@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from seg_common.errors import UsageError
 from seg_common.files import write_atomic
+from seg_research.data.parquet import read_parquet
 from seg_research.data.question import (
     BenchmarkQuestion,
     PngMasks,
@@ -23,7 +24,6 @@ from seg_research.data.question import (
     is_folder_name,
 )
 from seg_research.data.reader import BenchmarkReader
-from seg_research.data.rows import read_table
 from seg_research.data.splits import Split
 
 
@@ -62,7 +62,7 @@ def read_okvos(root: Path, split: Split) -> list[BenchmarkQuestion]:
             f"{path}: no such file; --root must be a folder in the layout of data/README.md"
         )
     questions: list[BenchmarkQuestion] = []
-    for index, raw in enumerate(read_table(path)):
+    for index, raw in enumerate(read_parquet(path).rows):
         fields = {**raw, "id": index if raw.get("id") is None else raw["id"]}
         try:
             row = _RawRow.model_validate(fields)

@@ -87,15 +87,16 @@ def read_meta_mapping(path: Path) -> list[MaskTruth]:
         raise UsageError(f"{path}: no such file; preparing the benchmark writes it") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(entries, list) or not entries:
+    listed = cast("list[object]", entries) if isinstance(entries, list) else []
+    if not listed:
         raise UsageError(f"{path}: expected a non-empty list of [id, mask_dir, ability]")
     found: dict[str, MaskTruth] = {}
-    for number, entry in enumerate(cast("list[object]", entries)):
+    for number, entry in enumerate(listed):
         fields = cast("list[object]", entry) if isinstance(entry, list) else []
         if len(fields) != 3 or not all(isinstance(value, str) for value in fields):
             raise UsageError(
                 f"{path} entry {number}: expected [id, mask_dir, ability] as three texts, found "
-                f"{str(entry)[:80]}"
+                f"{entry!s:.80}"
             )
         sample_id, mask_dir, ability = cast("list[str]", fields)
         if sample_id in found:

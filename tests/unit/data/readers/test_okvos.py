@@ -18,7 +18,7 @@ from seg_research.core.masks import write_mask
 from seg_research.data.preparation import ModelType, Preparation
 from seg_research.data.prepare import prepare
 from seg_research.data.readers import okvos
-from seg_research.data.rows import read_samples, read_table
+from seg_research.data.rows import read_rows, read_samples
 from seg_research.data.splits import Split
 
 WIDTH, HEIGHT = 60, 40
@@ -77,7 +77,7 @@ def test_a_row_becomes_a_sample(tmp_path):
     prepared = prepare_okvos(tmp_path, Preparation(Split.TEST))
     assert prepared.path == tmp_path / "test_6_448_448.parquet"
     assert (prepared.num_rows, prepared.skipped) == (1, ())
-    [row] = read_table(prepared.path)
+    [row] = read_rows(prepared.path)
     assert row["data_source"] == "Search_RVOS_one-hop"
     assert row["video_path"] == str(tmp_path / "test/JPEGImages/clip")
     assert row["images"][1] == {
@@ -196,7 +196,7 @@ def test_preparing_twice_gives_the_same_bytes(tmp_path):
 def test_qwen2_5_counts_pixels_of_the_resized_frame_and_samples_count_thousandths(tmp_path):
     make_folder(tmp_path, num_frames=6, split="test")
     path = prepare_okvos(tmp_path, Preparation(Split.TEST, model_type=ModelType.QWEN2_5_VL)).path
-    [target] = json.loads(read_table(path)[0]["reward_model"]["ground_truth"])["targets"]
+    [target] = json.loads(read_rows(path)[0]["reward_model"]["ground_truth"])["targets"]
     truth = target["frames"]["20"]
     assert truth["bbox_2d"] == [
         round(24 / 60 * 448),

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from seg_common.errors import UsageError
 from seg_research.cli.main import EXIT_USAGE, main
-from seg_research.data.rows import read_table, write_rows
+from seg_research.data.rows import read_rows, write_rows
 from seg_research.recipes.settings import EpisodeSettings, tiny_settings
 from seg_research.training.launch.checks import check_engine, check_run
 from seg_research.training.launch.config import compose_config, episode_settings
@@ -198,7 +198,7 @@ def test_a_model_of_a_hub_is_left_to_verl(changed):
 
 
 def test_a_missing_frame_is_found_before_anything_starts(changed, mini, tmp_path):
-    rows = read_table(mini.parquet("train"))
+    rows = read_rows(mini.parquet("train"))
     name = Path(rows[3]["images"][0]["image"]).name
     rows[3]["images"][0]["image"] = str(tmp_path / name)
     broken = tmp_path / "train.parquet"
@@ -210,7 +210,7 @@ def test_a_missing_frame_is_found_before_anything_starts(changed, mini, tmp_path
 
 
 def test_a_sample_without_ground_truth_cannot_be_trained_on(changed, mini, tmp_path):
-    rows = read_table(mini.parquet("train"))
+    rows = read_rows(mini.parquet("train"))
     rows[2]["reward_model"]["ground_truth"] = "{}"
     write_rows(tmp_path / "train.parquet", rows)
     with pytest.raises(UsageError, match="1 samples have no ground truth"):

@@ -15,7 +15,7 @@ pytest.importorskip("verl", reason="verl comes with the train extra")
 
 from seg_common.errors import InfraError, UsageError
 from seg_research.core.video import read_image
-from seg_research.data.rows import read_samples, read_table
+from seg_research.data.rows import read_rows, read_samples
 from seg_research.episode.transcript import ImageRef, Message, Observation, Outcome, Text
 from seg_research.recipes.hooks import TrainerHooks
 from seg_research.recipes.seg_research.actions import Search
@@ -94,7 +94,7 @@ def play(composed, mini, tiny_processor, tmp_path, monkeypatch):
     """Return a function that runs one trajectory of the first training question; changes apply to
     `seg`.
     """
-    sample, row = read_samples(mini.parquet("train"))[0], read_table(mini.parquet("train"))[0]
+    sample, row = read_samples(mini.parquet("train"))[0], read_rows(mini.parquet("train"))[0]
 
     async def run(
         turns,
