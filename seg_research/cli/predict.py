@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     who.add_argument(
         "--scripted",
         choices=("expert", "demonstrator", "hostile"),
-        help="a policy without a model: knows the truth, reads and sometimes strays (mini only), or tries to break things",
+        help="a policy without a model: knows the truth, reads and sometimes strays (mini only), "
+        "or tries to break things",
     )
     parser.add_argument(
         "--out",
@@ -120,7 +121,8 @@ def run(options: argparse.Namespace) -> int:
     )
     if count.failed:
         print(
-            "some episodes were ended by a failing service; run the same command again to retry them",
+            "some episodes were ended by a failing service; "
+            "run the same command again to retry them",
             file=sys.stderr,
         )
     return 1 if count.failed else 0

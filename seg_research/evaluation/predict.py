@@ -13,6 +13,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ async def predict(
             full.
         InfraError: too many episodes were ended by failing services.
     """
-    tasks = [(sample, rollout) for sample in samples for rollout in range(run.num_rollouts)]
+    tasks = list(product(samples, range(run.num_rollouts)))
     done = claim(out, run.identity)
     written = failed = 0
     for index, start in enumerate(range(0, len(tasks), run.group_size)):
@@ -164,7 +165,8 @@ def claim(out: Path, identity: dict[str, Any]) -> set[tuple[str, int]]:
         )
         if differing:
             raise UsageError(
-                f"{out}: was written with other settings ({', '.join(differing)}); choose another --out or delete the file"
+                f"{out}: was written with other settings ({', '.join(differing)}); "
+                "choose another --out or delete the file"
             )
     write_atomic(note, json.dumps(mine, indent=1, sort_keys=True) + "\n")
     return _finished(out)
@@ -176,7 +178,8 @@ def _check_services(
     if failed > max(1, limit * (failed + written)):
         last = next((t.error for t in reversed(transcripts) if t.error), "")
         raise InfraError(
-            f"{failed} of {failed + written} episodes were ended by a failing service; what succeeded is kept. The last one: {last}"
+            f"{failed} of {failed + written} episodes were ended by a failing service; "
+            f"what succeeded is kept. The last one: {last}"
         )
 
 

@@ -1,4 +1,6 @@
-"""Images of an episode by reference: files from which each comes back exactly as the policy saw it."""
+"""Images of an episode by reference: files from which each comes back exactly as the policy saw
+it.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""`predictions.jsonl` as types: one row for one (question, rollout). The writer writes version 2, the
-reader reads it and version 1.
+"""`predictions.jsonl` as types: one row for one (question, rollout). The writer writes version 2,
+the reader reads it and version 1.
 
     schema_version, id, sample_idx, video_path, frame_names, query, ability, data_source
     prompt       messages {role, text, images}; only where the images were stored

@@ -43,8 +43,8 @@ def truth_from_json(fields: Mapping[str, Any]) -> GroundTruth | None:
 
 
 def read_gts(fields: Mapping[str, Any]) -> dict[str, Frames] | None:
-    """Return the frames of each target by its id, as the field `gts` holds them; None where there is
-    none.
+    """Return the frames of each target by its id, as the field `gts` holds them; None where there
+    is none.
 
     Raises:
         UsageError: it is malformed.

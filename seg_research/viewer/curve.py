@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 SIDE = 1000
@@ -80,7 +81,7 @@ def read_series(records: Iterable[Mapping[str, Any]]) -> tuple[list[Series], lis
             percent=True,
         ),
     ]
-    names = list(dict.fromkeys(name for _, row in rows for name in _terms(row)))[:MAX_TERMS]
+    names = list(dict.fromkeys(chain.from_iterable(_terms(row) for _, row in rows)))[:MAX_TERMS]
     terms = [
         Series(name, _points((step, _terms(row).get(name)) for step, row in rows)) for name in names
     ]

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,7 @@ def render(run: Run) -> str:
         term_charts=[draw(series) for series in terms],
         questions=questions,
         opened=next((i for i, question in enumerate(questions) if question.searched), 0),
-        num_all=len(
-            {sample_id for predictions in run.predictions for sample_id in predictions.by_id}
-        ),
+        num_all=len(set().union(*(predictions.by_id for predictions in run.predictions))),
         abilities=list(
             dict.fromkeys(question.ability for question in questions if question.ability)
         ),
@@ -105,17 +104,12 @@ def build_table(rows: Sequence[Mapping[str, Any]]) -> Table | None:
     without a value are left out.
     """
     rows = rows[:MAX_ROWS]
-    extra = dict.fromkeys(
-        key
-        for row in rows
-        for key, value in row.items()
-        if key not in COLUMNS and _is_number(value)
-    )
-    keys = [key for key in (*COLUMNS, *extra) if any(_is_number(row.get(key)) for row in rows)][
-        :MAX_COLUMNS
-    ]
     if not rows:
         return None
+    # A dict, as it keeps the order of the columns.
+    columns = dict.fromkeys((*COLUMNS, *chain.from_iterable(rows)))
+    filled = [key for key in columns if any(_is_number(row.get(key)) for row in rows)]
+    keys = filled[:MAX_COLUMNS]
     largest = {
         key: max((abs(row[key]) for row in rows if _is_number(row.get(key))), default=0) or 1
         for key in keys
@@ -162,13 +156,12 @@ def _questions(run: Run) -> tuple[list[QuestionView], list[str]]:
         question = view_question(sample_id, run)
         num_bytes += question.num_bytes
         if num_bytes > IMAGE_BUDGET_BYTES:
-            return questions, [
-                f"{len(chosen) - len(questions)} of {len(chosen)} trajectories are left out to keep this page small"
-            ]
+            left_out = f"{len(chosen) - len(questions)} of {len(chosen)} trajectories are left out"
+            return questions, [f"{left_out} to keep this page small"]
         questions.append(question)
-    return questions, [] if questions else [
-        "no predictions, so there are no trajectories to look at"
-    ]
+    if not questions:
+        return [], ["no predictions, so there are no trajectories to look at"]
+    return questions, []
 
 
 def _environment() -> Environment:

@@ -124,7 +124,7 @@ def _open(row: PredictionRow, notes: list[str]) -> FrameSource | None:
 def _view_offered(
     row: PredictionRow, video: FrameSource, notes: list[str]
 ) -> tuple[Thumbnail, ...]:
-    """Return thumbnails of the frames the policy saw; `caption` is the frame id it read beside each."""
+    """Return thumbnails of the frames the policy saw; a caption is the frame id it read."""
     images: list[Thumbnail] = []
     for stem in row.frame_names[:MAX_OFFERED]:
         position = _position(stem, video)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,8 @@ def read_run(run_dir: Path) -> Run:
     curve = _read_curve(run_dir / "curve.jsonl", missing)
     if not (summary.rows or sets or curve):
         raise UsageError(
-            f"{run_dir}: nothing to report; expected summary.json, curve.jsonl or predictions.jsonl in it"
+            f"{run_dir}: nothing to report; expected summary.json, curve.jsonl or "
+            "predictions.jsonl in it"
         )
     boxes, steps = _read_truth(run_dir, summary.truth.parquet, missing)
     return Run(
@@ -136,16 +138,15 @@ def _read_summary(run_dir: Path, missing: list[str]) -> _Summary:
         missing.append(f"{path}: not there, so there is no table of results")
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        missing.append(
-            f"{path}: {'.'.join(str(part) for part in first['loc']) or 'file'}: {first['msg']}; the table of results is left out"
-        )
+        place = ".".join(str(part) for part in first["loc"]) or "file"
+        missing.append(f"{path}: {place}: {first['msg']}; the table of results is left out")
     return _Summary()
 
 
 def _find_predictions(run_dir: Path) -> Iterator[_PredictionEntry]:
     # The trainer leaves the last one where a guard stopped it.
     names = ("predictions.jsonl", "*/predictions.jsonl", "worst_trajectories.jsonl")
-    for path in sorted(found for name in names for found in run_dir.glob(name)):
+    for path in sorted(chain.from_iterable(map(run_dir.glob, names))):
         masks = path.parent / "seg"
         yield _PredictionEntry(
             name=path.parent.name or "predictions",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from seg_research.core.prediction import Prediction
@@ -58,7 +58,7 @@ class TrajectoryView:
     @property
     def images(self) -> tuple[Thumbnail, ...]:
         """Every image of the trajectory."""
-        found = [image for turn in self.turns for image in turn.images]
+        found = chain.from_iterable(turn.images for turn in self.turns)
         return (*found, *self.masks, *(frame.image for frame in self.located))
 
 
@@ -121,7 +121,7 @@ def _draw_masks(
 
 
 def _told_position(prediction: Prediction, video: FrameSource) -> FramePosition | None:
-    """Return the position of the key frame, or of the first object's frame where none was chosen."""
+    """Return the position of the key frame, or of the first object's frame without one."""
     frame_id = prediction.keyframe_id
     if frame_id is None and prediction.objects:
         frame_id = prediction.objects[0].frame_id

@@ -30,7 +30,8 @@ def record(root: Path, **changes: object) -> dict[str, object]:
     turns = [
         {
             "role": "assistant",
-            "text": '<thinking>I must look this up.</thinking><search>{"name":"text_search","query":"crest of Babir"}</search>',
+            "text": "<thinking>I must look this up.</thinking>"
+            '<search>{"name":"text_search","query":"crest of Babir"}</search>',
             "action": {"kind": "search", "tool": "text_search", "query": "crest of Babir"},
             "images": [],
         },

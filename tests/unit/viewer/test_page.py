@@ -46,7 +46,7 @@ class Outline(HTMLParser):
 
 
 def fill_with(run_dir, text):
-    """Put the text into every string of the run that the page shows, keys of reward terms included."""
+    """Put the text into every string that the page shows, keys of reward terms included."""
     summary = json.loads((run_dir / "summary.json").read_text())
     summary.update(title=text, command=text, notes=[text])
     summary["rows"] = [{"name": text, "reward": 1.0, text: 2.0}]
@@ -137,8 +137,8 @@ def test_nothing_is_loaded_from_anywhere_and_only_our_script_may_run(run_dir):
         value for name, value in outline.attributes if name == "content" and "default-src" in value
     )
     assert (
-        policy
-        == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+        policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
     )
     assert "@import" not in html
     assert "url(" not in html

@@ -1,5 +1,5 @@
-"""Complete rows of `predictions.jsonl` that were written in version 1, when this recipe was the only
-one: they hold the text of a turn and its action, but not its thought.
+"""Complete rows of `predictions.jsonl` that were written in version 1, when this recipe was the
+only one: they hold the text of a turn and its action, but not its thought.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A line of the original gives back what its policy claimed, the transcript that was judged, and the
-truth it was judged by.
+"""A line of the original gives back what its policy claimed, the transcript that was judged, and
+the truth it was judged by.
 """
 
 import json
@@ -23,7 +23,10 @@ GTS = {
     }
 }
 KEYFRAME = "<thinking> t </thinking>\n<keyframe> 3 </keyframe>"
-ANSWER = '<thinking> t </thinking>\n<answer> {"bbox_2d": [100, 100, 300, 500], "point_2d": [200, 300]} </answer>'
+ANSWER = (
+    "<thinking> t </thinking>\n<answer> "
+    '{"bbox_2d": [100, 100, 300, 500], "point_2d": [200, 300]} </answer>'
+)
 SEARCH = '<thinking> t </thinking>\n<search> {"name": "text_search", "query": "who"} </search>'
 
 
@@ -33,7 +36,10 @@ def told(text):
 
 def line(output, **changes):
     """A line as the original writes it, of a question with frames 3 and 7."""
-    prompt = "<|im_start|>user\nframe 3 <image>\nframe 7 <image>\n\nwho?<|im_end|>\n<|im_start|>assistant\n"
+    prompt = (
+        "<|im_start|>user\nframe 3 <image>\nframe 7 <image>\n\nwho?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
     return {
         "input": prompt,
         "output": output,
