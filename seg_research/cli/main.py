@@ -23,7 +23,7 @@ COMMANDS: dict[str, str] = {
     "serve": "run the search tool server",
     "index": "build, judge or plan indexes of local corpora",
     "cache": "show, export or import recorded web searches",
-    "model": "get the tiny Qwen3-VL that plays the mini benchmark, or teach a new one",
+    "model": "get the tiny Qwen3-VL of the mini benchmark, or train a new one",
     "sft": "cold start: imitate episodes on verl's SFT trainer",
     "train": "train a policy with GRPO or DAPO on verl",
     "predict": "run a policy over a benchmark, write predictions.jsonl",
@@ -34,6 +34,9 @@ COMMANDS: dict[str, str] = {
     "demo": "all of the above on the mini benchmark, in a few minutes",
     "doctor": "check this installation and say what to do about each problem",
 }
+
+MODULES = {"model": "seg_research.mini.command_model"}
+"""Where a command's module is, unless it has the command's name and is beside this one."""
 
 EPILOG = """examples:
   seg-research demo                               the whole job on a laptop
@@ -88,7 +91,7 @@ def run_command(arguments: list[str]) -> int:
     """Parse and run one command; errors are raised, not printed."""
     if arguments and arguments[0] in COMMANDS:
         name = arguments[0]
-        module = importlib.import_module(f"seg_research.cli.{name}")
+        module = importlib.import_module(module_of(name))
         verb = Parser(
             prog=f"seg-research {name}", description=module.__doc__, epilog=module.EXAMPLES
         )
@@ -107,6 +110,11 @@ def run_command(arguments: list[str]) -> int:
     parser.parse_args(arguments)  # --help, --version, or a command that there is not
     parser.print_help()
     return 0
+
+
+def module_of(command: str) -> str:
+    """Return the name of the module that a command is defined in."""
+    return MODULES.get(command, f"seg_research.cli.{command}")
 
 
 def _report_bug(error: Exception) -> int:

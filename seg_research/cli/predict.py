@@ -11,11 +11,13 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from seg_common.arguments import at_least, number
+from seg_common.registry import find_attribute
 
 if TYPE_CHECKING:
     from seg_research.data.sample import Sample
@@ -34,6 +36,14 @@ EXAMPLES = """examples:
 """
 
 
+SCRIPTED = {
+    "expert": "seg_research.policies.scripted:expert",
+    "noisy_expert": "seg_research.mini.noisy_expert:noisy_expert",
+    "hostile": "seg_research.policies.scripted:hostile",
+}
+"""Policies without a model: functions of a recipe and a seed, imported when they are asked for."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
@@ -47,9 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     who.add_argument("--model", metavar="WHERE", help="folder or hub id of a Qwen-VL checkpoint")
     who.add_argument(
         "--scripted",
-        choices=("expert", "demonstrator", "hostile"),
-        help="a policy without a model: knows the truth, reads and sometimes strays (mini only), "
-        "or tries to break things",
+        type=_scripted_name,
+        metavar="NAME",
+        help="a policy without a model: expert (knows the truth), noisy_expert (reads what it finds "
+        "and makes mistakes; mini only), hostile (tries to break things), or your own as "
+        "package.module:FUNCTION",
     )
     parser.add_argument(
         "--out",
@@ -89,6 +101,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timings", action="store_true", help="add wall-clock seconds to each line"
     )
+
+
+def _scripted_name(text: str) -> str:
+    if text not in SCRIPTED and ":" not in text:
+        raise argparse.ArgumentTypeError(
+            f"{text}: expected one of {', '.join(SCRIPTED)}, or package.module:FUNCTION"
+        )
+    return text
 
 
 def run(options: argparse.Namespace) -> int:
@@ -173,15 +193,11 @@ async def _predict(
 def _policy_maker(
     options: argparse.Namespace, settings: EpisodeSettings
 ) -> Callable[[int], Policy]:
-    from seg_research.policies.scripted import ScriptedPolicy, expert_script, hostile_script
-
-    if options.scripted == "demonstrator":
-        from seg_research.mini.noisy_expert import Demonstrator
-
-        demonstrator = Demonstrator(options.seed)
-        return lambda group: demonstrator
     if options.scripted:
-        policy = ScriptedPolicy(expert_script if options.scripted == "expert" else hostile_script)
+        place = SCRIPTED.get(options.scripted, options.scripted)
+        policy = find_attribute(place, FunctionType, "scripted policy")(
+            settings.build_recipe(), options.seed
+        )
         return lambda group: policy
     import torch
 

@@ -21,7 +21,7 @@ Image = NDArray[np.float32]
 _HEIGHT_PX, _WIDTH_PX = 480, 640
 
 
-class Backdrop(StrEnum):
+class Background(StrEnum):
     """Kinds of scene."""
 
     MEADOW = "meadow"
@@ -34,19 +34,19 @@ class Backdrop(StrEnum):
     LINEN = "linen"
 
 
-CLASHES: dict[Backdrop, frozenset[Colour]] = {
-    Backdrop.MEADOW: frozenset({Colour.GREEN}),
-    Backdrop.NIGHT: frozenset({Colour.BLUE, Colour.PURPLE}),
-    Backdrop.SEA: frozenset({Colour.BLUE, Colour.GREEN}),
-    Backdrop.DUNES: frozenset({Colour.ORANGE, Colour.YELLOW}),
-    Backdrop.SNOW: frozenset(),
-    Backdrop.DUSK: frozenset({Colour.PURPLE, Colour.PINK}),
-    Backdrop.SLATE: frozenset({Colour.PURPLE}),
-    Backdrop.LINEN: frozenset({Colour.YELLOW, Colour.ORANGE}),
+CLASHES: dict[Background, frozenset[Colour]] = {
+    Background.MEADOW: frozenset({Colour.GREEN}),
+    Background.NIGHT: frozenset({Colour.BLUE, Colour.PURPLE}),
+    Background.SEA: frozenset({Colour.BLUE, Colour.GREEN}),
+    Background.DUNES: frozenset({Colour.ORANGE, Colour.YELLOW}),
+    Background.SNOW: frozenset(),
+    Background.DUSK: frozenset({Colour.PURPLE, Colour.PINK}),
+    Background.SLATE: frozenset({Colour.PURPLE}),
+    Background.LINEN: frozenset({Colour.YELLOW, Colour.ORANGE}),
 }
 
 
-def draw_backdrop(kind: Backdrop, rng: np.random.Generator, size: ImageSize) -> Image:
+def draw_background(kind: Background, rng: np.random.Generator, size: ImageSize) -> Image:
     """Paint a scene as float RGB in 0..255, (H, W, 3)."""
     scene_HWC = _SCENES[kind](rng)
     shrunk_HWC = cv2.resize(
@@ -272,13 +272,13 @@ def _vignette(image_HWC: Image) -> Image:
     return image_HWC * (1.03 - 0.14 * (x_HW**2 + y_HW**2))[..., None]
 
 
-_SCENES: dict[Backdrop, Callable[[np.random.Generator], Image]] = {
-    Backdrop.MEADOW: _meadow,
-    Backdrop.NIGHT: _night,
-    Backdrop.SEA: _sea,
-    Backdrop.DUNES: _dunes,
-    Backdrop.SNOW: _snow,
-    Backdrop.DUSK: _dusk,
-    Backdrop.SLATE: _slate,
-    Backdrop.LINEN: _linen,
+_SCENES: dict[Background, Callable[[np.random.Generator], Image]] = {
+    Background.MEADOW: _meadow,
+    Background.NIGHT: _night,
+    Background.SEA: _sea,
+    Background.DUNES: _dunes,
+    Background.SNOW: _snow,
+    Background.DUSK: _dusk,
+    Background.SLATE: _slate,
+    Background.LINEN: _linen,
 }

@@ -47,7 +47,7 @@ class MiniCommand:
         found = (
             f"{sizes.train} train, {sizes.val} val and {sizes.test} test questions about "
             f"{manifest.num_videos} videos, {manifest.num_passages} passages, "
-            f"{manifest.num_pictures} pictures, {manifest.num_bytes / 1e6:.1f} MB"
+            f"{manifest.num_images} images, {manifest.num_bytes / 1e6:.1f} MB"
         )
         if not manifest.new:
             found = f"nothing to do, holds {found} of this seed already"

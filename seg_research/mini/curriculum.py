@@ -1,8 +1,8 @@
-"""Teach a tiny model from nothing: each step takes one batch of every lesson that is on, so that
-none is forgotten for another.
+"""Pretrain a tiny model from nothing: each step takes one batch of every kind of example that takes
+part, so that none is forgotten for another.
 
-On one CPU core a step takes one to two seconds. The loop can be killed: it goes on from its last
-checkpoint, with the same result.
+On one CPU core a step takes one to two seconds. A killed run continues from its last checkpoint,
+with the same result.
 """
 
 from __future__ import annotations
@@ -18,38 +18,42 @@ import torch
 
 from seg_common.files import atomic_path
 from seg_research.core.seeding import derive_seed
-from seg_research.mini.expert_noise import IN_LESSONS
+from seg_research.mini.expert_noise import IN_PRETRAINING
 from seg_research.mini.grid import PATCH_FACTOR_PX
-from seg_research.mini.grounding_pretraining import sight_loss
+from seg_research.mini.grounding_pretraining import grounding_loss
 from seg_research.mini.muon import MuonAdamW
 from seg_research.mini.pretraining_data.clips import Clip
-from seg_research.mini.pretraining_data.full_episodes import episode
+from seg_research.mini.pretraining_data.full_episodes import full_episode
 from seg_research.mini.pretraining_data.grounding import (
     few_figures,
     frames_of_figures,
     many_figures,
 )
-from seg_research.mini.pretraining_data.lesson import Draw, Lesson, Picture
-from seg_research.mini.pretraining_data.passage_qa import reading
-from seg_research.mini.qwen3vl_cpu_forward import Batch, FastForward
+from seg_research.mini.pretraining_data.passage_qa import passage_qa
+from seg_research.mini.pretraining_data.training_example import (
+    SplitRandom,
+    SquareImage,
+    TrainingExample,
+)
+from seg_research.mini.qwen3vl_cpu_forward import CpuForward, TokenBatch
 from seg_research.policies.processor import IMAGE_TOKEN
 
 
-class Subject(StrEnum):
-    """A kind of lesson."""
+class ExampleKind(StrEnum):
+    """A kind of training example."""
 
-    READING = "reading"
+    PASSAGE_QA = "passage_qa"
     FEW_FIGURES = "few_figures"
     MANY_FIGURES = "many_figures"
     FRAMES = "frames"
     EPISODES = "episodes"
-    STRAYING = "straying"
-    """Episodes whose expert goes astray."""
+    WITH_MISTAKES = "with_mistakes"
+    """Episodes whose expert makes mistakes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
-    """Size of a batch: sequences, and tokens of each (longer lessons lose their end, shorter ones
+class BatchShape:
+    """Size of a batch: sequences, and tokens of each (longer examples lose their end, shorter ones
     are padded).
     """
 
@@ -63,46 +67,45 @@ class Phase:
 
     Attributes:
         until: step at which it ends; None for the last.
-        lessons: how likely each subject takes part in a step; a subject alone gets twice the
-            sequences.
+        shares: how likely each kind takes part in a step; a kind alone gets twice the sequences.
     """
 
     until: int | None
-    lessons: Mapping[Subject, float]
+    shares: Mapping[ExampleKind, float]
 
 
-FORMATS: Mapping[Subject, Format] = {
-    Subject.READING: Format(6, 192),
-    Subject.FEW_FIGURES: Format(12, 128),
-    Subject.MANY_FIGURES: Format(8, 272),
-    Subject.FRAMES: Format(6, 256),
-    Subject.EPISODES: Format(6, 464),
-    Subject.STRAYING: Format(6, 552),
+BATCH_SHAPES: Mapping[ExampleKind, BatchShape] = {
+    ExampleKind.PASSAGE_QA: BatchShape(6, 192),
+    ExampleKind.FEW_FIGURES: BatchShape(12, 128),
+    ExampleKind.MANY_FIGURES: BatchShape(8, 272),
+    ExampleKind.FRAMES: BatchShape(6, 256),
+    ExampleKind.EPISODES: BatchShape(6, 464),
+    ExampleKind.WITH_MISTAKES: BatchShape(6, 552),
 }
 _ABILITIES = {
-    Subject.READING: 0.6,
-    Subject.FEW_FIGURES: 0.2,
-    Subject.MANY_FIGURES: 0.6,
-    Subject.FRAMES: 0.4,
+    ExampleKind.PASSAGE_QA: 0.6,
+    ExampleKind.FEW_FIGURES: 0.2,
+    ExampleKind.MANY_FIGURES: 0.6,
+    ExampleKind.FRAMES: 0.4,
 }
 CURRICULUM: Sequence[Phase] = (
-    Phase(35, {Subject.READING: 1.0}),
+    Phase(35, {ExampleKind.PASSAGE_QA: 1.0}),
     Phase(
         280,
         {
-            Subject.READING: 1.0,
-            Subject.FEW_FIGURES: 0.5,
-            Subject.MANY_FIGURES: 1.0,
-            Subject.FRAMES: 0.4,
+            ExampleKind.PASSAGE_QA: 1.0,
+            ExampleKind.FEW_FIGURES: 0.5,
+            ExampleKind.MANY_FIGURES: 1.0,
+            ExampleKind.FRAMES: 0.4,
         },
     ),
-    Phase(900, {**_ABILITIES, Subject.EPISODES: 1.0}),
-    Phase(None, {**_ABILITIES, Subject.STRAYING: 1.0}),
+    Phase(900, {**_ABILITIES, ExampleKind.EPISODES: 1.0}),
+    Phase(None, {**_ABILITIES, ExampleKind.WITH_MISTAKES: 1.0}),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class TeachSettings:
+class PretrainingSettings:
     """How long and how fast; the learning rate falls to nothing over the last `decay_steps`."""
 
     steps: int = 1300
@@ -112,8 +115,8 @@ class TeachSettings:
     warmup_steps: int = 30
     decay_steps: int = 400
     save_every: int = 100
-    sight_weight: float = 0.3
-    sight_pictures: int = 12
+    grounding_weight: float = 0.3
+    grounding_images: int = 12
     compiled: bool = True
     curriculum: Sequence[Phase] = CURRICULUM
 
@@ -132,17 +135,17 @@ class TeachSettings:
 
 
 @dataclass(slots=True)
-class Encoder:
-    """Turns lessons into batches; pieces of text are encoded one by one and remembered."""
+class ExampleEncoder:
+    """Turns examples into batches; pieces of text are encoded one by one and remembered."""
 
     tokenizer: Any
     _known: dict[str, list[int]] = field(default_factory=dict)
 
-    def tokens(self, lesson: Lesson) -> tuple[list[int], list[float]]:
+    def tokens(self, example: TrainingExample) -> tuple[list[int], list[float]]:
         """Return ids and the weight of each."""
         ids: list[int] = []
         weights: list[float] = []
-        for text, weight in lesson.pieces:
+        for text, weight in example.pieces:
             known = self._known.get(text)
             if known is None:
                 known = self.tokenizer.encode(text, add_special_tokens=False)
@@ -152,30 +155,30 @@ class Encoder:
             weights += [weight] * len(known)
         return ids, weights
 
-    def batch(self, lessons: Sequence[Lesson], length: int) -> Batch:
-        """Pad or cut to a length; a picture is never cut, since pictures come early."""
+    def batch(self, examples: Sequence[TrainingExample], length: int) -> TokenBatch:
+        """Pad or cut to a length; an image is never cut, since images come early."""
         image_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        ids_BL = torch.full((len(lessons), length), self.tokenizer.pad_token_id)
-        weights_BL = torch.zeros(len(lessons), length)
-        positions_3BL = torch.zeros(3, len(lessons), length, dtype=torch.long)
-        pictures: dict[int, list[Picture]] = {}
+        ids_BL = torch.full((len(examples), length), self.tokenizer.pad_token_id)
+        weights_BL = torch.zeros(len(examples), length)
+        positions_3BL = torch.zeros(3, len(examples), length, dtype=torch.long)
+        images: dict[int, list[SquareImage]] = {}
         sides: list[int] = []
-        for row, lesson in enumerate(lessons):
-            ids, weights = self.tokens(lesson)
-            own_sides = [picture.shape[0] for picture in lesson.pictures]
+        for row, example in enumerate(examples):
+            ids, weights = self.tokens(example)
+            own_sides = [image.shape[0] for image in example.images]
             positions_3L = positions(ids, image_id, [side // PATCH_FACTOR_PX for side in own_sides])
             count = min(length, len(ids))
             ids_BL[row, :count] = torch.tensor(ids[:count])
             weights_BL[row, :count] = torch.tensor(weights[:count])
             positions_3BL[:, row, :count] = torch.from_numpy(positions_3L[:, :count])
             sides += own_sides
-            for picture in lesson.pictures:
-                pictures.setdefault(picture.shape[0], []).append(picture)
+            for image in example.images:
+                images.setdefault(image.shape[0], []).append(image)
         next_ids, next_weights = torch.roll(ids_BL, -1, 1), torch.roll(weights_BL, -1, 1)
         next_weights[:, -1] = 0
         chosen = next_weights.flatten().nonzero()[:, 0]
-        stacked = {side: np.stack(group) for side, group in pictures.items()}
-        return Batch(
+        stacked = {side: np.stack(group) for side, group in images.items()}
+        return TokenBatch(
             ids_BL,
             positions_3BL,
             stacked,
@@ -189,7 +192,7 @@ class Encoder:
 def positions(
     ids: Sequence[int], image_id: int, sides: Sequence[int]
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Count time, row and column as Qwen-VL does, (3, L); `sides` are those of the pictures in
+    """Count time, row and column as Qwen-VL does, (3, L); `sides` are those of the images in
     tokens.
     """
     result = np.zeros((3, len(ids)), np.int64)
@@ -209,60 +212,62 @@ def positions(
     return result
 
 
-def draw_lesson(subject: Subject, rng: Draw, clips: Sequence[Clip]) -> Lesson:
-    """Draw a lesson of a subject."""
-    match subject:
-        case Subject.READING:
-            return reading(rng, 4 * FORMATS[subject].tokens)
-        case Subject.FEW_FIGURES:
+def draw_example(kind: ExampleKind, rng: SplitRandom, clips: Sequence[Clip]) -> TrainingExample:
+    """Draw an example of a kind."""
+    match kind:
+        case ExampleKind.PASSAGE_QA:
+            return passage_qa(rng, 4 * BATCH_SHAPES[kind].tokens)
+        case ExampleKind.FEW_FIGURES:
             return few_figures(rng)
-        case Subject.MANY_FIGURES:
+        case ExampleKind.MANY_FIGURES:
             return many_figures(rng, clips)
-        case Subject.FRAMES:
+        case ExampleKind.FRAMES:
             return frames_of_figures(rng, clips)
-        case Subject.EPISODES:
-            return episode(rng, clips)
-        case Subject.STRAYING:
-            return episode(rng, clips, IN_LESSONS)
+        case ExampleKind.EPISODES:
+            return full_episode(rng, clips)
+        case ExampleKind.WITH_MISTAKES:
+            return full_episode(rng, clips, IN_PRETRAINING)
 
 
-def teach(
+def pretrain(
     model: Any,
     tokenizer: Any,
     clips: Sequence[Clip],
-    how: TeachSettings,
+    settings: PretrainingSettings,
     store: Path,
     progress: Callable[[int, dict[str, float]], None],
 ) -> None:
     """Train in place; `progress` is told the number of finished steps and the latest loss of each
-    subject.
+    kind.
     """
-    optimizer = MuonAdamW(model, matrix_lr=how.matrix_lr, other_lr=how.other_lr, schedule=how.rate)
-    fast, encoder = FastForward(model, compiled=how.compiled), Encoder(tokenizer)
+    optimizer = MuonAdamW(
+        model, matrix_lr=settings.matrix_lr, other_lr=settings.other_lr, schedule=settings.rate
+    )
+    fast, encoder = CpuForward(model, compiled=settings.compiled), ExampleEncoder(tokenizer)
     losses: dict[str, float] = {}
     first = _restore(store, model, optimizer)
-    for step in range(first, how.steps):
-        rng = Draw(derive_seed(how.seed, "lessons", step))
+    for step in range(first, settings.steps):
+        rng = SplitRandom(derive_seed(settings.seed, "lessons", step))
         taken = [
-            subject for subject, share in how.phase(step).lessons.items() if rng.random() < share
+            kind for kind, share in settings.phase(step).shares.items() if rng.random() < share
         ]
-        for subject in taken:
-            shape = FORMATS[subject]
+        for kind in taken:
+            shape = BATCH_SHAPES[kind]
             count = shape.sequences * (2 if len(taken) == 1 else 1)
             batch = encoder.batch(
-                [draw_lesson(subject, rng, clips) for _ in range(count)], shape.tokens
+                [draw_example(kind, rng, clips) for _ in range(count)], shape.tokens
             )
             loss, _ = fast.loss(batch)
             loss.backward()
-            losses[subject] = float(loss.detach())
-        # Unless they are exercised all the time, the eyes forget within a hundred steps what
-        # picture tokens are to say.
-        sight, _ = sight_loss(model, tokenizer, fast, rng, how.sight_pictures)
-        (how.sight_weight * sight).backward()
-        losses["sight"] = float(sight.detach())
+            losses[kind] = float(loss.detach())
+        # Without this loss at every step the image encoder forgets within a hundred steps what
+        # image tokens have to mean.
+        grounding, _ = grounding_loss(model, tokenizer, fast, rng, settings.grounding_images)
+        (settings.grounding_weight * grounding).backward()
+        losses["grounding"] = float(grounding.detach())
         optimizer.step()
         progress(step + 1, losses)
-        if (step + 1) % how.save_every == 0:
+        if (step + 1) % settings.save_every == 0:
             _keep(store, model, optimizer, step + 1)
 
 

@@ -1,5 +1,5 @@
-"""How experts of the mini benchmark go astray, so that reinforcement learning has something to
-mend.
+"""How often experts of the mini benchmark make mistakes on purpose: a model that imitates them leaves
+reinforcement learning something to improve.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Straying:
-    """How often an episode strays; each is a probability.
+class MistakeRates:
+    """How often an episode has a mistake; each is a probability.
 
     Attributes:
         no_search: guesses instead of searching.
@@ -24,9 +24,11 @@ class Straying:
     extra_search: float
 
 
-NEVER = Straying(no_search=0, half_search=0, wrong_search=0, extra_search=0)
-IN_LESSONS = Straying(no_search=0.3, half_search=0.3, wrong_search=0, extra_search=0.25)
-IN_DEMONSTRATIONS = Straying(no_search=0.4, half_search=0.35, wrong_search=0.1, extra_search=0.2)
-"""Imitated last: what the model samples then searches less than questions need, while its likeliest
-turn is mostly right.
+NO_MISTAKES = MistakeRates(no_search=0, half_search=0, wrong_search=0, extra_search=0)
+IN_PRETRAINING = MistakeRates(no_search=0.3, half_search=0.3, wrong_search=0, extra_search=0.25)
+IN_DEMONSTRATIONS = MistakeRates(
+    no_search=0.4, half_search=0.35, wrong_search=0.1, extra_search=0.2
+)
+"""Imitated last: afterwards the sampled episodes search less than questions need, while the most
+probable turn is mostly right.
 """

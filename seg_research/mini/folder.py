@@ -30,7 +30,7 @@ class MiniFolder:
 
     @property
     def images(self) -> Path:
-        """Pictures to search."""
+        """Images to search."""
         return self.root / IMAGES
 
     @property

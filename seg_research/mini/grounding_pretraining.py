@@ -1,11 +1,10 @@
-"""Open the eyes of a tiny model before it learns to speak of what it sees: every picture token is
-told what it shows.
+"""Teach image tokens of a tiny model what they show, before it learns to answer in words.
 
-Through language alone this takes hours: a box is six numbers, and nothing says which token they
-were to be read from. Here each token learns directly the words of the figure it lies on, in the
-embeddings of these words, and the figure's box, through the value and output matrices of the heads
-that `head_start` has made to say where they look. Nothing is added to the model and nothing is
-thrown away.
+With a language-model loss alone this takes hours: an answer is six numbers, and nothing says which
+token they come from. Here each token learns directly the words of the figure it lies on (as the
+embeddings of these words), and the figure's box, through the value and output matrices of the
+heads that `induction_init` has prepared for coordinates. No parameter is added to the model or
+removed.
 
 Axes: K labelled tokens; V vocabulary; D features.
 """
@@ -27,13 +26,13 @@ from seg_research.mini.figures import Shape
 from seg_research.mini.grid import COORDINATE_STEP, FRAME_PX, KEYFRAME_PX, PATCH_FACTOR_PX
 from seg_research.mini.induction_init import POINTING_LAYER
 from seg_research.mini.muon import MuonAdamW
-from seg_research.mini.pretraining_data.lesson import Picture
-from seg_research.mini.pretraining_data.scenes import draw_labelled, seen
-from seg_research.mini.qwen3vl_cpu_forward import FastForward
+from seg_research.mini.pretraining_data.scenes import draw_labelled, find_visible
+from seg_research.mini.pretraining_data.training_example import SquareImage
+from seg_research.mini.qwen3vl_cpu_forward import CpuForward
 from seg_research.mini.sprites import Colour
 
 NOTHING = "\n"
-"""What a token of scenery says."""
+"""The word of a token of the background."""
 
 _COVERED = 0.3
 _BOX_LOSS, _LOUDNESS = 0.5, 20.0
@@ -41,7 +40,7 @@ _BOX_LOSS, _LOUDNESS = 0.5, 20.0
 
 @dataclass(frozen=True, slots=True)
 class _Labels:
-    """For each token of a batch of pictures: class of colour and shape (0: scenery), box edges as
+    """For each token of a batch of images: class of colour and shape (0: scenery), box edges as
     grid numbers, and how many figures.
     """
 
@@ -50,20 +49,20 @@ class _Labels:
     edges_K4: torch.Tensor
 
 
-def teach_sight(
+def pretrain_grounding(
     model: Any,
     tokenizer: Any,
     *,
     steps: int,
     seed: int,
     progress: Callable[[int, dict[str, float]], None],
-    pictures_a_step: int = 24,
+    images_per_step: int = 24,
     compiled: bool = True,
 ) -> None:
     """Train in place; `progress` is told the number of finished steps and figures about the last
     one.
     """
-    fast = FastForward(model, compiled=compiled)
+    fast = CpuForward(model, compiled=compiled)
     optimizer = MuonAdamW(
         model,
         matrix_lr=0.015,
@@ -72,23 +71,23 @@ def teach_sight(
     )
     for step in range(steps):
         rng = random.Random(derive_seed(seed, "sight", step))
-        loss, told = sight_loss(model, tokenizer, fast, rng, pictures_a_step)
+        loss, told = grounding_loss(model, tokenizer, fast, rng, images_per_step)
         loss.backward()
         optimizer.step()
         progress(step + 1, {"loss": float(loss.detach()), **told})
 
 
-def sight_loss(
-    model: Any, tokenizer: Any, fast: FastForward, rng: random.Random, count: int
+def grounding_loss(
+    model: Any, tokenizer: Any, fast: CpuForward, rng: random.Random, count: int
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Return the loss on so many pictures of each size; and, of the last size, how many looks are
+    """Return the loss on so many images of each size; and, of the last size, how many looks are
     right and how many edges nearly.
     """
     loss = torch.zeros(())
     told: dict[str, float] = {}
     for side_px in (KEYFRAME_PX, FRAME_PX):
-        pictures, labels = _draw(rng, count, side_px)
-        part, told = _loss(model, tokenizer, fast.encode(pictures), labels)
+        images, labels = _draw(rng, count, side_px)
+        part, told = _loss(model, tokenizer, fast.encode(images), labels)
         loss = loss + part
     return loss, told
 
@@ -97,21 +96,21 @@ def _draw(rng: random.Random, count: int, side_px: int) -> tuple[NDArray[np.uint
     import cv2
 
     cells = side_px // PATCH_FACTOR_PX
-    pictures: list[Picture] = []
+    images: list[SquareImage] = []
     colours, shapes, edges = (
         np.zeros((count, cells, cells, *rest), np.int64) for rest in ((), (), (4,))
     )
     for row in range(count):
-        picture, labels_HW, looks = draw_labelled(rng, rng.choice([1, 2, 3, 4, 5, 6, 7]))
+        image, labels_HW, looks = draw_labelled(rng, rng.choice([1, 2, 3, 4, 5, 6, 7]))
         if side_px != KEYFRAME_PX:
-            picture = cv2.resize(picture, (side_px, side_px), interpolation=cv2.INTER_AREA).astype(
+            image = cv2.resize(image, (side_px, side_px), interpolation=cv2.INTER_AREA).astype(
                 np.uint8
             )
-        pictures.append(picture)
+        images.append(image)
         most = np.full((cells, cells), _COVERED)
         for number, look in enumerate(looks, 1):
             own_HW = labels_HW == number
-            figure = seen(own_HW, look)
+            figure = find_visible(own_HW, look)
             if figure is None:
                 continue
             share = cv2.resize(
@@ -123,7 +122,7 @@ def _draw(rng: random.Random, count: int, side_px: int) -> tuple[NDArray[np.uint
             shapes[row][mine] = 1 + list(Shape).index(look.shape)
             edges[row][mine] = np.round(np.array(figure.box) / COORDINATE_STEP)
     flat = [torch.from_numpy(a.reshape(-1, *a.shape[3:])) for a in (colours, shapes, edges)]
-    return np.stack(pictures), _Labels(*flat)
+    return np.stack(images), _Labels(*flat)
 
 
 def _loss(

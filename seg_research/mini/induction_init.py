@@ -1,5 +1,5 @@
-"""Where a tiny model starts: a circuit that finds what followed a word before, and numbers and
-places that know their neighbours.
+"""Initial weights of a tiny model: an induction circuit, and embeddings in which neighbouring
+numbers and places are alike.
 
 A model of a few million parameters that is trained from nothing for an hour of one CPU core does
 not find out how to look up a name among passages; it stays at picking one passage at random
@@ -7,7 +7,7 @@ not find out how to look up a name among passages; it stays at picking one passa
 heads of one layer that carry each token's predecessors along, and heads of the next that look for
 places whose predecessors are the tokens just said. It is written into the first two layers here;
 everything stays trainable. Likewise tokens of neighbouring coordinates, and neighbouring places of
-a picture, start out alike.
+an image, start out alike.
 
 Axes: V vocabulary; D features of a token; K features of a head.
 """
@@ -38,7 +38,7 @@ POINTING_LAYER = 2
 _FREQUENCIES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
-def give_head_start(model: Any, tokenizer: Any, seed: int) -> None:
+def write_induction_circuit(model: Any, tokenizer: Any, seed: int) -> None:
     """Overwrite parts of a freshly initialised Qwen3-VL whose text part has two key heads or more;
     equal seeds give equal weights.
     """
@@ -169,7 +169,7 @@ def _align_neighbours(model: Any, tokenizer: Any, draw: torch.Generator) -> torc
 
 
 def _carry_places(vision: Any, width: int, draw: torch.Generator) -> torch.Tensor:
-    """Keep some features of every patch for where it is, down to the picture token; return their
+    """Keep some features of every patch for where it is, down to the image token; return their
     directions there, (D', 2 * curve).
     """
     side, table = vision.num_grid_per_side, vision.pos_embed.weight
@@ -226,7 +226,7 @@ def _point(attention: Any, places: torch.Tensor, spread: torch.Tensor) -> None:
 
 
 def _match(attention: Any, code: list[int], own: torch.Tensor) -> None:
-    """Let all heads attend to what is alike: a picture token that shows a figure is to resemble the
+    """Let all heads attend to what is alike: an image token that shows a figure is to resemble the
     words for it.
     """
     for linear in (attention.q_proj, attention.k_proj):

@@ -24,7 +24,7 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class KnowledgeImage:
     """One image of the knowledge base: a figure and what it stands for."""
 
     subject: str
@@ -97,9 +97,9 @@ class Holder:
             self.name, f"{opening} {fact}" if rng.random() < 0.5 else f"{fact} {opening}"
         )
 
-    def picture(self) -> Picture:
+    def image(self) -> KnowledgeImage:
         """Show what the figure is."""
-        return Picture(self.name, self.emblem, self.look)
+        return KnowledgeImage(self.name, self.emblem, self.look)
 
 
 @dataclass(frozen=True, slots=True)

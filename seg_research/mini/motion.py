@@ -1,6 +1,6 @@
 """Who moves how: smooth paths, and casts of figures that stay, visit and travel in pairs.
 
-Lengths are image heights (the picture is 4/3 wide), time runs from 0 to 1 over a clip.
+Lengths are image heights (the image is 4/3 wide), time runs from 0 to 1 over a clip.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _extremes(rng: np.random.Generator) -> list[float]:
 
 
 def _centres(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:
-    """Draw places inside the picture, as far apart as a few tries find them; the first gets the
+    """Draw places inside the image, as far apart as a few tries find them; the first gets the
     most room.
     """
     best: list[tuple[float, float]] = []
@@ -177,7 +177,7 @@ def _staying(rng: np.random.Generator, centre: tuple[float, float]) -> Path:
 def _visiting(
     rng: np.random.Generator, edge: int, members: int, taken: Sequence[tuple[float, float]]
 ) -> tuple[Path, float]:
-    """Draw a path that crosses one edge of the picture (left, right, top, bottom), and the
+    """Draw a path that crosses one edge of the image (left, right, top, bottom), and the
     direction of that edge in radians.
 
     The phase is free: a visitor may come, go, come and go, or go and come back, and no moment of a

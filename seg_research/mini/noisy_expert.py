@@ -1,9 +1,9 @@
-"""An expert of the mini benchmark that reads what its searches return, and now and then goes
-astray: what the tiny model learns to imitate.
+"""An expert of the mini benchmark that reads what its searches return and sometimes makes mistakes:
+the tiny model learns to imitate it.
 
 Unlike `expert`, it learns facts from the passages it is shown and notes them down; a model can
-imitate that on questions it has never met. Where it goes astray is left for reinforcement learning
-to mend: searches too many, none at all, or for the wrong thing, then another try.
+imitate that on questions it has never met. Its mistakes are left for reinforcement learning to
+correct: too many searches, none at all, or one for the wrong thing before the right one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from seg_research.core.seeding import derive_seed
 from seg_research.data.sample import Sample, TargetOnFrame
 from seg_research.episode.policy import Generation
 from seg_research.episode.transcript import FinishReason, Message, TokenTrace
-from seg_research.mini.expert_noise import IN_DEMONSTRATIONS, Straying
+from seg_research.mini.expert_noise import IN_DEMONSTRATIONS, MistakeRates
 from seg_research.mini.folder import MiniFolder
 from seg_research.mini.grid import COORDINATE_STEP
 from seg_research.policies.scripted import answer_turn, keyframe_turn, search_turn
+from seg_research.recipes.recipe import Recipe
 
 _HIT = re.compile(r"^\d+\. \(Title: (?P<title>[^)]*)\) (?P<text>.*)$", re.MULTILINE)
 _ROLES = ("emblem", "mascot", "crest")
@@ -65,7 +66,8 @@ def read_meanings(sample: Sample) -> Mapping[str, Meaning]:
     path = MiniFolder(sample.video_path.parents[2]).answers
     if not path.is_file():
         raise UsageError(
-            f"{path}: no such file; the demonstrator only knows the mini benchmark (make one: seg-research data mini --out …)"
+            f"{path}: no such file; the noisy expert only knows the mini benchmark"
+            " (make one: seg-research data mini --out …)"
         )
     return {
         str(row["id"]): Meaning(str(row["target"]), str(row["clue"])) for row in read_jsonl(path)
@@ -73,7 +75,7 @@ def read_meanings(sample: Sample) -> Mapping[str, Meaning]:
 
 
 @dataclass(slots=True)
-class Demonstration:
+class NoisyConversation:
     """One conversation: a queue of searches, what was learnt from them, then a key frame and the
     answer.
     """
@@ -81,7 +83,7 @@ class Demonstration:
     sample: Sample
     meaning: Meaning
     rng: random.Random
-    straying: Straying
+    mistakes: MistakeRates
     _searches: list[str] = field(default_factory=list)
     _notes: list[str] = field(default_factory=list)
     _asked: str = ""
@@ -90,13 +92,13 @@ class Demonstration:
 
     def __post_init__(self) -> None:
         steps = list(self.sample.steps)
-        if steps and self.rng.random() < self.straying.no_search:
+        if steps and self.rng.random() < self.mistakes.no_search:
             steps = []
-        elif len(steps) > 1 and self.rng.random() < self.straying.half_search:
+        elif len(steps) > 1 and self.rng.random() < self.mistakes.half_search:
             steps = steps[:1]
-        elif steps and self.rng.random() < self.straying.wrong_search:
+        elif steps and self.rng.random() < self.mistakes.wrong_search:
             steps.insert(0, self._wrong(steps))
-        if self.rng.random() < self.straying.extra_search:
+        if self.rng.random() < self.mistakes.extra_search:
             steps.append(steps[-1] if steps else self.meaning.target)
         self._searches = steps
 
@@ -184,15 +186,15 @@ def _read(message: Message, asked: str) -> str:
     return ""
 
 
-class Demonstrator:
-    """Opens a demonstration for each sample of a mini benchmark."""
+class NoisyExpert:
+    """A policy for samples of a mini benchmark."""
 
-    def __init__(self, seed: int, straying: Straying = IN_DEMONSTRATIONS) -> None:
-        """Use another seed for other mistakes."""
-        self._seed, self._straying = seed, straying
+    def __init__(self, seed: int, mistakes: MistakeRates = IN_DEMONSTRATIONS) -> None:
+        """Make other mistakes with another seed."""
+        self._seed, self._mistakes = seed, mistakes
         self._meanings: dict[Path, Mapping[str, Meaning]] = {}
 
-    def converse(self, sample: Sample, rollout: int) -> Demonstration:
+    def converse(self, sample: Sample, rollout: int) -> NoisyConversation:
         """Start a conversation; equal arguments and observations give equal turns.
 
         Raises:
@@ -203,7 +205,15 @@ class Demonstrator:
             self._meanings[root] = read_meanings(sample)
         if sample.truth is None or not sample.truth.is_visible:
             raise UsageError(
-                f"sample {sample.sample_id}: the demonstrator needs the ground truth of at least one offered frame"
+                f"sample {sample.sample_id}: the noisy expert needs the ground truth"
+                " of at least one offered frame"
             )
         rng = random.Random(derive_seed(self._seed, "demonstrator", sample.sample_id, rollout))
-        return Demonstration(sample, self._meanings[root][sample.sample_id], rng, self._straying)
+        return NoisyConversation(
+            sample, self._meanings[root][sample.sample_id], rng, self._mistakes
+        )
+
+
+def noisy_expert(recipe: Recipe, seed: int) -> NoisyExpert:
+    """Make the noisy expert (`seg-research predict --scripted noisy_expert`)."""
+    return NoisyExpert(seed)

@@ -14,7 +14,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_research.mini.knowledge import Holder, Passage, Person, Picture, draw_holder
+from seg_research.mini.knowledge import Holder, KnowledgeImage, Passage, Person, draw_holder
 from seg_research.mini.motion import Actor
 
 NUM_NAMES = 6
@@ -61,7 +61,7 @@ class QuestionSet:
 
     questions: tuple[Question, ...]
     passages: tuple[Passage, ...]
-    pictures: tuple[Picture, ...]
+    images: tuple[KnowledgeImage, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Sight:
 
     Attributes:
         share_TN: visible pixels by the figure's own, in 0..1.
-        hidden_TN: pixels covered by other figures by those inside the picture, in 0..1; 0 where
+        hidden_TN: pixels covered by other figures by those inside the image, in 0..1; 0 where
             none is inside.
         area_N: the figure's own pixels.
         centre_TN2: position, in image heights.
@@ -148,7 +148,7 @@ def _write(
             ),
         ),
         passages=tuple(entity.passage(rng) for entity in told),
-        pictures=tuple(entity.picture() for entity in told if isinstance(entity, Holder)),
+        images=tuple(entity.image() for entity in told if isinstance(entity, Holder)),
     )
 
 

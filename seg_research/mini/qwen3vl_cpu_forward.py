@@ -2,11 +2,11 @@
 numbers, in a third of the time.
 
 transformers runs a CPU model through many small operations (attention image by image, convolutions
-over patches, masks, norms in four steps). Here every picture of a batch has one of a few square
+over patches, masks, norms in four steps). Here every image of a batch has one of a few square
 sizes and is batched with its like, sequences are padded on the right so that plain causal attention
 needs no mask, and each layer is compiled. A test compares the result with that of transformers.
 
-Axes: B sequences; L tokens; N pictures; P patches of one picture; D features.
+Axes: B sequences; L tokens; N images; P patches of one image; D features.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from transformers.vision_utils import (
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TokenBatch:
     """What a training step reads.
 
     Attributes:
-        ids_BL: tokens, padded on the right; a picture is a run of placeholders.
+        ids_BL: tokens, padded on the right; an image is a run of placeholders.
         positions_3BL: time, row and column of every token, as Qwen-VL counts them.
-        pictures: for each side in pixels, the pictures of that side (N, H, W, 3) uint8, in order of
+        images: for each side in pixels, the images of that side (N, H, W, 3) uint8, in order of
             appearance.
-        sides: side in pixels of every picture, in order of appearance.
+        sides: side in pixels of every image, in order of appearance.
         chosen: flat indices (b * L + l) of the tokens whose successor carries loss.
         targets: that successor.
         weights: of the loss.
@@ -43,14 +43,14 @@ class Batch:
 
     ids_BL: torch.Tensor
     positions_3BL: torch.Tensor
-    pictures: Mapping[int, NDArray[np.uint8]]
+    images: Mapping[int, NDArray[np.uint8]]
     sides: Sequence[int]
     chosen: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
 
 
-class FastForward:
+class CpuForward:
     """Runs a transformers model's weights through the code below."""
 
     def __init__(self, model: Any, *, compiled: bool = True) -> None:
@@ -63,7 +63,7 @@ class FastForward:
         self._vision_layer = torch.compile(_vision_layer) if compiled else _vision_layer
         self._text_layer = torch.compile(_text_layer) if compiled else _text_layer
 
-    def logits(self, batch: Batch) -> torch.Tensor:
+    def logits(self, batch: TokenBatch) -> torch.Tensor:
         """Return the logits (len(batch.chosen), V)."""
         hidden_BLD = self._text.embed_tokens(batch.ids_BL)
         features = self._look(batch)
@@ -80,7 +80,7 @@ class FastForward:
         chosen_KD = hidden_BLD.flatten(0, 1)[batch.chosen]
         return self._model.lm_head(_rms(chosen_KD, self._text.norm))
 
-    def loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(self, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the weighted mean loss, and whether each target has the highest logit."""
         logits_KV = self.logits(batch)
         losses_K = F.cross_entropy(logits_KV, batch.targets, reduction="none")
@@ -97,13 +97,13 @@ class FastForward:
         twice = torch.cat((mixed_BLF, mixed_BLF), -1).unsqueeze(1)
         return twice.cos(), twice.sin()
 
-    def _look(self, batch: Batch) -> list[torch.Tensor]:
-        """Return the features of all picture tokens in order of appearance: of the last layer, then
+    def _look(self, batch: TokenBatch) -> list[torch.Tensor]:
+        """Return the features of all image tokens in order of appearance: of the last layer, then
         those mixed in deeper.
         """
         if not batch.sides:
             return []
-        by_side = {side: self.encode(pictures) for side, pictures in batch.pictures.items()}
+        by_side = {side: self.encode(images) for side, images in batch.images.items()}
         tokens = torch.tensor([self._tokens_of(side) for side in batch.sides])
         side_of_token = torch.repeat_interleave(torch.tensor(batch.sides), tokens)
         merged: list[torch.Tensor] = []
@@ -117,14 +117,14 @@ class FastForward:
     def _tokens_of(self, side_px: int) -> int:
         return (side_px // self._vision.patch_size // self._vision.spatial_merge_size) ** 2
 
-    def encode(self, pictures_NHWC: NDArray[np.uint8]) -> list[torch.Tensor]:
-        """Return the features of the tokens of square pictures, (N * tokens, D): of the last layer,
+    def encode(self, images_NHWC: NDArray[np.uint8]) -> list[torch.Tensor]:
+        """Return the features of the tokens of square images, (N * tokens, D): of the last layer,
         then those mixed in deeper.
         """
         vision = self._vision
-        grid = pictures_NHWC.shape[1] // vision.patch_size
-        patches_NPD = patches_of(pictures_NHWC, vision.patch_size, vision.spatial_merge_size)
-        # Both time slots of a patch hold the same still picture.
+        grid = images_NHWC.shape[1] // vision.patch_size
+        patches_NPD = patches_of(images_NHWC, vision.patch_size, vision.spatial_merge_size)
+        # Both time slots of a patch hold the same still image.
         weight = vision.patch_embed.proj.weight.sum(2).flatten(1)
         indices, bilinear = _interpolation(
             grid, vision.num_grid_per_side, vision.spatial_merge_size
@@ -142,12 +142,12 @@ class FastForward:
         return [vision.merger(hidden_NPD.flatten(0, 1)), *deeper]
 
 
-def patches_of(pictures_NHWC: NDArray[np.uint8], patch_px: int, merge: int) -> torch.Tensor:
-    """Cut square pictures into patches (N, P, 3 * patch_px²) of values in -1..1, in the order in
+def patches_of(images_NHWC: NDArray[np.uint8], patch_px: int, merge: int) -> torch.Tensor:
+    """Cut square images into patches (N, P, 3 * patch_px²) of values in -1..1, in the order in
     which Qwen-VL merges them.
     """
-    count, side = pictures_NHWC.shape[0], pictures_NHWC.shape[1] // patch_px // merge
-    values = torch.from_numpy(np.ascontiguousarray(pictures_NHWC)).float().div_(127.5).sub_(1)
+    count, side = images_NHWC.shape[0], images_NHWC.shape[1] // patch_px // merge
+    values = torch.from_numpy(np.ascontiguousarray(images_NHWC)).float().div_(127.5).sub_(1)
     split = values.view(count, side, merge, patch_px, side, merge, patch_px, 3)
     return split.permute(0, 1, 4, 2, 5, 7, 3, 6).reshape(
         count, (side * merge) ** 2, 3 * patch_px**2

@@ -146,7 +146,7 @@ def _scales(size: ImageSize) -> tuple[float, float]:
 
 
 ASPECT = 4 / 3
-"""Width of every picture of a world, in heights, however many pixels it has."""
+"""Width of every image of a world, in heights, however many pixels it has."""
 
 
 class _Placement(NamedTuple):

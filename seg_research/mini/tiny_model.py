@@ -1,7 +1,7 @@
 """A tiny Qwen3-VL from scratch: the real architecture, processor and chat format at a size that
 trains on a laptop.
 
-Pictures: patches of 8 px, merged 2 × 2, so one token covers 16 × 16 px and picture sides are
+Images: patches of 8 px, merged 2 × 2, so one token covers 16 × 16 px and image sides are
 multiples of 16.
 """
 

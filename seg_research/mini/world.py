@@ -17,15 +17,15 @@ from seg_research.core.geometry import ImageSize
 from seg_research.core.seeding import derive_seed
 from seg_research.core.video import FrameId, FramePosition
 from seg_research.data.splits import Split
-from seg_research.mini.backgrounds import CLASHES, Backdrop, draw_backdrop
-from seg_research.mini.knowledge import Passage, Picture
+from seg_research.mini.backgrounds import CLASHES, Background, draw_background
+from seg_research.mini.knowledge import KnowledgeImage, Passage
 from seg_research.mini.motion import Actor, draw_cast
 from seg_research.mini.names import name_of
 from seg_research.mini.questions import NUM_NAMES, Question, Sight, draw_questions
 from seg_research.mini.sprites import ASPECT, Colour, Look, Pose, draw_sprite, fill_silhouette
 
 FRAME_SIZE = ImageSize(320, 240)
-PICTURE_SIZE = ImageSize(256, 256)
+IMAGE_SIZE = ImageSize(256, 256)
 NUM_FRAMES = 20
 
 _SKETCH_SIZE = ImageSize(107, 80)
@@ -57,17 +57,17 @@ class World:
     """
 
     video: str
-    backdrop: Backdrop
-    backdrop_seed: int
+    background: Background
+    background_seed: int
     cast: tuple[Actor, ...]
     frame_ids: tuple[FrameId, ...]
     questions: tuple[Question, ...]
     passages: tuple[Passage, ...]
-    pictures: tuple[Picture, ...]
+    images: tuple[KnowledgeImage, ...]
 
     def render(self, position: FramePosition, size: ImageSize = FRAME_SIZE) -> Rendering:
-        """Draw one frame; a size of another shape squashes the picture, as preparing a sample does."""
-        canvas_HWC = _backdrop_image(self.backdrop, self.backdrop_seed, size).copy()
+        """Draw one frame; a size of another shape squashes the image, as preparing a sample does."""
+        canvas_HWC = _background_image(self.background, self.background_seed, size).copy()
         labels_HW = np.zeros((size.height_px, size.width_px), np.uint8)
         for index, actor in enumerate(self.cast):
             drawn = draw_sprite(canvas_HWC, actor.look, actor.pose(_time(position)))
@@ -80,12 +80,12 @@ class World:
 def draw_world(seed: int, split: Split, index: int) -> World:
     """Draw a world; equal arguments give equal worlds on every run, in any order."""
     names = [name_of(seed, split, index * NUM_NAMES + slot) for slot in range(NUM_NAMES)]
-    backdrop = tuple(Backdrop)[
-        (index + derive_seed(seed, "mini", split, "first backdrop")) % len(Backdrop)
+    background = tuple(Background)[
+        (index + derive_seed(seed, "mini", split, "first backdrop")) % len(Background)
     ]
     for attempt in range(_NUM_TRIES):
         rng = np.random.default_rng(derive_seed(seed, "mini", split, index, attempt))
-        cast = draw_cast(rng, [colour for colour in Colour if colour not in CLASHES[backdrop]])
+        cast = draw_cast(rng, [colour for colour in Colour if colour not in CLASHES[background]])
         sight = _look_at(cast)
         if ((sight.share_TN >= _SEEN).sum(axis=1) < _ENOUGH_SEEN).any():
             continue
@@ -93,21 +93,21 @@ def draw_world(seed: int, split: Split, index: int) -> World:
         if asked is not None:
             return World(
                 video=f"{split}_{index:04d}",
-                backdrop=backdrop,
-                backdrop_seed=derive_seed(seed, "mini", split, index, "backdrop"),
+                background=background,
+                background_seed=derive_seed(seed, "mini", split, index, "backdrop"),
                 cast=cast,
                 frame_ids=_frame_ids(rng),
                 questions=asked.questions,
                 passages=asked.passages,
-                pictures=asked.pictures,
+                images=asked.images,
             )
     raise InvariantError(
         f"mini world {split} {index} of seed {seed}: no acceptable cast in {_NUM_TRIES} tries"
     )
 
 
-def render_picture(look: Look, seed: int, size: ImageSize = PICTURE_SIZE) -> NDArray[np.uint8]:
-    """Draw a figure alone before a plain backdrop, (H, W, 3) uint8, as the image collection shows
+def render_image(look: Look, seed: int, size: ImageSize = IMAGE_SIZE) -> NDArray[np.uint8]:
+    """Draw a figure alone before a plain background, (H, W, 3) uint8, as the image collection shows
     it.
     """
     rng = np.random.default_rng(seed)
@@ -128,8 +128,8 @@ def render_picture(look: Look, seed: int, size: ImageSize = PICTURE_SIZE) -> NDA
 
 
 @lru_cache(maxsize=4)
-def _backdrop_image(kind: Backdrop, seed: int, size: ImageSize) -> NDArray[np.float32]:
-    image_HWC = draw_backdrop(kind, np.random.default_rng(seed), size)
+def _background_image(kind: Background, seed: int, size: ImageSize) -> NDArray[np.float32]:
+    image_HWC = draw_background(kind, np.random.default_rng(seed), size)
     image_HWC.setflags(write=False)
     return image_HWC
 

@@ -32,7 +32,7 @@ from seg_research.data.parallel import Progress, map_ordered
 from seg_research.data.splits import SPLITS, Split
 from seg_research.mini.folder import ANSWERS, IMAGES, MANIFEST, TEXT
 from seg_research.mini.questions import Ability
-from seg_research.mini.world import World, draw_world, render_picture
+from seg_research.mini.world import World, draw_world, render_image
 
 VERSION = 2
 """Rises whenever the same seed gives other bytes than before."""
@@ -81,7 +81,7 @@ class MiniManifest:
     num_videos: int
     num_frames: int
     num_passages: int
-    num_pictures: int
+    num_images: int
     num_bytes: int
     content_sha256: str
     new: bool = True
@@ -108,7 +108,7 @@ class _Written:
     rows: list[dict[str, Any]]
     answers: list[dict[str, str]]
     passages: list[tuple[str, str]]
-    pictures: list[tuple[str, str]]
+    images: list[tuple[str, str]]
 
 
 def write_mini(
@@ -162,6 +162,8 @@ def read_manifest(folder: Path) -> MiniManifest | None:
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        # Folders that were drawn before the field was renamed stay readable.
+        content.setdefault("num_images", content.pop("num_pictures", None))
         return MiniManifest(**{**content, "sizes": MiniSizes(**content["sizes"]), "new": False})
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -210,7 +212,7 @@ def _write_all(
         num_videos=len(written),
         num_frames=sum(world.num_frames for world in written),
         num_passages=sum(len(world.passages) for world in written),
-        num_pictures=sum(len(world.pictures) for world in written),
+        num_images=sum(len(world.images) for world in written),
         num_bytes=num_bytes,
         content_sha256=_digest(lines.encode()),
     )
@@ -229,7 +231,7 @@ def _digest(content: bytes) -> str:
 
 
 def _write_world(folder: Path, job: _Job) -> _Written:
-    """Draw one world and write its frames, masks and pictures."""
+    """Draw one world and write its frames, masks and images."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -238,13 +240,13 @@ def _write_world(folder: Path, job: _Job) -> _Written:
     paths = _write_clip(
         folder, job.split, world, sorted({question.target for question in questions})
     )
-    for picture in world.pictures:
-        path = folder / "local_KB" / "images" / f"{picture.subject}.jpg"
+    for image in world.images:
+        path = folder / "local_KB" / "images" / f"{image.subject}.jpg"
         write_atomic(
             path,
             _jpeg(
                 Image.fromarray(
-                    render_picture(picture.look, derive_seed(job.seed, "picture", picture.subject))
+                    render_image(image.look, derive_seed(job.seed, "picture", image.subject))
                 )
             ),
         )
@@ -277,7 +279,7 @@ def _write_world(folder: Path, job: _Job) -> _Written:
             for number, question in enumerate(questions)
         ],
         passages=[(passage.title, passage.text) for passage in world.passages],
-        pictures=[(picture.subject, picture.caption) for picture in world.pictures],
+        images=[(image.subject, image.caption) for image in world.images],
     )
 
 
@@ -325,7 +327,7 @@ def _shared_files(written: Sequence[_Written]) -> Iterator[tuple[str, bytes]]:
         for number, (title, text) in enumerate(passages)
     ]
     yield TEXT, _jsonl(texts)
-    pictures = sorted(picture for world in written for picture in world.pictures)
+    images = sorted(image for world in written for image in world.images)
     images = [
         {
             "id": number,
@@ -333,7 +335,7 @@ def _shared_files(written: Sequence[_Written]) -> Iterator[tuple[str, bytes]]:
             "filename": f"{subject}.jpg",
             "image_path": f"images/{subject}.jpg",
         }
-        for number, (subject, caption) in enumerate(pictures)
+        for number, (subject, caption) in enumerate(images)
     ]
     yield IMAGES, _jsonl(images)
 

@@ -15,6 +15,7 @@ from seg_research.core.video import FrameId
 from seg_research.data.sample import Sample, TargetOnFrame
 from seg_research.episode.policy import Generation
 from seg_research.episode.transcript import FinishReason, Message, TokenTrace
+from seg_research.recipes.recipe import Recipe
 from seg_research.recipes.seg_research.actions import SearchKind
 
 Script = Callable[[Sample, int], Sequence[str]]
@@ -120,3 +121,13 @@ def hostile_script(sample: Sample, rollout: int) -> list[str]:
     order: list[str] = list(HOSTILE_TURNS)
     random.Random(derive_seed(0, "hostile", sample.sample_id, rollout)).shuffle(order)
     return order
+
+
+def expert(recipe: Recipe, seed: int) -> ScriptedPolicy:
+    """Make the expert for a recipe; it makes no use of chance."""
+    return ScriptedPolicy(expert_script)
+
+
+def hostile(recipe: Recipe, seed: int) -> ScriptedPolicy:
+    """Make the hostile policy for a recipe; its order depends on sample and rollout alone."""
+    return ScriptedPolicy(hostile_script)

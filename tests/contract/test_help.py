@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from seg_research.cli.main import COMMANDS, main
+from seg_research.cli.main import COMMANDS, main, module_of
 
 HEAVY = {
     "torch",
@@ -73,7 +73,7 @@ def test_help_of_a_command_shows_examples(command, capsys):
 
 def examples(command: str) -> list[list[str]]:
     """Return the words of each example; what stands apart behind a command is a remark."""
-    text = importlib.import_module(f"seg_research.cli.{command}").EXAMPLES.replace("\\\n", "")
+    text = importlib.import_module(module_of(command)).EXAMPLES.replace("\\\n", "")
     lines = [line for line in text.splitlines() if line.startswith("  ")]
     return [shlex.split(re.split(r"(?<=\S) {3,}(?=[^ -])", line)[0]) for line in map(glue, lines)]
 
@@ -96,7 +96,7 @@ def test_the_examples_of_the_help_are_understood(arguments, monkeypatch):
     if arguments[-1] == "--help":
         return
     read = []
-    module = importlib.import_module(f"seg_research.cli.{arguments[0]}")
+    module = importlib.import_module(module_of(arguments[0]))
     monkeypatch.setattr(module, "run", lambda options: read.append(options) or 0)
     assert main(arguments) == 0
     (options,) = read

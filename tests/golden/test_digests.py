@@ -21,7 +21,7 @@ import pytest
 from seg_research.data.rows import read_samples
 from seg_research.episode.run import run_episode
 from seg_research.mini import COLD_START
-from seg_research.mini.noisy_expert import Demonstrator
+from seg_research.mini.noisy_expert import NoisyExpert
 from seg_research.policies.scripted import expert_script
 from seg_research.recipes.seg_research.reward_settings import Mode, Preset, RewardSettings
 from seg_research.recipes.seg_research.rewards import build_rubric
@@ -140,7 +140,7 @@ async def test_tokens_and_rewards_of_scripted_episodes(mini, samples):
     processor, settings = load_processor(COLD_START), load_settings(COLD_START)
     recipe = settings.build_recipe()
     tools = recipe.build_tools(WordSearch(mini), settings.view)
-    demonstrator = Demonstrator(seed=1)
+    demonstrator = NoisyExpert(seed=1)
     found = {}
     for sample in samples:
         rehearsal = await run_episode(

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Make the tiny model that the experiments start from, from nothing but a seed, on one CPU core:
-# lessons (reading, seeing, episodes) give a base model, then imitation of a scripted expert that searches, reads and sometimes strays.
+# pretraining (what images show, passages, episodes) gives a base model, then comes imitation of a scripted
+# expert that searches, reads and sometimes makes mistakes.
 # Every stage is a command of its own; what is done already is not done again. Run it from the repository's root.
 #   bash examples/train/mini/coldstart.sh [OUT] [SEED]
 set -euo pipefail
@@ -10,7 +11,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 here=$(cd "$(dirname "$0")" && pwd)
 mini=$OUT/mini
 
-seg-research model --lessons "${LESSONS:-1300}" --sight "${SIGHT:-450}" --clips "${CLIPS:-2750}" --seed "$SEED" --threads "$OMP_NUM_THREADS" --out "$OUT/base"
+seg-research model --pretrain "${PRETRAIN:-1300}" --grounding "${GROUNDING:-450}" --clips "${CLIPS:-2750}" --seed "$SEED" --threads "$OMP_NUM_THREADS" --out "$OUT/base"
 
 prepare() { # ROOT SPLIT
   [ -e "$1/$2_4_64_64.parquet" ] ||
@@ -19,7 +20,7 @@ prepare() { # ROOT SPLIT
 seg-research data mini --out "$mini" --seed "$((SEED + 1))" --train "${TRAIN:-1440}" --val 8 --test 80
 prepare "$mini" train
 
-seg-research predict --data "$mini/train_4_64_64.parquet" --scripted demonstrator --settings "$OUT/base" --rollouts "${ROLLOUTS:-1}" --seed "$SEED" \
+seg-research predict --data "$mini/train_4_64_64.parquet" --scripted noisy_expert --settings "$OUT/base" --rollouts "${ROLLOUTS:-1}" --seed "$SEED" \
   --text "$mini/local_KB/text_corpus.jsonl" --images "$mini/local_KB/image_corpus.jsonl" --out "$OUT/demonstrations/predictions.jsonl"
 
 seg-research sft model=tiny hardware=cpu model.path="$OUT/base" data.train_files="$OUT/demonstrations/predictions.jsonl" \
@@ -27,8 +28,8 @@ seg-research sft model=tiny hardware=cpu model.path="$OUT/base" data.train_files
 
 [ -e "$OUT/policy" ] || python "$here/average.py" "$OUT/base" "$OUT/sft/policy" "$OUT/policy"
 
-# Examined on a benchmark of its own: nothing above has seen it.
+# Checked on a benchmark of its own: nothing above has seen it.
 test=$OUT/examination
 seg-research data mini --out "$test" --seed "$((SEED + 2))" --train 4 --val 4 --test "${TEST:-80}"
 prepare "$test" test
-python "$here/gates.py" --model "$OUT/policy" --data "$test" --out "$OUT/gates"
+python "$here/acceptance_checks.py" --model "$OUT/policy" --data "$test" --out "$OUT/checks"

@@ -1,5 +1,5 @@
 """Put a cold-started model into the package: weights in bf16, what an examination of these weights
-found (`gates.json`), and a model card that says so and how they were made.
+found (`acceptance_checks.json`), and a model card that says so and how they were made.
 
 python examples/train/mini/package.py outputs/mini_coldstart
 """
@@ -21,7 +21,7 @@ from seg_research.mini.folder import MiniFolder
 from seg_research.mini.writer import read_manifest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from gates import Examination
+from acceptance_checks import RESULT_NAME, AcceptanceRun
 
 ROOT = Path(__file__).parents[3]
 _PACKAGES = ("torch", "transformers", "verl", "numpy", "opencv-python-headless")
@@ -43,7 +43,7 @@ Greedy, on {questions} questions of `mini` seed {data_seed}, test split, in the 
 
 | | reached | wanted |
 |---|---|---|
-{gates}
+{checks}
 
 | J&F with GrabCut | |
 |---|---|
@@ -67,10 +67,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="that it was made with (default 0)")
     options = parser.parse_args()
     count = _write_weights(options.run / "policy")
-    data, out = MiniFolder(options.run / "examination"), options.run / "gates_packaged"
+    data, out = MiniFolder(options.run / "examination"), options.run / "checks_packaged"
     shutil.rmtree(out, ignore_errors=True)
-    Examination(TARGET, data, out, threads=1).run()
-    report: dict[str, Any] = json.loads((out / "gates.json").read_text(encoding="utf-8"))
+    AcceptanceRun(TARGET, data, out, threads=1).run()
+    report: dict[str, Any] = json.loads((out / RESULT_NAME).read_text(encoding="utf-8"))
     manifest = read_manifest(data.root)
     weights = TARGET / "model.safetensors"
     size_mb = sum(path.stat().st_size for path in TARGET.iterdir()) / 1e6
@@ -92,14 +92,14 @@ def main() -> int:
         versions=", ".join(f"{name} {version(name)}" for name in _PACKAGES),
         commit=commit.stdout.strip(),
         questions=report["questions"],
-        gates="\n".join(
-            f"| {gate['name']} | {gate['value']:.3f} | {gate['wanted']:g} |"
-            for gate in report["gates"]
+        checks="\n".join(
+            f"| {check['name']} | {check['value']:.3f} | {check['wanted']:g} |"
+            for check in report["checks"]
         ),
         scores="\n".join(f"| {name} | {score:.1f} |" for name, score in report["J&F"].items()),
     )
     (TARGET / "README.md").write_text(card, encoding="utf-8")
-    shutil.copyfile(out / "gates.json", TARGET / "gates.json")
+    shutil.copyfile(out / RESULT_NAME, TARGET / RESULT_NAME)
     print(f"{TARGET}: {size_mb:.1f} MB")
     return 0
 

@@ -125,10 +125,10 @@ def examination(model: Path, sha256: str) -> Row | None:
     """Return what the cold start's examination found; None if it was never examined, or other
     weights lie there now.
     """
-    weights, gates = model / "model.safetensors", model / "gates.json"
-    if not gates.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != sha256:
+    weights, checks = model / "model.safetensors", model / "acceptance_checks.json"
+    if not checks.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != sha256:
         return None
-    return json.loads(gates.read_text(encoding="utf-8"))
+    return json.loads(checks.read_text(encoding="utf-8"))
 
 
 def training_rows(name: str, seed: int, run_dir: Path) -> list[Row]:

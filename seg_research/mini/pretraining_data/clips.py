@@ -18,13 +18,13 @@ from seg_research.core.video import FramePosition
 from seg_research.data.parallel import Progress, map_ordered
 from seg_research.data.splits import Split
 from seg_research.mini.grid import FRAME_PX, KEYFRAME_PX
-from seg_research.mini.pretraining_data.scenes import Seen
+from seg_research.mini.pretraining_data.scenes import VisibleFigure
 from seg_research.mini.sprites import Look
 from seg_research.mini.world import NUM_FRAMES, draw_world
 
 NUM_OFFERED = 4
 _SEED = 9_000_001
-"""Of the worlds of lessons; benchmarks have small seeds."""
+"""Of the worlds that training examples show; benchmarks have small seeds."""
 
 _FEWEST_PIXELS, _VISIBLE_SHARE, _GOOD_SHARE = 40, 0.25, 0.6
 
@@ -50,16 +50,16 @@ class Clip:
     pairs: tuple[int | None, ...]
     diameters: tuple[float, ...]
 
-    def seen(self, frame: int) -> list[Seen]:
+    def seen(self, frame: int) -> list[VisibleFigure]:
         """Return the figures of which a fair part is seen in a frame."""
         fair_N = self.area_TN[frame] > _VISIBLE_SHARE * self.area_TN.max(axis=0)
         return [self.place(frame, int(n)) for n in np.flatnonzero(fair_N)]
 
-    def place(self, frame: int, figure: int) -> Seen:
+    def place(self, frame: int, figure: int) -> VisibleFigure:
         """Return where a figure is in a frame."""
         left, top, right, bottom = (float(v) for v in self.boxes_TN4[frame, figure])
         x, y = (float(v) for v in self.points_TN2[frame, figure])
-        return Seen(self.looks[figure], (left, top, right, bottom), (x, y))
+        return VisibleFigure(self.looks[figure], (left, top, right, bottom), (x, y))
 
     def ever_seen(self) -> list[int]:
         """Return the figures that some frame shows."""

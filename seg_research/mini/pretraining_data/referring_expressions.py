@@ -15,8 +15,8 @@ _LARGER, _SMALLER = 1.2, 1.1
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """A way to name a figure.
+class ReferringExpression:
+    """A expression to name a figure.
 
     Attributes:
         words: as a question says it; `{anchor}` stands for the figure it is named through.
@@ -31,10 +31,10 @@ class Way:
     anchor: int
 
 
-def relations(clip: Clip) -> list[Way]:
+def relational_expressions(clip: Clip) -> list[ReferringExpression]:
     """Return the ways to name a figure through another."""
     colours, shapes = [look.colour for look in clip.looks], [look.shape for look in clip.looks]
-    found: list[Way] = []
+    found: list[ReferringExpression] = []
     seen = set(clip.ever_seen())
     for anchor, look in enumerate(clip.looks):
         for words, trait, clue in (
@@ -46,14 +46,14 @@ def relations(clip: Clip) -> list[Way]:
                 n for n, value in enumerate(trait) if value is not None and value == trait[anchor]
             ]
             found += [
-                Way(words, clue, n, anchor)
+                ReferringExpression(words, clue, n, anchor)
                 for n in same
                 if n != anchor and n in seen and len(same) == 2
             ]
     return found
 
 
-def plain(clip: Clip) -> list[Way]:
+def direct_expressions(clip: Clip) -> list[ReferringExpression]:
     """Return the ways to name a figure by its own look."""
     colours, shapes = (
         Counter(look.colour for look in clip.looks),
@@ -61,16 +61,18 @@ def plain(clip: Clip) -> list[Way]:
     )
     order = np.argsort(clip.diameters)
     largest, smallest = int(order[-1]), int(order[0])
-    found: list[Way] = []
+    found: list[ReferringExpression] = []
     for n in clip.ever_seen():
         look = clip.looks[n]
-        found.append(Way(f"the {look.words}", "", n, n))
+        found.append(ReferringExpression(f"the {look.words}", "", n, n))
         if colours[look.colour] == 1:
-            found.append(Way(f"the only {look.colour} thing", f"only {look.colour}", n, n))
+            found.append(
+                ReferringExpression(f"the only {look.colour} thing", f"only {look.colour}", n, n)
+            )
         if shapes[look.shape] == 1:
-            found.append(Way(f"the only {look.shape}", f"only {look.shape}", n, n))
+            found.append(ReferringExpression(f"the only {look.shape}", f"only {look.shape}", n, n))
         if n == largest and clip.diameters[n] > _LARGER * clip.diameters[int(order[-2])]:
-            found += [Way("the largest thing", "largest", n, n)] * 2
+            found += [ReferringExpression("the largest thing", "largest", n, n)] * 2
         if n == smallest and clip.diameters[n] * _SMALLER < clip.diameters[int(order[1])]:
-            found += [Way("the smallest thing", "smallest", n, n)] * 2
+            found += [ReferringExpression("the smallest thing", "smallest", n, n)] * 2
     return found

@@ -1,5 +1,5 @@
-"""Pictures put together from ready-made parts: figures cut out once, backdrops painted once, then a
-picture takes a tenth of a millisecond.
+"""Images put together from ready-made parts: figures cut out once, backgrounds painted once, then a
+image takes a tenth of a millisecond.
 
 Unlike worlds they may hold one figure alone, which is how a model learns what a figure is.
 """
@@ -14,21 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_research.core.geometry import ImageSize
-from seg_research.mini.backgrounds import CLASHES, Backdrop, draw_backdrop
+from seg_research.mini.backgrounds import CLASHES, Background, draw_background
 from seg_research.mini.figures import Shape
 from seg_research.mini.grid import KEYFRAME_PX
-from seg_research.mini.pretraining_data.lesson import Picture
+from seg_research.mini.pretraining_data.training_example import SquareImage
 from seg_research.mini.sprites import ASPECT, Colour, Look, Pose, draw_sprite
 
-_CUTOUTS_A_LOOK, _BACKDROPS = 14, 160
+_CUTOUTS_A_LOOK, _BACKGROUNDS = 14, 160
 _SMALLEST, _LARGEST = 0.2, 0.34
 _FEWEST_PIXELS = 60
 _TRIES = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A figure in a picture: box (left, top, right, bottom) and point (x, y) in thousandths."""
+class VisibleFigure:
+    """A figure in an image: box (left, top, right, bottom) and point (x, y) in thousandths."""
 
     look: Look
     box: tuple[float, float, float, float]
@@ -80,30 +80,32 @@ def _cut_out(rng: np.random.Generator, look: Look) -> _Cutout:
 
 
 @cache
-def _backdrops() -> tuple[tuple[NDArray[np.float32], frozenset[Colour]], ...]:
-    kinds = [list(Backdrop)[index % len(Backdrop)] for index in range(_BACKDROPS)]
+def _backgrounds() -> tuple[tuple[NDArray[np.float32], frozenset[Colour]], ...]:
+    kinds = [list(Background)[index % len(Background)] for index in range(_BACKGROUNDS)]
     size = ImageSize(KEYFRAME_PX, KEYFRAME_PX)
     return tuple(
-        (draw_backdrop(kind, np.random.default_rng(index), size), CLASHES[kind])
+        (draw_background(kind, np.random.default_rng(index), size), CLASHES[kind])
         for index, kind in enumerate(kinds)
     )
 
 
-def draw_scene(rng: random.Random, count: int) -> tuple[Picture, list[Seen]]:
+def draw_scene(rng: random.Random, count: int) -> tuple[SquareImage, list[VisibleFigure]]:
     """Draw a key frame with some figures, and return those of which enough is seen."""
-    picture, labels, looks = draw_labelled(rng, count)
-    return picture, [
+    image, labels, looks = draw_labelled(rng, count)
+    return image, [
         found
         for number, look in enumerate(looks, 1)
-        if (found := seen(labels == number, look)) is not None
+        if (found := find_visible(labels == number, look)) is not None
     ]
 
 
-def draw_labelled(rng: random.Random, count: int) -> tuple[Picture, NDArray[np.uint8], list[Look]]:
+def draw_labelled(
+    rng: random.Random, count: int
+) -> tuple[SquareImage, NDArray[np.uint8], list[Look]]:
     """Draw a key frame, and return which pixels are of which figure (1, 2, …; 0 is scenery) and
     their looks.
     """
-    ground, clashes = rng.choice(_backdrops())
+    ground, clashes = rng.choice(_backgrounds())
     canvas, labels = ground.copy(), np.zeros((KEYFRAME_PX, KEYFRAME_PX), np.uint8)
     looks = _looks(rng, count, clashes)
     centres: list[tuple[float, float]] = []
@@ -155,7 +157,7 @@ def _paste(
     labels[rows, columns][cutout.own_HW[part]] = number
 
 
-def seen(own_HW: NDArray[np.bool_], look: Look) -> Seen | None:
+def find_visible(own_HW: NDArray[np.bool_], look: Look) -> VisibleFigure | None:
     """Return where a figure is, or None if too little of it is seen."""
     if np.count_nonzero(own_HW) < _FEWEST_PIXELS:
         return None
@@ -163,4 +165,4 @@ def seen(own_HW: NDArray[np.bool_], look: Look) -> Seen | None:
     down, across = 1000 / own_HW.shape[0], 1000 / own_HW.shape[1]
     y_N, x_N = np.nonzero(own_HW)
     box = (columns[0] * across, rows[0] * down, (columns[-1] + 1) * across, (rows[-1] + 1) * down)
-    return Seen(look, box, (float(x_N.mean()) * across, float(y_N.mean()) * down))
+    return VisibleFigure(look, box, (float(x_N.mean()) * across, float(y_N.mean()) * down))

@@ -1,5 +1,5 @@
-"""Text from which the tokenizer of the lessons is trained: everything that a lesson or an episode
-says, names in great number.
+"""Text from which the tokenizer of the tiny model is trained: everything that a training example or
+an episode says, and many names.
 """
 
 from __future__ import annotations
@@ -7,8 +7,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from seg_research.episode.action import FaultKind, FormatFault
-from seg_research.mini.pretraining_data.lesson import Draw, any_look, any_name, request, system
-from seg_research.mini.pretraining_data.passage_qa import reading
+from seg_research.mini.pretraining_data.passage_qa import passage_qa
+from seg_research.mini.pretraining_data.training_example import (
+    SplitRandom,
+    any_look,
+    any_name,
+    request,
+    system,
+)
 from seg_research.recipes.seg_research.prompt import fault_text
 
 _EPISODES, _REPEATS = 1500, 800
@@ -24,9 +30,9 @@ _REQUESTS = (
 
 def corpus(seed: int) -> Iterator[str]:
     """Yield texts; equal seeds give equal texts."""
-    rng = Draw(seed)
+    rng = SplitRandom(seed)
     for _ in range(_EPISODES):
-        yield reading(rng, 1200).text
+        yield passage_qa(rng, 1200).text
         yield f"{any_name(rng)} {any_name(rng)} {any_name(rng)} other {any_look(rng).words} only with"
         yield request(f"the {rng.choice(_REQUESTS)}") + request(
             f"the other thing with the {rng.choice(['colour', 'shape'])} of the emblem of"

@@ -30,9 +30,13 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "wrong",
-    [["--lessons", "0"], ["--lessons", "5", "--clips", "0"], ["--lessons", "5", "--sight", "0"]],
+    [
+        ["--pretrain", "0"],
+        ["--pretrain", "5", "--clips", "0"],
+        ["--pretrain", "5", "--grounding", "0"],
+    ],
 )
-def test_lessons_of_no_length_are_refused(tmp_path, capsys, wrong):
+def test_a_pretraining_of_no_length_is_refused(tmp_path, capsys, wrong):
     assert main(["model", "--out", str(tmp_path / "tiny"), *wrong]) != 0
     assert "expected at least 1" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

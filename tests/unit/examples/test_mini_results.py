@@ -109,7 +109,9 @@ def raw(tmp_path) -> Path:
     plan["model"] = str(tmp_path / "model")
     (tmp_path / "model").mkdir()
     scores = {"with passages": 60.0, "passages withheld": 25.0, "any figure, best frame": 20.0}
-    (tmp_path / "model" / "gates.json").write_text(json.dumps({"questions": 80, "J&F": scores}))
+    (tmp_path / "model" / "acceptance_checks.json").write_text(
+        json.dumps({"questions": 80, "J&F": scores})
+    )
     (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
     plan["versions"] = {"quick": {"steps": 2, "eval_every": 2}}
     plan["judging"] = {"seed": 3}

@@ -1,4 +1,4 @@
-"""Lessons lower the loss of what they teach, and a killed course goes on to the same weights."""
+"""Examples lower the loss of what they pretrain, and a killed course goes on to the same weights."""
 
 from itertools import islice
 
@@ -9,10 +9,16 @@ pytest.importorskip("transformers", reason="training needs the train extra")
 
 import torch
 
-from seg_research.mini.curriculum import Phase, Subject, TeachSettings, positions, teach
+from seg_research.mini.curriculum import (
+    ExampleKind,
+    Phase,
+    PretrainingSettings,
+    positions,
+    pretrain,
+)
 from seg_research.mini.figures import Shape
-from seg_research.mini.grounding_pretraining import teach_sight
-from seg_research.mini.induction_init import give_head_start
+from seg_research.mini.grounding_pretraining import pretrain_grounding
+from seg_research.mini.induction_init import write_induction_circuit
 from seg_research.mini.pretraining_data.clips import draw_clip
 from seg_research.mini.pretraining_data.vocabulary import corpus
 from seg_research.mini.sprites import Colour
@@ -30,7 +36,7 @@ SMALL = TinySize(
     vision_layers=1,
     rope_theta=1e6,
 )
-COURSE = (Phase(1, {Subject.READING: 1.0}), Phase(None, {Subject.EPISODES: 1.0}))
+COURSE = (Phase(1, {ExampleKind.PASSAGE_QA: 1.0}), Phase(None, {ExampleKind.EPISODES: 1.0}))
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +51,18 @@ def clips():
 
 def fresh(tokenizer):
     model = build_model(tokenizer, SMALL, seed=0)
-    give_head_start(model, tokenizer, seed=0)
+    write_induction_circuit(model, tokenizer, seed=0)
     return model
 
 
 def settings(steps):
-    return TeachSettings(
+    return PretrainingSettings(
         steps=steps,
         curriculum=COURSE,
         save_every=2,
         decay_steps=4,
         warmup_steps=1,
-        sight_pictures=2,
+        grounding_images=2,
         compiled=False,
     )
 
@@ -66,16 +72,16 @@ def test_every_look_is_two_tokens_and_every_frame_number_one(tokenizer):
     assert all(len(tokenizer.encode(str(number))) == 1 for number in range(106))
 
 
-def test_sight_is_learnt(tokenizer):
+def test_grounding_is_learnt(tokenizer):
     told = []
     model = fresh(tokenizer)
-    teach_sight(
+    pretrain_grounding(
         model,
         tokenizer,
         steps=12,
         seed=0,
         progress=lambda step, f: told.append(f["loss"]),
-        pictures_a_step=3,
+        images_per_step=3,
         compiled=False,
     )
     assert sum(told[-3:]) < 0.8 * sum(told[:3])
@@ -84,7 +90,7 @@ def test_sight_is_learnt(tokenizer):
 def test_a_killed_course_goes_on_to_the_same_weights(tokenizer, clips, tmp_path):
     whole, halved = fresh(tokenizer), fresh(tokenizer)
     losses = []
-    teach(
+    pretrain(
         whole,
         tokenizer,
         clips,
@@ -92,10 +98,10 @@ def test_a_killed_course_goes_on_to_the_same_weights(tokenizer, clips, tmp_path)
         tmp_path / "whole.pt",
         lambda step, loss: losses.append(dict(loss)),
     )
-    assert [set(loss) - {"sight"} for loss in losses] == [
-        {"reading"},
-        {"reading", "episodes"},
-        {"reading", "episodes"},
+    assert [set(loss) - {"grounding"} for loss in losses] == [
+        {"passage_qa"},
+        {"passage_qa", "episodes"},
+        {"passage_qa", "episodes"},
     ]
 
     class Killed(Exception):
@@ -106,9 +112,9 @@ def test_a_killed_course_goes_on_to_the_same_weights(tokenizer, clips, tmp_path)
             raise Killed
 
     with pytest.raises(Killed):
-        teach(halved, tokenizer, clips, settings(3), tmp_path / "halved.pt", kill)
+        pretrain(halved, tokenizer, clips, settings(3), tmp_path / "halved.pt", kill)
     again = fresh(tokenizer)
-    teach(again, tokenizer, clips, settings(3), tmp_path / "halved.pt", lambda step, loss: None)
+    pretrain(again, tokenizer, clips, settings(3), tmp_path / "halved.pt", lambda step, loss: None)
     assert all(
         torch.equal(a, b)
         for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True)
@@ -116,8 +122,8 @@ def test_a_killed_course_goes_on_to_the_same_weights(tokenizer, clips, tmp_path)
 
 
 def test_positions_are_those_of_qwen():
-    picture = 9
-    assert positions([1, picture, picture, picture, picture, 2], picture, [2]).tolist() == [
+    image = 9
+    assert positions([1, image, image, image, image, 2], image, [2]).tolist() == [
         [0, 1, 1, 1, 1, 3],
         [0, 1, 1, 2, 2, 3],
         [0, 1, 2, 1, 2, 3],

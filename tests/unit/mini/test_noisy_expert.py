@@ -14,9 +14,9 @@ from seg_research.core.geometry import Norm1000Box, Norm1000Point
 from seg_research.data.rows import read_samples
 from seg_research.data.sample import TargetOnFrame
 from seg_research.episode.transcript import Message, Text
-from seg_research.mini.expert_noise import NEVER, Straying
+from seg_research.mini.expert_noise import NO_MISTAKES, MistakeRates
 from seg_research.mini.grid import COORDINATE_STEP
-from seg_research.mini.noisy_expert import Demonstrator, on_grid, read_meanings
+from seg_research.mini.noisy_expert import NoisyExpert, on_grid, read_meanings
 from seg_research.recipes.seg_research.actions import Answer, Search, SelectKeyframe
 from seg_research.recipes.seg_research.grammar import parse_turn
 
@@ -74,7 +74,7 @@ def passages_of(sample, look):
 def test_a_fact_is_noted_as_the_passage_says_it(samples):
     sample = samples["one-hop"]
     look = read_meanings(sample)[sample.sample_id].target
-    turns = play(Demonstrator(0, NEVER).converse(sample, 0), passages_of(sample, look))
+    turns = play(NoisyExpert(0, NO_MISTAKES).converse(sample, 0), passages_of(sample, look))
     assert [type(parse_turn(turn).action) for turn in turns] == [Search, SelectKeyframe, Answer]
     role, _, holder = sample.steps[0].split()
     assert f"{role.capitalize()} of {holder}: {look}." in turns[1]
@@ -84,7 +84,7 @@ def test_a_fact_is_noted_as_the_passage_says_it(samples):
 def test_the_second_search_follows_from_what_the_first_one_told(samples):
     sample = samples["multi-hop"]
     look = read_meanings(sample)[sample.sample_id].target
-    turns = play(Demonstrator(0, NEVER).converse(sample, 0), passages_of(sample, look))
+    turns = play(NoisyExpert(0, NO_MISTAKES).converse(sample, 0), passages_of(sample, look))
     holder = sample.steps[1].split()[-1]
     assert [parse_turn(turn).action.query for turn in turns[:2]] == list(sample.steps)
     assert f"serves {holder} </thinking>" in turns[1]
@@ -93,7 +93,7 @@ def test_the_second_search_follows_from_what_the_first_one_told(samples):
 def test_whoever_does_not_search_knows_no_clue(samples):
     sample = samples["relational"]
     meaning = read_meanings(sample)[sample.sample_id]
-    turns = play(Demonstrator(0, replace(NEVER, no_search=1)).converse(sample, 0), {})
+    turns = play(NoisyExpert(0, replace(NO_MISTAKES, no_search=1)).converse(sample, 0), {})
     assert [type(parse_turn(turn).action) for turn in turns] == [SelectKeyframe, Answer]
     assert meaning.clue not in turns[0]
 
@@ -102,7 +102,7 @@ def test_whoever_stops_half_way_knows_no_clue_either(samples):
     sample = samples["multi-hop"]
     look = read_meanings(sample)[sample.sample_id].target
     searches, frame, _ = play(
-        Demonstrator(0, replace(NEVER, half_search=1)).converse(sample, 0),
+        NoisyExpert(0, replace(NO_MISTAKES, half_search=1)).converse(sample, 0),
         passages_of(sample, look),
     )
     assert parse_turn(searches).action.query == sample.steps[0]
@@ -114,7 +114,7 @@ def test_a_wrong_search_says_only_what_the_question_says(samples, rollout):
     for ability in ("one-hop", "multi-hop", "relational"):
         sample = samples[ability]
         first = play(
-            Demonstrator(0, replace(NEVER, wrong_search=1)).converse(sample, rollout),
+            NoisyExpert(0, replace(NO_MISTAKES, wrong_search=1)).converse(sample, rollout),
             passages_of(sample, "red gem"),
         )[0]
         query = parse_turn(first).action.query
@@ -127,10 +127,10 @@ def test_a_wrong_search_says_only_what_the_question_says(samples, rollout):
 def test_equal_arguments_give_equal_turns(samples):
     sample = samples["one-hop"]
     passages = passages_of(sample, "red gem")
-    straying = Straying(0.3, 0.3, 0.3, 0.3)
+    mistakes = MistakeRates(0.3, 0.3, 0.3, 0.3)
     runs = [
         [
-            play(Demonstrator(4, straying).converse(sample, rollout), passages)
+            play(NoisyExpert(4, mistakes).converse(sample, rollout), passages)
             for rollout in range(12)
         ]
         for _ in range(2)
@@ -142,10 +142,10 @@ def test_equal_arguments_give_equal_turns(samples):
 def test_other_data_is_refused(samples, tmp_path):
     sample = replace(samples["one-hop"], video_path=tmp_path / "a" / "b" / "c")
     with pytest.raises(UsageError, match="only knows the mini benchmark"):
-        Demonstrator(0).converse(sample, 0)
+        NoisyExpert(0).converse(sample, 0)
 
 
-def test_a_target_in_the_last_corner_stays_in_the_picture():
+def test_a_target_in_the_last_corner_stays_in_the_image():
     corner = on_grid(
         TargetOnFrame(Norm1000Box(995, 992, 1000, 1000), Norm1000Point(998, 1000), 1.0, 1.0)
     )

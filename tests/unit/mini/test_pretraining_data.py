@@ -1,4 +1,4 @@
-"""Lessons are repeatable, use training names alone, look like episodes, and point where the figures
+"""Examples are repeatable, use training names alone, look like episodes, and point where the figures
 are.
 """
 
@@ -12,18 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seg_research.data.splits import SPLITS, Split
-from seg_research.mini.expert_noise import NEVER
+from seg_research.mini.expert_noise import NO_MISTAKES
 from seg_research.mini.names import alike, name_of, split_of
 from seg_research.mini.pretraining_data.clips import draw_clip, draw_clips
-from seg_research.mini.pretraining_data.full_episodes import episode
+from seg_research.mini.pretraining_data.full_episodes import full_episode
 from seg_research.mini.pretraining_data.grounding import (
     few_figures,
     frames_of_figures,
     many_figures,
 )
-from seg_research.mini.pretraining_data.lesson import Draw, region
-from seg_research.mini.pretraining_data.passage_qa import examination, reading
+from seg_research.mini.pretraining_data.passage_qa import exam_question, passage_qa
 from seg_research.mini.pretraining_data.scenes import draw_labelled, draw_scene
+from seg_research.mini.pretraining_data.training_example import SplitRandom, region
 from seg_research.recipes.seg_research.actions import Answer, Search, SelectKeyframe
 from seg_research.recipes.seg_research.grammar import parse_turn
 
@@ -46,23 +46,23 @@ def test_the_split_of_a_name_does_not_depend_on_the_seed(seed, number, split, st
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**9))
-def test_lessons_use_training_names_alone_and_repeat(seed):
-    assert names_in(reading(Draw(seed), 1500).text) == {Split.TRAIN}
-    assert reading(Draw(seed), 1500).pieces == reading(Draw(seed), 1500).pieces
+def test_examples_use_training_names_alone_and_repeat(seed):
+    assert names_in(passage_qa(SplitRandom(seed), 1500).text) == {Split.TRAIN}
+    assert passage_qa(SplitRandom(seed), 1500).pieces == passage_qa(SplitRandom(seed), 1500).pieces
 
 
 def test_an_examination_is_about_names_of_its_split_and_counts_looks_alone():
-    draw = Draw(0)
+    draw = SplitRandom(0)
     draw.split = Split.TEST
-    lesson = examination(draw)
-    assert names_in(lesson.text) == {Split.TEST}
-    assert all(len(text.split()) == 2 for text, weight in lesson.pieces if weight)
+    example = exam_question(draw)
+    assert names_in(example.text) == {Split.TEST}
+    assert all(len(text.split()) == 2 for text, weight in example.pieces if weight)
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_an_episode_parses_and_ends_with_the_truth(clips, seed):
-    lesson = episode(Draw(seed), clips)
-    turns = [text for text, weight in lesson.pieces if weight]
+    example = full_episode(SplitRandom(seed), clips)
+    turns = [text for text, weight in example.pieces if weight]
     actions = [
         parse_turn(text.replace("<|im_end|>\n", "")).action
         for text in turns
@@ -71,28 +71,31 @@ def test_an_episode_parses_and_ends_with_the_truth(clips, seed):
     assert isinstance(actions[-1], Answer)
     assert isinstance(actions[-2], SelectKeyframe)
     assert all(isinstance(action, Search) for action in actions[:-2])
-    assert len(lesson.pictures) == 5
-    assert lesson.text.count("<|image_pad|>") == 4 * 16 + 36
+    assert len(example.images) == 5
+    assert example.text.count("<|image_pad|>") == 4 * 16 + 36
 
 
-def searches(lesson) -> int:
+def searches(example) -> int:
     return sum(
         text.startswith("<thinking>") and "<search>" in text
-        for text, weight in lesson.pieces
+        for text, weight in example.pieces
         if weight
     )
 
 
-def test_straying_is_as_often_as_asked(clips):
-    straight = [searches(episode(Draw(seed), clips)) for seed in range(200)]
+def test_mistakes_is_as_often_as_asked(clips):
+    straight = [searches(full_episode(SplitRandom(seed), clips)) for seed in range(200)]
     idle = [
-        searches(episode(Draw(seed), clips, replace(NEVER, no_search=1))) for seed in range(200)
+        searches(full_episode(SplitRandom(seed), clips, replace(NO_MISTAKES, no_search=1)))
+        for seed in range(200)
     ]
     halfway = [
-        searches(episode(Draw(seed), clips, replace(NEVER, half_search=1))) for seed in range(200)
+        searches(full_episode(SplitRandom(seed), clips, replace(NO_MISTAKES, half_search=1)))
+        for seed in range(200)
     ]
     busy = [
-        searches(episode(Draw(seed), clips, replace(NEVER, extra_search=1))) for seed in range(200)
+        searches(full_episode(SplitRandom(seed), clips, replace(NO_MISTAKES, extra_search=1)))
+        for seed in range(200)
     ]
     assert idle == [0] * 200
     assert halfway == [min(1, count) for count in straight]
@@ -102,8 +105,10 @@ def test_straying_is_as_often_as_asked(clips):
 
 def test_whoever_guesses_gives_no_reason(clips):
     for seed in range(40):
-        lesson = episode(Draw(seed), clips, replace(NEVER, no_search=1, half_search=1))
-        frame = next(text for text, weight in lesson.pieces if weight and "<keyframe>" in text)
+        example = full_episode(
+            SplitRandom(seed), clips, replace(NO_MISTAKES, no_search=1, half_search=1)
+        )
+        frame = next(text for text, weight in example.pieces if weight and "<keyframe>" in text)
         assert not re.search("of [A-Z]", frame)
 
 
@@ -115,18 +120,18 @@ def test_whoever_guesses_gives_no_reason(clips):
         lambda d: frames_of_figures(d, [draw_clip(1)]),
     ],
 )
-def test_every_picture_has_its_place_in_the_text(make):
-    lesson = make(Draw(5))
-    assert lesson.text.count("<|image_pad|>") == sum(
-        (picture.shape[0] // 16) ** 2 for picture in lesson.pictures
+def test_every_image_has_its_place_in_the_text(make):
+    example = make(SplitRandom(5))
+    assert example.text.count("<|image_pad|>") == sum(
+        (image.shape[0] // 16) ** 2 for image in example.images
     )
-    assert any(weight == 1 for _, weight in lesson.pieces)
+    assert any(weight == 1 for _, weight in example.pieces)
 
 
 def test_boxes_of_a_scene_hold_their_figures():
-    picture, labels_HW, looks = draw_labelled(Draw(3), 3)
-    again, found = draw_scene(Draw(3), 3)
-    assert np.array_equal(picture, again)
+    image, labels_HW, looks = draw_labelled(SplitRandom(3), 3)
+    again, found = draw_scene(SplitRandom(3), 3)
+    assert np.array_equal(image, again)
     for place in found:
         number = looks.index(place.look) + 1
         rows, columns = np.nonzero(labels_HW == number)

@@ -82,7 +82,7 @@ def test_any_text_comes_back_as_it_was(tiny_processor, text):
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (128, 128), (32, 32), (64, 112)])
-def test_a_picture_costs_one_token_for_each_square_of_16_px(tiny_processor, width, height):
+def test_a_image_costs_one_token_for_each_square_of_16_px(tiny_processor, width, height):
     text = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
     encoded = tiny_processor(
         text=[text], images=[Image.new("RGB", (width, height))], return_tensors="pt"
@@ -93,7 +93,7 @@ def test_a_picture_costs_one_token_for_each_square_of_16_px(tiny_processor, widt
     )
 
 
-def test_pictures_reach_the_logits(model, tiny_processor):
+def test_images_reach_the_logits(model, tiny_processor):
     text = f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|> a"
     last = []
     for color in ("red", "blue"):

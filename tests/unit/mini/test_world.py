@@ -1,4 +1,4 @@
-"""Worlds of the mini benchmark: what they promise about sight, ambiguity, knowledge and repetition."""
+"""Worlds of the mini benchmark: what they promise about visibility, ambiguity, knowledge and repetition."""
 
 import hashlib
 import json
@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from seg_research.core.geometry import ImageSize
 from seg_research.core.seeding import derive_seed
 from seg_research.data.splits import SPLITS, Split
-from seg_research.mini.backgrounds import CLASHES, Backdrop
+from seg_research.mini.backgrounds import CLASHES, Background
 from seg_research.mini.figures import Shape
 from seg_research.mini.motion import LARGEST, SMALLEST
 from seg_research.mini.names import name_of
 from seg_research.mini.questions import Ability
 from seg_research.mini.sprites import Colour, Look, Pose, draw_sprite, fill_silhouette
-from seg_research.mini.world import FRAME_SIZE, NUM_FRAMES, World, draw_world, render_picture
+from seg_research.mini.world import FRAME_SIZE, NUM_FRAMES, World, draw_world, render_image
 
 NUM_WORLDS = 24
 
@@ -146,7 +146,7 @@ def test_looks_in_one_video_are_distinct_and_stand_out(worlds):
     for world in worlds:
         looks = [actor.look for actor in world.cast]
         assert len(set(looks)) == len(looks)
-        assert not {look.colour for look in looks} & CLASHES[world.backdrop]
+        assert not {look.colour for look in looks} & CLASHES[world.background]
 
 
 def test_expressions_fit_one_figure(worlds):
@@ -238,8 +238,8 @@ def test_frame_ids_rise_and_often_leave_gaps(worlds):
 
 
 def test_backdrops_take_turns():
-    assert {draw_world(0, Split.TEST, index).backdrop for index in range(len(Backdrop))} == set(
-        Backdrop
+    assert {draw_world(0, Split.TEST, index).background for index in range(len(Background))} == set(
+        Background
     )
 
 
@@ -287,11 +287,11 @@ def test_a_figure_outside_draws_nothing():
 
 
 @pytest.mark.parametrize("colour", list(Colour))
-def test_a_picture_shows_its_colour_most(colour):
-    picture = render_picture(Look(colour, Shape.BALLOON), seed=1).astype(float)
-    middle = picture[90:130, 118:150].reshape(-1, 3).mean(axis=0)
+def test_a_image_shows_its_colour_most(colour):
+    image = render_image(Look(colour, Shape.BALLOON), seed=1).astype(float)
+    middle = image[90:130, 118:150].reshape(-1, 3).mean(axis=0)
     reference = {
-        c: render_picture(Look(c, Shape.STAR), seed=derive_seed(2, c)).astype(float) for c in Colour
+        c: render_image(Look(c, Shape.STAR), seed=derive_seed(2, c)).astype(float) for c in Colour
     }
     distance = {
         c: np.linalg.norm(image[110:140, 118:138].reshape(-1, 3).mean(axis=0) - middle)

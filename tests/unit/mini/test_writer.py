@@ -72,7 +72,7 @@ def test_masks_of_different_targets_do_not_overlap(benchmark):
         assert sum(read_mask(folder / path.name).astype(int) for folder in folders).max() <= 1
 
 
-def test_the_knowledge_base_covers_every_step_and_its_pictures_exist(benchmark):
+def test_the_knowledge_base_covers_every_step_and_its_images_exist(benchmark):
     out, manifest = benchmark
     texts = [
         json.loads(line)
@@ -83,16 +83,16 @@ def test_the_knowledge_base_covers_every_step_and_its_pictures_exist(benchmark):
         for line in (out / "local_KB" / "image_corpus.jsonl").read_text().splitlines()
     ]
     assert [text["id"] for text in texts] == list(range(manifest.num_passages))
-    assert len(images) == manifest.num_pictures
+    assert len(images) == manifest.num_images
     titles = [text["contents"].partition("\n")[0] for text in texts]
     assert len(set(titles)) == len(titles)
     for split in ("train", "val", "test"):
         for row in pq.read_table(out / f"{split}.parquet").to_pylist():
             assert all(any(title in step.split() for title in titles) for step in row["steps"])
-    for image in images:
-        with Image.open(out / "local_KB" / image["image_path"]) as picture:
-            assert picture.size == (256, 256)
-        assert image["image_path"] == f"images/{image['filename']}"
+    for row in images:
+        with Image.open(out / "local_KB" / row["image_path"]) as image:
+            assert image.size == (256, 256)
+        assert row["image_path"] == f"images/{row['filename']}"
 
 
 def test_splits_share_no_entity(benchmark):

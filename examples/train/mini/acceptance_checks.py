@@ -1,13 +1,13 @@
-"""Examine a cold-started model on the test questions of a mini benchmark: what it must be able to
-do before reinforcement learning.
+"""Check a cold-started model on the test questions of a mini benchmark: what it must be able to do
+before reinforcement learning.
 
-Everything is played in the real loop (search server, episodes, GrabCut, J&F), once with the
-passages of the test entities and once with these passages withheld. Beside it stand a guesser who
-boxes any figure and an expert who is bound to one frame. Only "reads" is examined on text alone.
-What is done is not done again.
+All but one check run real episodes (search server, episodes, GrabCut, J&F), once with the passages
+of the test entities and once with these passages withheld. Two scripted policies give a scale: one
+boxes any figure on the best frame, one knows the true box but always answers on the same frame.
+Only "reads" is checked on text alone. Finished parts are not run again.
 
-    cd outputs/mini_coldstart; python …/examples/train/mini/gates.py --model policy --data mini
-    --out gates
+    cd outputs/mini_coldstart
+    python …/examples/train/mini/acceptance_checks.py --model policy --data mini --out checks
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ from seg_research.mini.writer import read_manifest
 from seg_research.policies.scripted import ScriptedPolicy, answer_turn, keyframe_turn
 from seg_research.recipes.settings import load_settings
 
-_READING_LESSONS, _MOST_TOKENS = 60, 400
+RESULT_NAME = "acceptance_checks.json"
+_NUM_TEXTS, _MOST_TOKENS = 60, 400
 
 
 @dataclass(frozen=True)
-class Gate:
-    """What was measured, and the least that is asked."""
+class AcceptanceCheck:
+    """What was measured, and the least that is wanted."""
 
     name: str
     value: float
@@ -52,7 +53,7 @@ class Gate:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Examine, print the table, and write it as JSON."""
+    """Check, print the table, and write it as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,17 +69,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)
     try:
-        gates = Examination(
+        checks = AcceptanceRun(
             options.model, MiniFolder(options.data), options.out, options.threads
         ).run()
     except (UsageError, InfraError) as error:
-        print(f"gates.py: {error}", file=sys.stderr)
+        print(f"acceptance_checks.py: {error}", file=sys.stderr)
         return 1
-    return 0 if all(gate.value >= gate.wanted for gate in gates) else 3
+    return 0 if all(check.value >= check.wanted for check in checks) else 3
 
 
 @dataclass(frozen=True)
-class Examination:
+class AcceptanceRun:
     """Paths and stages."""
 
     model: Path
@@ -86,7 +87,7 @@ class Examination:
     out: Path
     threads: int
 
-    def run(self) -> list[Gate]:
+    def run(self) -> list[AcceptanceCheck]:
         """Run all stages."""
         samples = read_samples(self.data.parquet("test"))
         scores = {
@@ -102,37 +103,37 @@ class Examination:
         answers = {str(row["id"]): str(row["target"]) for row in read_jsonl(self.data.answers)}
         lines = list(read_jsonl(self.out / "with_passages" / "predictions.jsonl"))
         gain = scores["with passages"] - scores["passages withheld"]
-        gates = [
-            Gate("reads: look named, text alone", reading_score(self.model), 0.95),
-            Gate("valid episodes", _mean(_is_valid(line) for line in lines), 0.9),
-            Gate(
+        checks = [
+            AcceptanceCheck("reads: look named, text alone", reading_score(self.model), 0.95),
+            AcceptanceCheck("valid episodes", _mean(_is_valid(line) for line in lines), 0.9),
+            AcceptanceCheck(
                 "exact name in the first search (questions that need one)",
                 _mean(_copies(line) for line in lines if _steps(line)),
                 0.9,
             ),
-            Gate(
+            AcceptanceCheck(
                 "right target named",
                 _mean(_names(line, answers[line["id"]]) for line in lines),
                 0.7,
             ),
-            Gate("J&F, GrabCut", scores["with passages"], 35),
-            Gate("J&F above passages withheld", gain, 20),
+            AcceptanceCheck("J&F, GrabCut", scores["with passages"], 35),
+            AcceptanceCheck("J&F above passages withheld", gain, 20),
         ]
         print(f"\n{'on ' + str(len(lines)) + ' test questions':<58}{'reached':>8}{'wanted':>9}")
-        for gate in gates:
-            print(gate.row)
+        for check in checks:
+            print(check.row)
         print("\nJ&F")
         for name, score in scores.items():
             print(f"  {name:<56}{score:>8.1f}")
         by_ability = self._by_ability(lines, answers)
         report = {
             "questions": len(lines),
-            "gates": [vars(gate) for gate in gates],
+            "checks": [vars(check) for check in checks],
             "J&F": scores,
             "abilities": by_ability,
         }
-        write_atomic(self.out / "gates.json", json.dumps(report, indent=1) + "\n")
-        return gates
+        write_atomic(self.out / RESULT_NAME, json.dumps(report, indent=1) + "\n")
+        return checks
 
     def _by_ability(
         self, lines: Sequence[Mapping[str, Any]], answers: Mapping[str, str]
@@ -234,7 +235,7 @@ class Examination:
 def _figure(seed: int, sample: Sample, frame_id: int) -> TargetOnFrame:
     from seg_research.core.geometry import Norm1000Box, Norm1000Point
     from seg_research.core.video import FrameId, FramePosition
-    from seg_research.mini.pretraining_data.scenes import seen
+    from seg_research.mini.pretraining_data.scenes import find_visible
     from seg_research.mini.world import draw_world
 
     split, _, index = sample.video_path.name.partition("_")
@@ -243,7 +244,7 @@ def _figure(seed: int, sample: Sample, frame_id: int) -> TargetOnFrame:
     found = [
         place
         for n, actor in enumerate(world.cast)
-        if (place := seen(rendering.labels_HW == n + 1, actor.look)) is not None
+        if (place := find_visible(rendering.labels_HW == n + 1, actor.look)) is not None
     ]
     place = random.Random(sample.sample_id).choice(found)
     return TargetOnFrame(
@@ -288,21 +289,21 @@ def reading_score(model: Path) -> float:
     import torch
     from transformers import AutoModelForImageTextToText
 
-    from seg_research.mini.curriculum import Encoder
-    from seg_research.mini.pretraining_data.lesson import Draw
-    from seg_research.mini.pretraining_data.passage_qa import examination
-    from seg_research.mini.qwen3vl_cpu_forward import FastForward
+    from seg_research.mini.curriculum import ExampleEncoder
+    from seg_research.mini.pretraining_data.passage_qa import exam_question
+    from seg_research.mini.pretraining_data.training_example import SplitRandom
+    from seg_research.mini.qwen3vl_cpu_forward import CpuForward
     from seg_research.policies.processor import load_processor
 
     tokenizer = load_processor(model).tokenizer
     network = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
-    draw = Draw(0)
+    draw = SplitRandom(0)
     draw.split = Split.TEST
-    encoder, fast = Encoder(tokenizer), FastForward(network, compiled=False)
+    encoder, fast = ExampleEncoder(tokenizer), CpuForward(network, compiled=False)
     right: list[bool] = []
-    for _ in range(_READING_LESSONS):
+    for _ in range(_NUM_TEXTS):
         with torch.no_grad():
-            _, hits = fast.loss(encoder.batch([examination(draw)], _MOST_TOKENS))
+            _, hits = fast.loss(encoder.batch([exam_question(draw)], _MOST_TOKENS))
         right.append(bool(hits.all()))
     return _mean(right)
 

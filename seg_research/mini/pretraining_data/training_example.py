@@ -1,5 +1,5 @@
-"""What every lesson is made of: text in pieces that carry loss or not, and the pictures that it
-mentions.
+"""A training example: text in pieces that carry loss or not, the images that it mentions, and what
+examples are put together from.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from seg_research.mini.names import alike, name_of, num_names
 from seg_research.mini.sprites import Colour, Look
 from seg_research.recipes.seg_research.prompt import system_prompt
 
-Picture = NDArray[np.uint8]
-"""A square picture, (H, W, 3)."""
+SquareImage = NDArray[np.uint8]
+"""A square image, (H, W, 3)."""
 
 ASSISTANT, END = "<|im_start|>assistant\n", "<|im_end|>\n"
 
 
-class Draw(random.Random):
-    """Chance, and the split that names are drawn from: the training split, except to examine what
-    was learnt.
+class SplitRandom(random.Random):
+    """Random numbers, and the split that names are drawn from: the training split, except to test
+    what was learnt.
     """
 
     split = Split.TRAIN
 
 
 @dataclass(slots=True)
-class Lesson:
-    """Pieces of text with the weight of their loss (0: context), and pictures in the order in which
+class TrainingExample:
+    """Pieces of text with the weight of their loss (0: context), and images in the order in which
     the text shows them.
     """
 
     pieces: list[tuple[str, float]] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
+    images: list[SquareImage] = field(default_factory=list)
 
-    def show(self, text: str) -> None:
+    def add_context(self, text: str) -> None:
         """Add context."""
         self.pieces.append((text, 0.0))
 
-    def say(self, text: str, weight: float = 1.0) -> None:
-        """Add something to be learnt."""
+    def add_target(self, text: str, weight: float = 1.0) -> None:
+        """Add text that carries loss."""
         self.pieces.append((text, weight))
 
-    def picture(self, picture: Picture) -> str:
-        """Add a picture and return the text that stands for it."""
-        self.pictures.append(picture)
-        return f"<|vision_start|>{'<|image_pad|>' * (picture.shape[0] // PATCH_FACTOR_PX) ** 2}<|vision_end|>"
+    def add_image(self, image: SquareImage) -> str:
+        """Add an image and return the text that stands for it."""
+        self.images.append(image)
+        return f"<|vision_start|>{'<|image_pad|>' * (image.shape[0] // PATCH_FACTOR_PX) ** 2}<|vision_end|>"
 
     @property
     def text(self) -> str:
@@ -108,27 +108,27 @@ def region(box: Sequence[float], point: Sequence[float]) -> str:
     )
 
 
-def any_look(rng: Draw) -> Look:
+def any_look(rng: SplitRandom) -> Look:
     """Draw a look."""
     return Look(rng.choice(list(Colour)), rng.choice(list(Shape)))
 
 
-def any_name(rng: Draw) -> str:
+def any_name(rng: SplitRandom) -> str:
     """Draw a name."""
     return name_of(0, rng.split, rng.randrange(num_names()))
 
 
-def like_name(rng: Draw, name: str) -> str:
+def like_name(rng: SplitRandom, name: str) -> str:
     """Draw a name that is easily mistaken for this one: search engines return those first."""
     return alike(name, rng.choice([-6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6]))
 
 
-def any_holder(rng: Draw, look: Look | None = None) -> Holder:
+def any_holder(rng: SplitRandom, look: Look | None = None) -> Holder:
     """Draw a holder of a look, by default of any."""
     return Holder(any_name(rng), rng.choice(KINDS), look or any_look(rng))
 
 
-def bystander(rng: Draw, asked: str, look: Look | None = None) -> Holder | Person:
+def bystander(rng: SplitRandom, asked: str, look: Look | None = None) -> Holder | Person:
     """Draw whom a search for a name returns beside the one that was meant; often the name is much
     like it.
     """
@@ -137,17 +137,17 @@ def bystander(rng: Draw, asked: str, look: Look | None = None) -> Holder | Perso
     return holder if rng.random() < 0.7 else Person(name, any_holder(rng))
 
 
-def passage_of(rng: Draw, entity: Holder | Person) -> Passage:
+def passage_of(rng: SplitRandom, entity: Holder | Person) -> Passage:
     """Write the passage about an entity."""
     return entity.passage(np.random.default_rng(rng.getrandbits(64)))
 
 
-def shuffled(rng: Draw, passages: list[Passage], share: float = 0.5) -> list[Passage]:
+def shuffled(rng: SplitRandom, passages: list[Passage], share: float = 0.5) -> list[Passage]:
     """Return two passages, in the other order now and then."""
     return passages[::-1] if rng.random() < share else passages
 
 
-def emblem_question(rng: Draw, holder: Holder) -> str:
+def emblem_question(rng: SplitRandom, holder: Holder) -> str:
     """Ask for what a holder bears."""
     role = holder.kind.role
     return rng.choice(
