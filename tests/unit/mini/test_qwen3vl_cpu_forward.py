@@ -42,7 +42,8 @@ def examples():
     for sides in ((64, 64, 96), (96,), ()):
         example = TrainingExample()
         shown = " ".join(
-            example.add_image(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)) for side in sides
+            example.add_image(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
+            for side in sides
         )
         example.add_context(user(f"where is it? {shown}"))
         example.add_target("<thinking> there </thinking>")
