@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 SIDE = 1000
 MAX_POINTS = 300
@@ -141,7 +141,7 @@ def format_value(value: float, *, percent: bool = False) -> str:
 
 def _terms(row: Mapping[str, Any]) -> Mapping[str, Any]:
     terms = row.get("terms")
-    return terms if isinstance(terms, Mapping) else {}
+    return cast("Mapping[str, Any]", terms) if isinstance(terms, Mapping) else {}
 
 
 def _points(pairs: Iterable[tuple[float, Any]]) -> tuple[tuple[float, float], ...]:

@@ -90,7 +90,7 @@ def render(run: Run) -> str:
         term_charts=[draw(series) for series in terms],
         questions=questions,
         opened=next((i for i, question in enumerate(questions) if question.searched), 0),
-        num_all=len(set().union(*(predictions.by_id for predictions in run.predictions))),
+        num_all=len(set(chain.from_iterable(found.by_id for found in run.predictions))),
         abilities=list(
             dict.fromkeys(question.ability for question in questions if question.ability)
         ),
@@ -172,8 +172,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    environment.filters["score"] = lambda value: "–" if value is None else format_value(value)
+    environment.filters["score"] = _score  # pyright: ignore[reportUnknownMemberType]
     return environment
+
+
+def _score(value: float | None) -> str:
+    return "–" if value is None else format_value(value)
 
 
 def _finalize(value: Any) -> Any:

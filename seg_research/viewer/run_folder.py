@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from seg_common.errors import UsageError
 from seg_common.files import read_jsonl
+from seg_research.data.rows import read_rows
 from seg_research.records.reader import read_predictions
 from seg_research.records.schema import PredictionRow
 
@@ -113,7 +114,7 @@ def read_run(run_dir: Path) -> Run:
             f"{run_dir}: nothing to report; expected summary.json, curve.jsonl or "
             "predictions.jsonl in it"
         )
-    boxes, steps = _read_truth(run_dir, summary.truth.parquet, missing)
+    gts, steps = _read_truth(run_dir, summary.truth.parquet, missing)
     return Run(
         title=summary.title,
         command=summary.command,
@@ -122,7 +123,7 @@ def read_run(run_dir: Path) -> Run:
         rows=tuple(summary.rows),
         curve=curve,
         predictions=tuple(sets),
-        ground_truths=boxes,
+        ground_truths=gts,
         steps=steps,
         truth_masks=_read_meta(run_dir, summary.truth.meta, missing),
         found_images=_read_image_corpus(run_dir, summary.images, missing),
@@ -184,20 +185,18 @@ def _read_truth(
     """Return the ground truth (JSON text) and the expected searches of each question."""
     if name is None:
         return {}, {}
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    boxes: dict[str, str] = {}
+    gts: dict[str, str] = {}
     steps: dict[str, tuple[str, ...]] = {}
     try:
-        for row in pq.read_table(run_dir / name, columns=["id", "reward_model"]).to_pylist():
-            boxes[str(row["id"])] = str(row["reward_model"]["ground_truth"])
-            steps[str(row["id"])] = tuple(
-                str(step) for step in row["reward_model"].get("steps") or ()
-            )
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        missing.append(f"ground truth {name}: cannot be read ({error})")
-    return boxes, steps
+        for row in read_rows(run_dir / name):
+            sample_id, truth = str(row["id"]), row["reward_model"]
+            gts[sample_id] = str(truth["ground_truth"])
+            steps[sample_id] = tuple(map(str, truth.get("steps") or ()))
+    except UsageError as error:
+        missing.append(f"ground truth {name}: {error}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        missing.append(f"ground truth {name}: cannot be read ({error!r})")
+    return gts, steps
 
 
 def _read_meta(run_dir: Path, name: str | None, missing: list[str]) -> dict[str, Path]:
