@@ -70,7 +70,7 @@ def read_object(
     Raises:
         UsageError: it has no frame, no place, unknown geometry, or impossible coordinates.
     """
-    refuse_geometry(fields.model_extra or {}, where)
+    refuse_geometry(fields.model_extra or {}, f"{where}: ")
     for name in fields.model_extra or {}:
         warn(f"{where}: field {name!r} is not used")
     frame_id = keyframe_id if fields.frame_id is None else FrameId(fields.frame_id)
@@ -95,8 +95,8 @@ def read_object(
     return found
 
 
-def refuse_geometry(fields: Mapping[str, Any], where: str) -> None:
-    """Refuse a place that no reader would look at.
+def refuse_geometry(fields: Mapping[str, Any], where: str = "") -> None:
+    """Refuse a place that no reader would look at; `where` begins the message.
 
     Raises:
         UsageError: a field is named like geometry.
@@ -104,7 +104,7 @@ def refuse_geometry(fields: Mapping[str, Any], where: str) -> None:
     for name in fields:
         if _GEOMETRY.fullmatch(name):
             raise UsageError(
-                f"{where}: unknown field {name!r}; an object has {', '.join(OBJECT_FIELDS)}, "
+                f"{where}unknown field {name!r}; an object has {', '.join(OBJECT_FIELDS)}, "
                 f"coordinates in thousandths (0..{NORM}) of the frame"
             )
 

@@ -219,7 +219,7 @@ def _in_full(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _row(row: _RowFields, warn: Warn) -> PredictionRow:
     extra = row.model_extra or {}
-    refuse_geometry(extra, "the line")
+    refuse_geometry(extra)
     keyframe_id = None if row.keyframe is None else FrameId(row.keyframe.id)
     objects = tuple(
         read_object(
