@@ -187,3 +187,25 @@ def test_an_option_that_is_not_for_the_chosen_one_is_refused(monkeypatch):
     monkeypatch.setattr("post_segmentation.backends.sam2.is_cached", lambda _: False)
     with pytest.raises(UsageError, match="grabcut takes no --device"):
         choose_backend({"device": "cuda"})
+
+
+def test_the_table_of_the_document_says_what_the_back_ends_say():
+    rows = [
+        f"| `{spec.name}` | {spec.summary} | {options_of(spec)} | {prompts_of(spec)} | {needs_of(spec)} |"
+        for spec in list_backends()
+    ]
+    page = (ROOT / "docs" / "segmentation.md").read_text()
+    written = [line for line in page.splitlines() if line.startswith("| `")][: len(rows)]
+    assert written == rows, "the table of docs/segmentation.md should be:\n" + "\n".join(rows)
+
+
+def options_of(spec):
+    return ", ".join(f"`{option.flag}`" for option in spec.options) or "none"
+
+
+def prompts_of(spec):
+    return ", ".join(kind for kind in PromptKind if kind in spec.prompts)
+
+
+def needs_of(spec):
+    return "; ".join(dict.fromkeys(package.install for package in spec.packages)) or "nothing"
