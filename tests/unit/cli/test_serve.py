@@ -109,7 +109,7 @@ def test_it_tells_where_it_listens_and_stops_on_a_signal(corpus):
         assert process.stdout is not None
         first_line = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=30)
+        rest, errors = process.communicate(timeout=120)
     assert first_line.startswith("listening on http://127.0.0.1:")
     assert "1 passages · bm25" in first_line
     assert (process.returncode, rest, errors) == (0, "", "")
@@ -145,7 +145,7 @@ def test_json_logs_name_requests_and_hide_secrets(corpus):
         )
         refused = httpx.post(f"{url}/search", json={"query": "town"}, trust_env=False)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     assert [found.status_code, refused.status_code] == [200, 401]
     lines = [json.loads(line) for line in errors.splitlines()]
     assert [(line["message"], line["status"]) for line in lines] == [

@@ -50,7 +50,7 @@ def search(url, query, kind="text", top_k=3):
     reply = httpx.post(
         f"{url}/search",
         json={"query": query, "kind": kind, "top_k": top_k},
-        timeout=30,
+        timeout=120,
         trust_env=False,
     )
     reply.raise_for_status()
@@ -145,7 +145,7 @@ def test_it_is_stopped_when_the_block_ends(corpus, processes, monkeypatch, tmp_p
 def test_a_closed_stdin_ends_a_process_that_asked_for_it():
     code = "import signal\nfrom retrieval_server.server import stop_when_stdin_closes\nstop_when_stdin_closes()\nsignal.pause()\n"
     with _popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
-        process.communicate(b"what is said does not matter", timeout=20)
+        process.communicate(b"what is said does not matter", timeout=120)
     assert process.returncode == -signal.SIGTERM
 
 
