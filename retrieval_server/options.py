@@ -9,6 +9,7 @@ import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from retrieval_server import DEFAULT_ENCODER
 from retrieval_server.web import options as web_options
@@ -110,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_corpora(group: argparse._ArgumentGroup, default: ServerSettings) -> None:  # pyright: ignore[reportPrivateUsage] - the type has no public name
-    corpus = {"type": Path, "metavar": "CORPUS.jsonl"}
+    corpus: dict[str, Any] = {"type": Path, "metavar": "CORPUS.jsonl"}
     local = group.add_argument
     local("--text", **corpus, help='passages: {"id", "contents": "title\\ntext"} a line')
     local("--images", **corpus, help='images: {"id", "name", "filename", "image_path"?} a line')

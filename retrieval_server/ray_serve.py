@@ -10,6 +10,7 @@ Files must lie at the same place on all nodes, and the token's variable must be 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
@@ -39,8 +40,9 @@ def deploy(settings: ServerSettings, replicas: Replicas) -> Application:
 
         return build_app(settings, no_progress).app
 
-    deployment = serve.deployment(
-        serve.ingress(make_app)(),
+    ray_serve: Any = serve  # its decorators are typed for decorating alone
+    deployment = ray_serve.deployment(
+        ray_serve.ingress(make_app)(),
         name="search",
         num_replicas=replicas.count,
         ray_actor_options={"num_cpus": replicas.num_cpus},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from seg_common.errors import UsageError
 
@@ -28,7 +29,7 @@ def find_model_folder(
         if not (folder / "config.json").is_file():
             raise UsageError(f"{name}: {not_a_model}")
         return folder
-    from huggingface_hub import snapshot_download
+    import huggingface_hub
     from huggingface_hub.errors import (
         HFValidationError,
         LocalEntryNotFoundError,
@@ -36,7 +37,8 @@ def find_model_folder(
     )
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+        hub: Any = huggingface_hub  # whose signatures are typed in part
+        return Path(hub.snapshot_download(name, allow_patterns=list(patterns)))
     except HFValidationError:
         reason = "neither a folder nor the id of a model on the hub"
     except RepositoryNotFoundError:

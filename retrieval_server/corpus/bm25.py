@@ -2,21 +2,22 @@
 into one sparse, memory-mapped matrix.
 """
 
+# bm25s and PyStemmer state no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from retrieval_server.corpus.vectors import SCORE_DECIMALS, Ranked
 from seg_common.errors import UsageError
-
-if TYPE_CHECKING:
-    import bm25s
 
 _TOLD_ENTRIES = 512
 
@@ -26,9 +27,9 @@ class Bm25Ranker:
     found.
     """
 
-    def __init__(self, index: bm25s.BM25) -> None:
-        """Wrap a built or loaded index; see `build_bm25` and `open_bm25`."""
-        self._index = index
+    def __init__(self, index: Any) -> None:
+        """Wrap a built or loaded `bm25s.BM25`; see `build_bm25` and `open_bm25`."""
+        self.index = index
         self._words_of = _words_of()
 
     def rank(self, queries: Sequence[str], top_k: int) -> list[list[Ranked]]:
@@ -36,11 +37,11 @@ class Bm25Ranker:
         return [self._rank(query, top_k) for query in queries]
 
     def _rank(self, query: str, top_k: int) -> list[Ranked]:
-        known = self._index.get_tokens_ids(self._words_of(query))
+        known = self.index.get_tokens_ids(self._words_of(query))
         if not known:
             return []
-        scores_N = np.round(
-            self._index.get_scores_from_ids(known).astype(np.float64), SCORE_DECIMALS
+        scores_N: np.ndarray = np.round(
+            self.index.get_scores_from_ids(known).astype(np.float64), SCORE_DECIMALS
         )
         top_k = min(top_k, len(scores_N))
         cut = np.partition(scores_N, -top_k)[-top_k]
@@ -58,7 +59,7 @@ def build_bm25(texts: Iterable[str], progress: Callable[[int], None] | None = No
     words_of = _words_of()
     # A dictionary of our own rather than lists of words: ids take a tenth of the memory.
     vocabulary: dict[str, int] = {}
-    ids = []
+    ids: list[np.ndarray] = []
     for number, text in enumerate(texts, 1):
         words = words_of(text)
         ids.append(
@@ -76,7 +77,7 @@ def build_bm25(texts: Iterable[str], progress: Callable[[int], None] | None = No
         raise UsageError(
             "the corpus holds no words that BM25 could look for; use --retriever dense"
         )
-    index = bm25s.BM25()
+    index: Any = bm25s.BM25()
     index.index((ids, vocabulary), create_empty_token=False, show_progress=False)
     return Bm25Ranker(index)
 
@@ -86,7 +87,7 @@ def save_bm25(ranker: Bm25Ranker, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         whole = Path(temporary) / "index"
-        ranker._index.save(str(whole), show_progress=False)
+        ranker.index.save(str(whole), show_progress=False)
         if folder.exists():
             folder.rename(Path(temporary) / "old")
         whole.rename(folder)
@@ -101,7 +102,8 @@ def open_bm25(folder: Path) -> Bm25Ranker:
     import bm25s
 
     try:
-        return Bm25Ranker(bm25s.BM25.load(str(folder), mmap=True, show_progress=False))
+        load: Any = bm25s.BM25.load
+        return Bm25Ranker(load(str(folder), mmap=True, show_progress=False))
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"{folder}: cannot read this BM25 index ({error}); build it again with `seg-research index build`"
@@ -115,10 +117,11 @@ def _words_of() -> Callable[[str], list[str]]:
 
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # it asks for its own debug messages
     stemmer: Any = Stemmer.Stemmer("english")
+    tokenize: Any = bm25s.tokenize
 
     def words(text: str) -> list[str]:
-        return bm25s.tokenize(
+        return tokenize(
             [text], stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False
-        )[0]  # type: ignore[return-value]
+        )[0]
 
     return words

@@ -141,7 +141,7 @@ def _dense_s(kind: IndexType, num_entries: int, num_dimensions: int) -> float:
 def _seconds(work: Callable[[], object]) -> float:
     """Time the fastest of two runs after a first one."""
     work()
-    taken = []
+    taken: list[float] = []
     for _ in range(2):
         started = time.perf_counter()
         work()

@@ -17,6 +17,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -217,10 +218,9 @@ def open_faiss_index(path: Path, collection: Collection, vectors: QueryVectorCac
         raise UsageError(
             f"{path}: holds {num_entries} vectors, but {collection.path} has {len(collection)} entries; they must be of one build"
         )
-    rows = np.unique(np.linspace(0, num_entries - 1, _FOREIGN_PROBES).astype(int))
-    probes_QD = vectors.encoder.encode(
-        [collection[int(row)].contents for row in rows], Role.PASSAGE
-    )
+    last = num_entries - 1
+    rows = sorted({round(last * probe / (_FOREIGN_PROBES - 1)) for probe in range(_FOREIGN_PROBES)})
+    probes_QD = vectors.encoder.encode([collection[row].contents for row in rows], Role.PASSAGE)
     if probes_QD.shape[1] != num_dimensions:
         raise UsageError(
             f"{path}: holds vectors of {num_dimensions} dimensions, but encoder {vectors.encoder.name} makes {probes_QD.shape[1]}; "
@@ -271,10 +271,11 @@ def _read_manifest(folder: Path) -> Manifest | None:
     if not path.is_file():
         return None
     try:
-        stated = json.loads(path.read_text())
+        stated: dict[str, Any] = json.loads(path.read_text())
         if stated.get("format_version") != FORMAT_VERSION:
             return None
-        return Manifest(**{**stated, "probe_D": tuple(stated["probe_D"])})
+        stated["probe_D"] = tuple(stated["probe_D"])
+        return Manifest(**stated)
     except (ValueError, TypeError, KeyError, AttributeError):
         _logger.warning("%s: cannot be read; the index counts as unfinished", path)
         return None

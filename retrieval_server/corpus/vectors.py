@@ -112,7 +112,7 @@ class HnswIndex:
 
     def __init__(self, index: faiss.IndexHNSWFlat) -> None:
         """Wrap a FAISS index by inner product."""
-        self._index = index
+        self._index: Any = index
         self._index.hnsw.efSearch = HNSW_BREADTH_SEARCH
 
     def __len__(self) -> int:
@@ -120,7 +120,7 @@ class HnswIndex:
 
     def search(self, queries_QD: np.ndarray, top_k: int) -> list[list[Ranked]]:
         """Return for each query rows near it, best first."""
-        found = []
+        found: list[list[Ranked]] = []
         for query_D in queries_QD:
             (scores_C,), (rows_C,) = self._index.search(
                 query_D[None], min(top_k + _SPARE_CANDIDATES, len(self))
@@ -154,7 +154,8 @@ class IvfPqIndex:
 
     def __init__(self, index: faiss.IndexIVFPQ, vectors_ND: np.ndarray | RowsOnDisk) -> None:
         """Wrap a FAISS index and the vectors that it was made of."""
-        self._index, self._vectors_ND = index, vectors_ND
+        self._index: Any = index
+        self._vectors_ND = vectors_ND
         self._index.nprobe = min(_IVF_PROBES, self._index.nlist)
 
     def __len__(self) -> int:
@@ -162,7 +163,7 @@ class IvfPqIndex:
 
     def search(self, queries_QD: np.ndarray, top_k: int) -> list[list[Ranked]]:
         """Return for each query rows near it, best first."""
-        found = []
+        found: list[list[Ranked]] = []
         # several at once would choose their clusters by a product that rounds differently with
         # their number
         for query_D in queries_QD:

@@ -13,7 +13,7 @@ from typing import Any
 from ddgs.engines.duckduckgo import Duckduckgo
 from ddgs.engines.duckduckgo_images import DuckduckgoImages
 from ddgs.exceptions import DDGSException, TimeoutException
-from lxml.etree import LxmlError
+from lxml.etree import LxmlError  # pyright: ignore[reportUnknownVariableType]
 
 from retrieval_server.schemas import CollectionKind
 from retrieval_server.sources import UnavailableError
@@ -93,10 +93,9 @@ class DuckDuckGo:
             TypeError,
             AttributeError,
             RecursionError,
-        ) as error:
-            raise CallError(
-                UnavailableError(f"duckduckgo: unreadable reply ({type(error).__name__})")
-            ) from None
+        ) as error:  # pyright: ignore[reportUnknownVariableType]
+            problem = type(error).__name__  # pyright: ignore[reportUnknownArgumentType]
+            raise CallError(UnavailableError(f"duckduckgo: unreadable reply ({problem})")) from None
         return hits[:num]
 
     def _texts(self, query: str) -> list[WebHit]:

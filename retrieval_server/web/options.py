@@ -272,6 +272,5 @@ def settings_from(options: argparse.Namespace) -> WebSettings | None:
         raise UsageError(f"--cache-mode {mode}: name the file with --cache-file F.sqlite")
     days = options.cache_ttl_days
     named = chosen(WebSettings, options)
-    return WebSettings(
-        **{**named, "cache_mode": mode, "ttl_s": None if days is None else days * _DAY_S}
-    )
+    named |= {"cache_mode": mode, "ttl_s": None if days is None else days * _DAY_S}
+    return WebSettings(**named)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import httpx
 
@@ -175,7 +175,7 @@ class JsonApi:
         if response.status_code != 200:
             raise self._failure(response, content)
         try:
-            reply = json.loads(content)
+            reply: object = json.loads(content)
         except (ValueError, RecursionError):
             reply = None
         if not isinstance(reply, dict):
@@ -186,7 +186,7 @@ class JsonApi:
                 ),
                 billed=True,
             )
-        return reply
+        return cast("dict[str, Any]", reply)
 
     async def _read(self, response: httpx.Response) -> bytes:
         content = bytearray()
@@ -225,12 +225,12 @@ class JsonApi:
     def _reason(self, content: bytes) -> str:
         """Find the provider's own words, short and without the key."""
         try:
-            reply = json.loads(content[:10_000])
+            reply: Any = json.loads(content[:10_000])
         except (ValueError, RecursionError):
             return ""
         for name in ("message", "error", "detail"):
             if isinstance(reply, dict) and name in reply:
-                reply = reply[name]
+                reply = cast("dict[str, Any]", reply)[name]
         return self._clean(reply) if isinstance(reply, str) else ""
 
     def _clean(self, text: str) -> str:
@@ -264,12 +264,14 @@ def entries(
     Raises:
         CallError: it is something else than a list.
     """
-    listed = reply.get(name) or []
+    listed: object = reply.get(name) or []
     if not isinstance(listed, list):
         raise CallError(
             UnavailableError(f"{provider}: '{name}' of the reply is no list"), billed=True
         )
-    yield from ((rank, entry) for rank, entry in enumerate(listed, 1) if isinstance(entry, dict))
+    for rank, entry in enumerate(cast("list[object]", listed), 1):
+        if isinstance(entry, dict):
+            yield rank, cast("dict[str, Any]", entry)
 
 
 def text_hit(title: object, text: object, url: object, score: float) -> WebHit:

@@ -72,12 +72,12 @@ class Searxng:
                 )
                 for rank, entry in entries(reply, "results", self.name)
             ]
-        silent = reply.get("unresponsive_engines")
+        silent: object = reply.get("unresponsive_engines")
         if not hits and isinstance(silent, list) and silent:
             # Nothing was found because nobody looked: that must not be kept as an answer.
             raise CallError(
                 UnavailableError(
-                    f"searxng: its engines did not answer ({one_line(str(silent), 150)})"
+                    f"searxng: its engines did not answer ({one_line(str(reply['unresponsive_engines']), 150)})"
                 ),
                 retryable=True,
             )

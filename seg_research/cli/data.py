@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -179,7 +179,7 @@ class ReaderCommand:
 
 
 @contextmanager
-def _progress(what: str, unit: str) -> Iterator[Progress]:
+def _progress(what: str, unit: str) -> Generator[Progress]:
     """Show a bar on stderr; nothing is shown until the first report."""
     from tqdm import tqdm
 

@@ -105,7 +105,7 @@ class _Demo:
     """Paths and stages of one demo."""
 
     options: argparse.Namespace
-    names: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list[str])
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -8,6 +8,7 @@ otherwise; parts that nobody installed are named but are no problem.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 
 EXAMPLES = """examples:
@@ -28,11 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Examine, print, and tell by the exit status whether all can work."""
-    import dataclasses
+    from seg_research.training.doctor import Finding, Verdict, examine
 
-    from seg_research.training.doctor import Verdict, examine
-
-    findings = []
+    findings: list[Finding] = []
     for finding in examine():
         findings.append(finding)
         if not options.json:

@@ -10,16 +10,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from tqdm import tqdm
 
 from retrieval_server import DEFAULT_ENCODER
 from retrieval_server.options import RETRIEVERS
 from seg_common.arguments import add_job, at_least
 from seg_common.errors import UsageError
+from seg_research.cli.progress import entry_progress
 
 if TYPE_CHECKING:
     from retrieval_server.corpus.capacity import CorpusShape
@@ -111,18 +109,6 @@ def run(options: argparse.Namespace) -> int:
         ) from None
 
 
-def progress_bar(what: str, total: int) -> Callable[[int], None]:
-    """Show work on a corpus on stderr; return a function told how many more entries are done."""
-    bar = tqdm(total=total, desc=what, unit="entry", file=sys.stderr, disable=None)
-
-    def advance(num_done: int) -> None:
-        bar.update(num_done)
-        if bar.n >= total:
-            bar.close()
-
-    return advance
-
-
 def _corpus_of(options: argparse.Namespace) -> tuple[CollectionKind, Path]:
     from retrieval_server.schemas import CollectionKind
 
@@ -148,7 +134,7 @@ def _build(options: argparse.Namespace) -> int:
     )
     set_threads(options.threads)
     manifest = build_folder(
-        options.out, collection, encoder, retriever, IndexType(options.type), progress_bar
+        options.out, collection, encoder, retriever, IndexType(options.type), entry_progress
     )
     what = (
         f"{manifest.retriever}, {manifest.type}, encoder {manifest.encoder}"

@@ -217,7 +217,9 @@ def _policy_maker(
     def make(group: int) -> LocalPolicy:
         lockstep = TurnBarrier(
             engine,
-            lambda turn: torch.manual_seed(derive_seed(options.seed, "predict", group, turn)),
+            lambda turn: torch.manual_seed(  # pyright: ignore[reportUnknownMemberType]
+                derive_seed(options.seed, "predict", group, turn)
+            ),
         )
         return LocalPolicy(chat, lockstep, settings.limits, sampling, settings.max_prompt_tokens)
 

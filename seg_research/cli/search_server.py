@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ _OF_THE_SERVER = (
 @contextlib.contextmanager
 def search_server(
     url: str | None, text: str | Path | None, images: str | Path | None, web: Sequence[str] = ()
-) -> Iterator[str]:
+) -> Generator[str]:
     """Give the address of a search server: `url` as it is, or that of a server started on the
     corpora and, with options for it, the web.
 

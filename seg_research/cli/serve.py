@@ -12,7 +12,7 @@ import argparse
 from retrieval_server.options import add_arguments as add_server_arguments
 from retrieval_server.options import settings_from
 from retrieval_server.server import run as run_server
-from seg_research.cli.index import progress_bar
+from seg_research.cli.progress import entry_progress
 
 EXAMPLES = """examples:
   seg-research serve --text outputs/mini/local_KB/text_corpus.jsonl \\
@@ -34,5 +34,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal comes."""
-    run_server(settings_from(options), progress=progress_bar)
+    run_server(settings_from(options), progress=entry_progress)
     return 0

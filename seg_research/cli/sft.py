@@ -14,8 +14,11 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from seg_common.arguments import Parser
 from seg_research.cli.overrides import add_override_arguments, check_overrides, show_origins
+from seg_research.cli.progress import show_step
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -79,8 +82,6 @@ def _encode(config: DictConfig) -> tuple[Encoded, Encoded | None, list[str], int
     """Read and encode all episodes; return training and validation ones, what to say of them, and
     the number of steps.
     """
-    from tqdm import tqdm
-
     from seg_research.training.sft.config import check_sizes, episode_files, sft_settings
     from seg_research.training.sft.prepare import encode_files, load_any_processor
 
@@ -115,8 +116,6 @@ def _encode(config: DictConfig) -> tuple[Encoded, Encoded | None, list[str], int
 
 
 def _train(config: DictConfig) -> int:
-    from tqdm import tqdm
-
     from seg_research.training.sft.launcher import finished_sft, launch_sft
 
     policy = finished_sft(config)
@@ -128,14 +127,9 @@ def _train(config: DictConfig) -> int:
     with tqdm(total=steps, unit="step", desc="sft", file=sys.stderr) as bar:
 
         def progress(step: int, metrics: dict[str, float]) -> None:
-            bar.update(step - bar.n)
-            bar.set_postfix(
-                {
-                    name: f"{metrics[name]:.4f}"
-                    for name in ("train/loss", "val/loss")
-                    if name in metrics
-                }
-            )
+            losses = {name: metrics.get(name) for name in ("train/loss", "val/loss")}
+            known = {name: f"{loss:.4f}" for name, loss in losses.items() if loss is not None}
+            show_step(bar, step, known)
 
         policy = launch_sft(config, train, val, steps, progress)
     print(f"the trained policy is in {policy}")

@@ -12,8 +12,11 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from seg_common.arguments import Parser
 from seg_research.cli.overrides import add_override_arguments, check_overrides, show_origins
+from seg_research.cli.progress import show_step
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -72,8 +75,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _train(config: DictConfig) -> int:
-    from tqdm import tqdm
-
     from seg_research.cli.search_server import search_server, web_options
     from seg_research.training.launch.checks import check_engine
     from seg_research.training.launch.launcher import finished_policy, launch
@@ -91,11 +92,9 @@ def _train(config: DictConfig) -> int:
     with server as url, tqdm(total=total, unit="step", desc="train", file=sys.stderr) as bar:
 
         def progress(step: int, metrics: dict[str, float]) -> None:
-            bar.update(step - bar.n)
-            bar.set_postfix(
-                reward=f"{metrics.get('critic/score/mean', float('nan')):.3f}",
-                tokens=f"{metrics.get('response_length/mean', 0):.0f}",
-            )
+            reward = metrics.get("critic/score/mean", float("nan"))
+            tokens = metrics.get("response_length/mean", 0)
+            show_step(bar, step, {"reward": f"{reward:.3f}", "tokens": f"{tokens:.0f}"})
 
         policy = launch(config, url, progress)
     print(f"the trained policy is in {policy}")

@@ -54,7 +54,7 @@ def test_a_saved_index_says_the_same_and_is_mapped(ranker, tmp_path):
         save_bm25(ranker, tmp_path / "bm25")
     opened = open_bm25(tmp_path / "bm25")
     assert opened.rank(["red star", "kite"], 3) == ranker.rank(["red star", "kite"], 3)
-    assert isinstance(opened._index.scores["data"], np.memmap)
+    assert isinstance(opened.index.scores["data"], np.memmap)
     assert [path.name for path in tmp_path.iterdir()] == ["bm25"]
 
 
