@@ -194,7 +194,8 @@ def _policy_maker(
     options: argparse.Namespace, settings: EpisodeSettings
 ) -> Callable[[int], Policy]:
     if options.scripted:
-        place = SCRIPTED.get(options.scripted, options.scripted)
+        name: str = options.scripted
+        place = SCRIPTED.get(name, name)
         policy = find_attribute(place, FunctionType, "scripted policy")(
             settings.build_recipe(), options.seed
         )
