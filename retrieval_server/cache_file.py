@@ -48,9 +48,9 @@ class CacheMode(StrEnum):
 
     OFF = "off"
     RECORD = "record"
-    """CachedSearch from the file what is in it and still fresh; ask for the rest and keep it."""
+    """Answer from the file what is in it and still fresh; ask for the rest and keep it."""
     REPLAY = "replay"
-    """CachedSearch from the file, whatever its age, and ask nobody."""
+    """Answer from the file, whatever its age, and ask nobody."""
 
 
 class SqliteCache:

@@ -130,7 +130,7 @@ class Service:
             await self._on_stop()
 
     async def search(self, request: SearchRequest) -> SearchResponse:
-        """CachedSearch one request of the HTTP interface.
+        """Answer one request of the HTTP interface.
 
         Raises:
             SourceError: as `find`.
@@ -157,7 +157,7 @@ class Service:
         browse: bool = False,
         deadline_s: float | None = None,
     ) -> SearchReply:
-        """CachedSearch one question; an exhausted budget is an answer without hits.
+        """Answer one question; an exhausted budget is an answer without hits.
 
         Raises:
             KeyError: no route for this kind; see `kinds`.

@@ -87,7 +87,7 @@ class Batcher:
         return await answered
 
     async def run(self) -> None:
-        """CachedSearch batches until cancelled; a failing batch fails its own requests and no other."""
+        """Answer batches until cancelled; a failing batch fails its own requests and no other."""
         while True:
             batch = await self._next_batch()
             started = time.perf_counter()

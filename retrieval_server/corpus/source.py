@@ -72,7 +72,7 @@ class LocalSource:
         self._running = asyncio.create_task(self.batcher.run())
 
     async def stop(self) -> None:
-        """CachedSearch no more."""
+        """Answer no more."""
         if self._running is not None:
             self._running.cancel()
             with suppress(asyncio.CancelledError):
