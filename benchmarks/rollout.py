@@ -47,6 +47,8 @@ from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
+from seg_research.recipes.seg_research.turns import answer_turn, expert_turns, search_turn
+
 # Before torch, Ray and verl are imported, and as the launcher sets them.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "VERL_PLATFORM": "cpu"}
 os.environ |= {
@@ -79,14 +81,14 @@ from seg_research.data.readers import okvos
 from seg_research.data.rows import read_rows, read_samples
 from seg_research.data.sample import Sample
 from seg_research.data.splits import Split
+from seg_research.episode.transcript import IMAGE_PLACEHOLDER, Message, Text
 from seg_research.mini.tiny_model import TinySize, build_model, build_tokenizer, save_tiny
 from seg_research.mini.writer import MiniSizes, write_mini
 from seg_research.policies.processor import load_processor
-from seg_research.policies.scripted import answer_turn, expert_script, search_turn
 from seg_research.recipes.seg_research.actions import SearchKind
-from seg_research.recipes.seg_research.prompt import system_prompt, user_prompt
+from seg_research.recipes.seg_research.recipe import SegResearch
 from seg_research.search.client import SearchClient
-from seg_research.tools.keyframe import KeyframeTool
+from seg_research.tools.show_frame import ShowFrameTool
 from seg_research.training.launch.config import compose_config
 from seg_research.training.rollout.agent_loop import SegAgentLoop
 from seg_research.training.rollout.conversation import VerlConversation
@@ -99,6 +101,15 @@ GROUP = 8
 Worker: Any = agent_loop_tq.AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
 
+RECIPE = SegResearch()
+
+
+def user_text(sample: Sample) -> str:
+    """Return a sample's question as the policy reads it."""
+    frames = [(frame.frame_id, Text(IMAGE_PLACEHOLDER)) for frame in sample.offered]
+    return Message("user", RECIPE.user_parts(sample.question, frames)).plain()
+
+
 class Expert:
     """The policy server: an actor without weights, told apart from a real one by nothing but what
     it says.
@@ -107,10 +118,7 @@ class Expert:
     def __init__(self, model: Path, train_file: Path, options: argparse.Namespace) -> None:
         self._tokenizer = load_processor(model).tokenizer
         self._start = self._tokenizer.convert_tokens_to_ids("<|im_start|>")
-        self._samples = {
-            self._shown(user_prompt(s.question, [f.frame_id for f in s.offered])): s
-            for s in read_samples(train_file)
-        }
+        self._samples = {self._shown(user_text(s)): s for s in read_samples(train_file)}
         self._options, self._number, self._lengths = options, count(), random.Random(0)
 
     @staticmethod
@@ -140,7 +148,7 @@ class Expert:
         )
 
     def _turn(self, sample: Sample, number: int) -> str:
-        turns = expert_script(sample, 0)
+        turns = expert_turns(sample)
         if number < len(turns) - 2:
             kind = SearchKind.IMAGE if number % 2 else SearchKind.TEXT
             mark = next(self._number)
@@ -201,7 +209,7 @@ def install_clock() -> None:
     clock.awaited(VerlConversation, "open", "opening")
     clock.awaited(VerlConversation, "observe", "observation")
     clock.awaited(VerlConversation, "generate", "generate")
-    clock.awaited(KeyframeTool, "run", "key frame")
+    clock.awaited(ShowFrameTool, "run", "key frame")
     clock.awaited(SearchClient, "search", "search")
     clock.awaited(EpisodeScorer, "score", "score")
     clock.awaited(SegAgentLoop, "run", "run")
@@ -234,10 +242,10 @@ def prepare(folder: Path, num_questions: int, frame_px: int) -> tuple[Path, Path
     if not model.exists():
         samples = read_samples(train_file)
         corpus = [
-            system_prompt(with_search=True),
-            *(turn for sample in samples for turn in expert_script(sample, 0)),
+            RECIPE.system_text(with_search=True),
+            *(turn for sample in samples for turn in expert_turns(sample)),
         ]
-        corpus += [user_prompt(s.question, [f.frame_id for f in s.offered]) for s in samples]
+        corpus += [user_text(sample) for sample in samples]
         corpus += [
             json.loads(line)["contents"]
             for line in (root / "local_KB" / "text_corpus.jsonl").read_text().splitlines()

@@ -1,16 +1,15 @@
 """Train with a reward of your own: the published terms, and one that pays for short thoughts.
 
-PYTHONPATH=examples seg-research train seg.episode.recipe=own_reward:recipe …
+PYTHONPATH=examples seg-research train seg.episode.recipe=own_reward:OwnReward …
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from seg_research.data.sample import GroundTruth
 from seg_research.episode.transcript import Transcript
-from seg_research.recipes.recipe import Recipe
-from seg_research.recipes.seg_research import recipe as seg_research
-from seg_research.recipes.seg_research.reward_settings import RewardSettings
-from seg_research.rewards.rubric import Term, TermRole
+from seg_research.recipes.seg_research.recipe import SegResearch
+from seg_research.rewards.rubric import Rubric, Term, TermRole
 
 
 @dataclass(frozen=True)
@@ -29,18 +28,18 @@ class ShortThoughts:
         return min(1.0, self.words / max(1.0, mean_words))
 
 
-def recipe(*, rewards: RewardSettings | None = None, brief_prompt: bool = False) -> Recipe:
-    """Return the published recipe with that term beside the others, paid only to episodes that
-    answer.
-    """
-    base = seg_research.recipe(rewards=rewards, brief_prompt=brief_prompt)
-    mine = Term(
-        ShortThoughts(),
-        weight=0.2,
-        doc="1 for thoughts of at most 60 words on average, less for longer ones",
-        role=TermRole.PROCESS,
-        only_answered=True,
-    )
-    return replace(
-        base, name="own_reward", rubric=replace(base.rubric, terms=(*base.rubric.terms, mine))
-    )
+class OwnReward(SegResearch):
+    """The published recipe with that term beside the others, paid only to episodes that answer."""
+
+    @cached_property
+    def rubric(self) -> Rubric:
+        """Add the term."""
+        base = super().rubric
+        mine = Term(
+            ShortThoughts(),
+            weight=0.2,
+            doc="1 for thoughts of at most 60 words on average, less for longer ones",
+            role=TermRole.PROCESS,
+            only_answered=True,
+        )
+        return replace(base, terms=(*base.terms, mine))

@@ -77,7 +77,7 @@ def tiny_folder(tmp_path_factory) -> Path:
     """A tiny Qwen3-VL as it was initialised."""
     pytest.importorskip("transformers", reason="models need the train extra")
     from seg_research.mini.tiny_model import TinySize, build_model, build_tokenizer, save_tiny
-    from seg_research.recipes.settings import tiny_settings
+    from seg_research.mini.tiny_settings import tiny_settings
 
     folder = tmp_path_factory.mktemp("tiny") / "model"
     tokenizer = build_tokenizer(TEXTS, TinySize().vocab)
@@ -198,21 +198,19 @@ def teach_talkative(folder: Path, one_video: Path, search_url: str) -> Path:
     from seg_research.data.rows import read_samples
     from seg_research.episode.run import run_episode
     from seg_research.mini.tiny_model import TinySize, build_model, build_tokenizer, save_tiny
+    from seg_research.mini.tiny_settings import tiny_settings
     from seg_research.policies.processor import load_processor
-    from seg_research.recipes.seg_research.prompt import build_messages
-    from seg_research.recipes.settings import tiny_settings
+    from seg_research.recipes.registry import build_recipe
     from seg_research.search.client import SearchClient
+    from seg_research.testing.fakes import start_episode
     from seg_research.testing.teacher import TeacherConversation, teach
 
     torch.set_num_threads(1)
     samples, settings = read_samples(one_video), tiny_settings()
     (frame, *_) = set.intersection(*({f.frame_id for f in s.offered} for s in samples))
     turns = [turn.replace("FRAME", str(frame)) for turn in TALK]
-    prompts = [
-        build_messages(s.question, s.ability, [f.frame_id for f in s.offered], brief=True)
-        for s in samples
-    ]
-    texts = [message["content"] for messages in prompts for message in messages]
+    recipe = build_recipe(settings)
+    texts = [message.plain() for sample in samples for message in recipe.prompt(sample)]
     tokenizer = build_tokenizer([*texts, *TEXTS, *turns * 4], TinySize().vocab)
     model = build_model(tokenizer, TinySize(), seed=0)
     save_tiny(model, tokenizer, folder)
@@ -222,10 +220,9 @@ def teach_talkative(folder: Path, one_video: Path, search_url: str) -> Path:
 
     async def play():
         async with SearchClient(search_url) as client:
-            recipe = settings.build_recipe()
-            tools = recipe.build_tools(client, settings.view)
+            tools = recipe.connect(client)
             for sample, teacher in zip(samples, teachers, strict=True):
-                await run_episode(recipe.episode(sample, settings.limits), teacher, tools)
+                await run_episode(start_episode(recipe, sample), teacher, tools)
 
     asyncio.run(play())
     teach(model, processor, teachers, steps=40, lr=6e-3)

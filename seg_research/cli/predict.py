@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from seg_common.arguments import at_least, number
 from seg_common.registry import find_attribute
+from seg_research.recipes.registry import build_recipe
 
 if TYPE_CHECKING:
     from seg_research.data.sample import Sample
@@ -117,14 +118,14 @@ def run(options: argparse.Namespace) -> int:
     from seg_research.data.rows import check_paths, read_samples
     from seg_research.evaluation.predict import claim
     from seg_research.policies.processor import find_policy_folder
-    from seg_research.recipes.settings import EpisodeSettings, load_settings
+    from seg_research.recipes.registry import DEFAULT_RECIPE, find_recipe, load_settings
 
     if options.model:
         options.model = find_policy_folder(options.model)
     samples = read_samples(options.data)[: options.limit]
     check_paths(samples)
     folder = options.settings or options.model
-    settings = load_settings(folder) if folder else EpisodeSettings()
+    settings = load_settings(folder) if folder else find_recipe(DEFAULT_RECIPE).settings
     identity = _identity(options, settings)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     num_rollouts = len(samples) * options.rollouts
@@ -173,14 +174,14 @@ async def _predict(
     progress: Callable[[int], object],
 ) -> PredictionCount:
     from seg_research.evaluation.predict import PredictionRun, predict
+    from seg_research.recipes.registry import build_recipe
     from seg_research.search.client import SearchClient
 
-    recipe = settings.build_recipe()
+    recipe = build_recipe(settings)
     async with SearchClient(url) as client:
         run = PredictionRun(
             recipe,
-            settings.limits,
-            recipe.build_tools(client, settings.view),
+            recipe.connect(client),
             _policy_maker(options, settings),
             identity,
             num_rollouts=options.rollouts,
@@ -197,7 +198,7 @@ def _policy_maker(
         name: str = options.scripted
         place = SCRIPTED.get(name, name)
         policy = find_attribute(place, FunctionType, "scripted policy")(
-            settings.build_recipe(), options.seed
+            build_recipe(settings), options.seed
         )
         return lambda group: policy
     import torch
@@ -212,7 +213,9 @@ def _policy_maker(
     torch.set_num_threads(options.threads)
     processor = load_processor(options.model)
     engine = TransformersEngine.load(options.model, processor)
-    sampling = Sampling(options.temperature, stop_strings=settings.build_recipe().stop_strings)
+    sampling = Sampling(
+        options.temperature, stop_strings=build_recipe(settings).grammar.stop_strings
+    )
     chat = ChatTokens(processor)
 
     def make(group: int) -> LocalPolicy:

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seg_common.errors import UsageError
+
 if TYPE_CHECKING:
     from seg_research.evaluation.score import Rescorer
     from seg_research.evaluation.score_summary import RescoreSummary
@@ -80,16 +82,24 @@ def _rescorer(options: argparse.Namespace) -> Rescorer:
     from dataclasses import replace
 
     from seg_research.evaluation.score import Rescorer
-    from seg_research.recipes.registry import find_recipe
-    from seg_research.recipes.seg_research.reward_settings import Mode, RewardSettings
-    from seg_research.recipes.settings import load_settings
+    from seg_research.recipes.registry import find_recipe, load_settings
+    from seg_research.recipes.seg_research.reward_settings import Mode
+    from seg_research.recipes.seg_research.settings import SegResearchSettings
 
-    settings = load_settings(options.settings).rewards if options.settings else RewardSettings()
+    stored = load_settings(options.settings) if options.settings else SegResearchSettings()
+    if not isinstance(stored, SegResearchSettings):
+        raise UsageError(
+            f"{options.settings}: recipe '{stored.recipe}' has no modes to score by; expected seg_research"
+        )
+    settings = stored.rewards
     by_mode = {Mode.ROBUST: settings, Mode.COMPAT: replace(settings, dense=False)}
     return Rescorer(
         Mode(options.mode),
         {
-            mode: find_recipe(options.recipe, rewards=replace(chosen, mode=mode)).rubric
+            mode: find_recipe(
+                options.recipe,
+                SegResearchSettings(options.recipe, rewards=replace(chosen, mode=mode)),
+            ).rubric
             for mode, chosen in by_mode.items()
         },
     )

@@ -7,11 +7,10 @@ the last permitted tool call is recorded but not carried out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from seg_common.errors import InvariantError
 from seg_research.data.sample import Sample
-from seg_research.episode.action import Action, FormatFault, ParsedTurn
+from seg_research.episode.action import Action, FormatFault
+from seg_research.episode.grammar import Grammar
 from seg_research.episode.limits import Limits
 from seg_research.episode.policy import Generation
 from seg_research.episode.transcript import (
@@ -24,21 +23,19 @@ from seg_research.episode.transcript import (
     Transcript,
 )
 
-Parse = Callable[[str], ParsedTurn]
-
 
 class Episode:
     """One attempt at one sample."""
 
     def __init__(
-        self, sample: Sample, prompt: tuple[Message, ...], parse: Parse, limits: Limits
+        self, sample: Sample, prompt: tuple[Message, ...], grammar: Grammar, limits: Limits
     ) -> None:
         """Start before the first turn; `prompt` is what the policy is shown first."""
         self.sample = sample
         self.prompt = prompt
+        self.grammar = grammar
         self.limits = limits
         self.stop: StopReason | None = None
-        self._parse = parse
         self._turns: list[ModelTurn | Observation] = []
         self._num_tool_calls = 0
         self._num_faults = 0
@@ -56,7 +53,7 @@ class Episode:
         # Halves of surrogate pairs can come from a remote policy's JSON; no file and no tokenizer
         # takes them.
         text = generation.text.encode("utf-8", "replace").decode("utf-8")
-        parsed = self._parse(text)
+        parsed = self.grammar.parse(text)
         self._turns.append(
             ModelTurn(
                 text,

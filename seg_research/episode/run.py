@@ -12,10 +12,10 @@ from seg_common.errors import InfraError, InvariantError, ToolError
 from seg_research.data.sample import Sample
 from seg_research.episode.action import Action, FormatFault
 from seg_research.episode.episode import Episode
+from seg_research.episode.grammar import Grammar
 from seg_research.episode.policy import Conversation
+from seg_research.episode.tool import Tool, text_observation
 from seg_research.episode.transcript import Observation, Outcome, StopReason, Transcript
-from seg_research.recipes.seg_research.prompt import fault_text
-from seg_research.tools.base import Tool, text_observation
 
 
 async def run_episode(
@@ -31,7 +31,7 @@ async def run_episode(
             action = episode.take_turn(await conversation.generate(episode.limits.max_turn_tokens))
             if action is None:
                 break
-            observation = await execute_action(action, episode.sample, tools)
+            observation = await execute_action(action, episode.sample, tools, episode.grammar)
             if await conversation.observe(observation.message):
                 episode.take_observation(observation)
             else:
@@ -43,13 +43,17 @@ async def run_episode(
     return episode.transcript(conversation.tokens())
 
 
-async def execute_action(action: Action, sample: Sample, tools: Sequence[Tool]) -> Observation:
+async def execute_action(
+    action: Action, sample: Sample, tools: Sequence[Tool], grammar: Grammar
+) -> Observation:
     """Carry out one action and time it; what the policy did wrong becomes an observation it can
     learn from.
     """
     started = time.perf_counter()
     if isinstance(action, FormatFault):
-        observation = text_observation(fault_text(action), "format", Outcome.FAULT, action.kind)
+        observation = text_observation(
+            grammar.fault_text(action), "format", Outcome.FAULT, action.fault
+        )
     else:
         tool = next((t for t in tools if t.accepts(action)), None)
         if tool is None:

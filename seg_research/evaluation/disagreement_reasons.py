@@ -112,7 +112,7 @@ def _outcome_reason(name: str, transcript: Transcript) -> str:
 def _why_no_answer(transcript: Transcript) -> str:
     for turn in transcript.model_turns:
         if isinstance(turn.action, FormatFault) and "<answer>" in turn.text:
-            return f"the answer is refused ({str(turn.action.kind).replace('_', ' ')})"
+            return f"the answer is refused ({str(turn.action.fault).replace('_', ' ')})"
     return NOT_IN_A_TURN
 
 

@@ -20,16 +20,14 @@ from typing import Any
 from seg_common.errors import InfraError, UsageError
 from seg_common.files import append_jsonl, read_jsonl, repair_jsonl, write_atomic
 from seg_research.data.sample import Sample
-from seg_research.episode.limits import Limits
 from seg_research.episode.policy import Policy
 from seg_research.episode.run import run_episode
+from seg_research.episode.tool import Tool
 from seg_research.episode.transcript import StopReason, Transcript
 from seg_research.recipes.recipe import Recipe
-from seg_research.recipes.seg_research.final_answer import final
 from seg_research.records.image_store import ImageStore
 from seg_research.records.schema import PredictionRow
 from seg_research.records.writer import episode_row, with_timings
-from seg_research.tools.base import Tool
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +54,6 @@ class PredictionRun:
     """
 
     recipe: Recipe
-    limits: Limits
     tools: Sequence[Tool]
     make_policy: Callable[[int], Policy]
     identity: dict[str, Any]
@@ -112,11 +109,14 @@ async def predict(
 
 async def _run_group(run: PredictionRun, group: Sequence[Task], index: int) -> list[Transcript]:
     policy = run.make_policy(index)
+    begun = await asyncio.gather(
+        *(run.recipe.begin(sample, policy, rollout) for sample, rollout in group)
+    )
     # All conversations join before the first one starts: the group's batches must not depend on
     # timing.
     episodes = [
-        (run.recipe.episode(sample, run.limits), policy.converse(sample, rollout))
-        for sample, rollout in group
+        (episode, policy.converse(episode.sample, rollout))
+        for episode, (_, rollout) in zip(begun, group, strict=True)
     ]
     return list(
         await asyncio.gather(
@@ -130,7 +130,9 @@ def _row(
 ) -> PredictionRow:
     sample, rollout = task
     score = run.recipe.rubric.score(transcript, sample.truth)
-    row = episode_row(sample, transcript, final(transcript), score, rollout=rollout, images=images)
+    row = episode_row(
+        sample, transcript, run.recipe.final(transcript), score, rollout=rollout, images=images
+    )
     return with_timings(row, transcript) if run.timings else row
 
 

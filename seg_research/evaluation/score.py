@@ -19,10 +19,10 @@ from typing import Any, cast
 from seg_common.errors import UsageError
 from seg_common.files import atomic_path
 from seg_research.evaluation import disagreement_reasons as differences
-from seg_research.recipes.seg_research.action_json import read_action
 from seg_research.recipes.seg_research.compat.terms import ValidationIoU
 from seg_research.recipes.seg_research.compat.text import count_search_tags, decoded_response
 from seg_research.recipes.seg_research.final_answer import count_searches, read_verdict
+from seg_research.recipes.seg_research.grammar import read_action
 from seg_research.recipes.seg_research.reward_settings import Mode
 from seg_research.records.reader import read_rollout
 from seg_research.records.rollouts import Rollout

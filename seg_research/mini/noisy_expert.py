@@ -24,8 +24,8 @@ from seg_research.episode.transcript import FinishReason, Message, TokenTrace
 from seg_research.mini.expert_noise import IN_DEMONSTRATIONS, MistakeRates
 from seg_research.mini.folder import MiniFolder
 from seg_research.mini.grid import COORDINATE_STEP
-from seg_research.policies.scripted import answer_turn, keyframe_turn, search_turn
 from seg_research.recipes.recipe import Recipe
+from seg_research.recipes.seg_research.turns import answer_turn, keyframe_turn, search_turn
 
 _HIT = re.compile(r"^\d+\. \(Title: (?P<title>[^)]*)\) (?P<text>.*)$", re.MULTILINE)
 _ROLES = ("emblem", "mascot", "crest")

@@ -1,98 +1,131 @@
-"""What makes one system differ from another, as one value."""
+"""What makes one system differ from another: its prompt, its grammar, its tools, what it rewards
+and what its episodes finally claim. A recipe is a folder with one class derived from `Recipe`;
+nothing outside that folder knows its grammar.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
 
 from seg_common.errors import UsageError
-from seg_research.core.video import shown_image
+from seg_research.core.prediction import Prediction
 from seg_research.data.sample import Sample
-from seg_research.episode.episode import Episode, Parse
-from seg_research.episode.escaping import escape_untrusted
-from seg_research.episode.limits import Limits
-from seg_research.episode.transcript import ImageRef, Message, Text
+from seg_research.episode.action import ParsedTurn
+from seg_research.episode.episode import Episode
+from seg_research.episode.escaping import Escaper
+from seg_research.episode.grammar import Grammar
+from seg_research.episode.policy import Policy
+from seg_research.episode.tool import Tool, ToolDescription
+from seg_research.episode.transcript import Message, Transcript
 from seg_research.recipes.hooks import TrainerHooks
-from seg_research.recipes.seg_research.prompt import IMAGE_PLACEHOLDER, build_messages
+from seg_research.recipes.settings import EpisodeSettings
 from seg_research.rewards.rubric import Rubric
-from seg_research.tools.base import Tool
-from seg_research.tools.search import Searcher
+from seg_research.tools.search import NoSearcher, Searcher
 
 
 @dataclass(frozen=True, slots=True)
-class ViewSizes:
-    """Sizes at which pictures are shown, in pixels of their square side; multiples of the model's
-    patch factor.
-    """
-
-    keyframe_px: int = 864
-    search_image_px: int = 256
-
-    def __post_init__(self) -> None:
-        if min(self.keyframe_px, self.search_image_px) < 1:
-            raise UsageError(f"{self}: expected sides of 1 pixel or more")
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """One system.
+class ToolServices:
+    """What the tools of a recipe may use.
 
     Attributes:
-        parse: reads a model turn.
-        stop_strings: a generation ends behind the first of these.
-        rubric: what is rewarded.
-        build_tools: makes the tools from a search client and view sizes.
-        brief_prompt: leave the instructions out of the system message.
-        notes: stands at the end of the system message, e.g. how to use a tool that this recipe
-            adds.
+        searcher: client of the search server.
+        escape: makes foreign text harmless for this recipe's policies.
     """
 
-    name: str
-    parse: Parse
-    stop_strings: tuple[str, ...]
-    rubric: Rubric
-    build_tools: Callable[[Searcher, ViewSizes], tuple[Tool, ...]]
-    brief_prompt: bool = False
-    notes: str = ""
-    trainer_hooks: TrainerHooks = field(default_factory=TrainerHooks)
+    searcher: Searcher = field(default_factory=NoSearcher)
+    escape: Escaper = field(default_factory=Escaper)
+
+
+class Recipe(ABC):
+    """One system, as its settings have it."""
+
+    settings_type: ClassVar[type[EpisodeSettings]] = EpisodeSettings
+    """The settings that this recipe takes; a class of its own where it needs more."""
+
+    def __init__(self, settings: EpisodeSettings) -> None:
+        """Take the settings; nothing is loaded or connected yet."""
+        self.settings = settings
+
+    @property
+    def name(self) -> str:
+        """Name by which it is found."""
+        return self.settings.recipe
+
+    @property
+    @abstractmethod
+    def grammar(self) -> Grammar:
+        """How turns are read and written."""
+
+    @property
+    @abstractmethod
+    def rubric(self) -> Rubric:
+        """What is rewarded."""
+
+    @abstractmethod
+    def prompt(self, sample: Sample) -> tuple[Message, ...]:
+        """Build what the policy is shown first; foreign text in it goes through `escape`.
+
+        Raises:
+            UsageError: a frame cannot be read.
+        """
+
+    @abstractmethod
+    def tools(self, services: ToolServices) -> tuple[Tool, ...]:
+        """Make the tools; without a call to any service."""
+
+    @abstractmethod
+    def final(self, transcript: Transcript) -> Prediction:
+        """Read what an episode finally claims."""
+
+    async def prepare(self, sample: Sample, policy: Policy, rollout: int = 0) -> Sample:
+        """Prepare a sample before its prompt is built, perhaps by asking the policy."""
+        return sample
+
+    def demonstrate(self, sample: Sample) -> Sequence[ParsedTurn]:
+        """Return the turns of an expert who knows the ground truth; what is behind them is the
+        recipe's to say.
+
+        Raises:
+            UsageError: the recipe has no expert, or the sample no ground truth.
+        """
+        raise UsageError(f"recipe '{self.name}' has no scripted expert")
+
+    def hostile_turns(self) -> Sequence[str]:
+        """Return turns that a broken or malicious policy might say; none of them is final."""
+        open_tags = [f"<{tag}>" for tag in sorted(self.grammar.tags)]
+        nested = ["".join(open_tags), "".join(reversed(open_tags))]
+        return ("", *(tag * 200 for tag in open_tags), *nested, *(f"{t} [" for t in open_tags))
 
     def hooks(self) -> TrainerHooks:
-        """Return what this recipe changes in the trainer."""
-        return self.trainer_hooks
+        """Return what this recipe changes in the trainer; nothing by default."""
+        return TrainerHooks()
 
-    def episode(self, sample: Sample, limits: Limits) -> Episode:
-        """Start an episode on a sample; reads its offered frames."""
-        return Episode(
-            sample,
-            opening_messages(sample, brief=self.brief_prompt, notes=self.notes),
-            self.parse,
-            limits,
-        )
+    @cached_property
+    def descriptions(self) -> tuple[ToolDescription, ...]:
+        """What the tools tell about themselves."""
+        return tuple(tool.describe() for tool in self.tools(ToolServices()))
 
+    @cached_property
+    def escape(self) -> Escaper:
+        """Makes foreign text harmless: breaks the tags of the grammar and of the tools' results."""
+        return Escaper(self.grammar.tags.union(*(about.tags for about in self.descriptions)))
 
-def opening_messages(
-    sample: Sample, *, brief: bool = False, notes: str = ""
-) -> tuple[Message, ...]:
-    """Build the opening chat with the offered frames at their shown size; `notes` stands at the end
-    of the system message.
-    """
-    frames = iter(sample.offered)
-    messages: list[Message] = []
-    for row in build_messages(
-        escape_untrusted(sample.question),
-        sample.ability,
-        [f.frame_id for f in sample.offered],
-        brief=brief,
-    ):
-        parts: list[Text | ImageRef] = []
-        for index, text in enumerate(row["content"].split(IMAGE_PLACEHOLDER)):
-            if index:
-                frame = next(frames)
-                picture = shown_image(frame.path, frame.shown_size)
-                parts.append(ImageRef(picture, str(frame.path), f"frame {frame.frame_id}"))
-            if text:
-                parts.append(Text(text))
-        if row["role"] == "system" and notes:
-            parts.append(Text(f"\n{notes}"))
-        messages.append(Message(row["role"], tuple(parts)))
-    return tuple(messages)
+    def connect(self, searcher: Searcher) -> tuple[Tool, ...]:
+        """Return the tools of one host."""
+        return self.tools(ToolServices(searcher, self.escape))
+
+    async def begin(self, sample: Sample, policy: Policy, rollout: int = 0) -> Episode:
+        """Prepare a sample and start an episode on it; the same in every host.
+
+        Raises:
+            UsageError: a frame cannot be read.
+            InfraError: the policy or a service failed in the preparation.
+        """
+        prepared = await self.prepare(sample, policy, rollout)
+        prompt = await asyncio.to_thread(self.prompt, prepared)
+        return Episode(prepared, prompt, self.grammar, self.settings.limits)

@@ -1,133 +1,86 @@
-"""How episodes are run with one model: recipe, limits and picture sizes.
+"""How episodes are run with one model: recipe, texts, limits, sizes of images, search.
 
-Stored beside a checkpoint, so that evaluation repeats what training did.
+Stored beside a checkpoint, so that whoever runs it repeats what training did. A recipe derives its
+own class (`Recipe.settings_type`) and adds what it needs; the node `seg.episode` of the
+configuration is generated from that class, so that no default is written twice.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+import shutil
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any
 
-from seg_common.errors import UsageError
+import pydantic
+from pydantic import Field
+from pydantic_core import to_jsonable_python
+
 from seg_common.files import write_atomic
 from seg_research.episode.limits import Limits
-from seg_research.recipes.recipe import Recipe, ViewSizes
-from seg_research.recipes.registry import find_recipe
-from seg_research.recipes.seg_research.reward_settings import RewardSettings
+from seg_research.search.settings import SearchSettings
 
 FILE_NAME = "episode.json"
+TEXTS_FILE_NAME = "texts.yaml"
 
-_T = TypeVar("_T")
+Pixels = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True, slots=True)
+@pydantic.dataclasses.dataclass(frozen=True, slots=True, config={"extra": "forbid", "strict": True})
+class ViewSizes:
+    """Sizes at which images are shown, in pixels of their square side; multiples of the model's
+    patch factor.
+    """
+
+    keyframe_px: Pixels = 864
+    search_image_px: Pixels = 256
+
+
+@pydantic.dataclasses.dataclass(frozen=True, slots=True, config={"extra": "forbid", "strict": True})
 class EpisodeSettings:
-    """Everything that shapes an episode besides the sample and the policy."""
+    """Everything that shapes an episode besides the sample and the policy.
 
-    recipe: str = "seg_research"
-    brief_prompt: bool = False
-    max_prompt_tokens: int = 2048
+    Attributes:
+        recipe: name of a recipe here, or `package.module:Class` of one's own.
+        texts: YAML file with other texts than the recipe's own; None takes those.
+        max_prompt_tokens: longest opening prompt.
+        limits: how long the episode may become.
+        view: sizes of images.
+        search: search server and results.
+    """
+
+    recipe: str
+    texts: str | None = None
+    max_prompt_tokens: Annotated[int, Field(ge=1)] = 2048
     limits: Limits = field(default_factory=Limits)
     view: ViewSizes = field(default_factory=ViewSizes)
-    rewards: RewardSettings = field(default_factory=RewardSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
 
-    def __post_init__(self) -> None:
-        if self.max_prompt_tokens < 1:
-            raise UsageError(f"max_prompt_tokens={self.max_prompt_tokens}: expected 1 or more")
+    def to_json(self) -> dict[str, Any]:
+        """Return plain nested values, as `settings_from` reads them."""
+        return to_jsonable_python(self)
 
-    def build_recipe(self) -> Recipe:
-        """Return the recipe these settings name.
-
-        Raises:
-            UsageError: there is none of that name.
-        """
-        return find_recipe(self.recipe, rewards=self.rewards, brief_prompt=self.brief_prompt)
+    def without_address(self) -> EpisodeSettings:
+        """Return the settings without the search server's address, which shapes no episode."""
+        return replace(self, search=replace(self.search, url=None))
 
     def save(self, folder: Path) -> None:
-        """Write beside a checkpoint."""
-        write_atomic(folder / FILE_NAME, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        """Write beside a checkpoint, together with the texts where they are not the recipe's own."""
+        stored = self
+        if self.texts is not None:
+            shutil.copyfile(self.texts, folder / TEXTS_FILE_NAME)
+            stored = replace(self, texts=TEXTS_FILE_NAME)
+        write_atomic(folder / FILE_NAME, json.dumps(stored.to_json(), indent=1) + "\n")
+
+    def with_texts_below(self, folder: Path) -> EpisodeSettings:
+        """Return the settings with a relative path of texts taken from a folder."""
+        return self if self.texts is None else replace(self, texts=str(folder / self.texts))
 
 
-def settings_from(values: object, where: str) -> EpisodeSettings:
-    """Build settings from plain nested values.
-
-    Raises:
-        UsageError: a key is unknown or a value of another type; names it and `where` it stands.
-    """
-    return _build(EpisodeSettings, values, where)
-
-
-def tiny_settings() -> EpisodeSettings:
-    """Return the settings of the project's tiny model; configs/model/tiny.yaml repeats them for the
-    trainer and a test compares the two.
-    """
-    return EpisodeSettings(
-        brief_prompt=True,
-        max_prompt_tokens=512,
-        limits=Limits(
-            max_tool_calls=4,
-            max_faults=0,
-            max_turn_tokens=96,
-            max_response_tokens=768,
-            reserve_tokens=96,
-        ),
-        view=ViewSizes(keyframe_px=96, search_image_px=32),
-        rewards=RewardSettings(dense=True),
-    )
-
-
-def load_settings(model: Path) -> EpisodeSettings:
-    """Read the settings stored beside a checkpoint; the published ones where there are none (a base
-    model from a hub).
-
-    Raises:
-        UsageError: the file is broken.
-    """
-    path = model / FILE_NAME
-    if not path.is_file():
-        return EpisodeSettings()
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f"{path}: not valid JSON ({error}); restore it from the run that wrote this checkpoint"
-        ) from None
-    return settings_from(values, str(path))
-
-
-def _build(cls: type[_T], values: object, where: str) -> _T:
-    plain = _keys_and_values(values, where)
-    types = get_type_hints(cls)
-    for key, value in plain.items():
-        if key not in types:
-            raise UsageError(f"{where}: unknown key '{key}'; there are: {', '.join(sorted(types))}")
-        plain[key] = _value(types[key], value, f"{where}: {key}")
-    return cls(**plain)
-
-
-def _value(kind: type, value: object, where: str) -> object:
-    """Take a value as its type demands: exactly, as in Python True is an int; but 10 may stand for
-    10.0, and a name for its choice.
-    """
-    if dataclasses.is_dataclass(kind):
-        return _build(kind, value, where)
-    if issubclass(kind, StrEnum) and isinstance(value, str):
-        if value not in list(kind):
-            raise UsageError(f"{where}='{value}': expected one of {', '.join(kind)}")
-        return kind(value)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise UsageError(f"{where}={value!r}: expected {kind.__name__}")
-    return value
-
-
-def _keys_and_values(values: object, where: str) -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        raise UsageError(f"{where}: expected keys and values, found {values!r:.80}")
-    return dict(values)
+def node_of(settings: EpisodeSettings) -> dict[str, Any]:
+    """Return settings as a node of the configuration: every key with its value."""
+    return {
+        f.name: to_jsonable_python(getattr(settings, f.name)) for f in dataclasses.fields(settings)
+    }

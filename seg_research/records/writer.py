@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from seg_research.core.prediction import Prediction
 from seg_research.core.video import FramePosition, open_video, position_of
 from seg_research.data.sample import Sample
-from seg_research.episode.action import Action
 from seg_research.episode.transcript import Message, ModelTurn, Observation, Transcript
 from seg_research.records.image_store import ImageStore
 from seg_research.records.schema import (
@@ -66,7 +64,7 @@ def episode_row(
         score=score.total,
         rewards=score.terms,
         num_search=sum(
-            shown is not None and _action_to_json(turn.action)["kind"] == _SEARCH
+            shown is not None and turn.action.kind == _SEARCH
             for turn, shown in transcript.exchanges()
         ),
         extra={
@@ -103,7 +101,7 @@ def _turn(turn: ModelTurn | Observation, images: ImageStore | None) -> TurnRecor
             MODEL_ROLE,
             turn.text,
             thinking=turn.thinking,
-            action=_action_to_json(turn.action),
+            action=turn.action.to_json(),
             num_tokens=turn.num_tokens,
         )
     return TurnRecord(
@@ -117,16 +115,6 @@ def _turn(turn: ModelTurn | Observation, images: ImageStore | None) -> TurnRecor
             for image in turn.message.images
         ),
     )
-
-
-def _action_to_json(action: Action) -> dict[str, Any]:
-    to_json = getattr(action, "to_json", None)
-    if to_json is None:
-        # Until every action describes itself.
-        from seg_research.recipes.seg_research.action_json import action_to_json as to_json_of
-
-        return to_json_of(action)
-    return to_json()
 
 
 def _flat(transcript: Transcript) -> str:

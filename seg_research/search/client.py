@@ -29,7 +29,7 @@ from tenacity import (
 
 from retrieval_server.schemas import MAX_DEADLINE_S, Health, Hit, Problem, SearchResponse
 from seg_common.errors import InfraError, ToolError, UsageError
-from seg_research.episode.escaping import escape_untrusted
+from seg_research.episode.escaping import Escaper
 
 TOKEN_VARIABLE = "SEG_RESEARCH_SEARCH_TOKEN"
 DEADLINE_HEADER = "X-Deadline-S"
@@ -44,6 +44,8 @@ _WANTS_TOKEN = 401
 _UPSTREAM_REFUSED = 424
 """The server is ours, but what it asks, such as a web provider, wants something changed."""
 _IMAGE_PREFIX = "data:image/jpeg;base64,"
+_ESCAPE = Escaper()
+"""For logs and errors; what a policy is shown is escaped once more, with its recipe's tags."""
 _logger = logging.getLogger(__name__)
 Reply = TypeVar("Reply", bound=BaseModel)
 
@@ -304,7 +306,7 @@ def _detail(content: bytes) -> str:
 
 
 def _one_line(text: str) -> str:
-    return escape_untrusted(" ".join(text.split()))[:_MAX_DETAIL_CHARS]
+    return _ESCAPE(" ".join(text.split()))[:_MAX_DETAIL_CHARS]
 
 
 def _authorisation() -> dict[str, str]:

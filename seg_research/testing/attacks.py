@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seg_common.errors import SegResearchError, ToolError
@@ -19,6 +19,7 @@ from seg_research.episode.action import Action
 from seg_research.episode.limits import Limits
 from seg_research.episode.policy import Generation
 from seg_research.episode.run import run_episode
+from seg_research.episode.tool import ToolDescription
 from seg_research.episode.transcript import (
     FinishReason,
     Message,
@@ -27,11 +28,18 @@ from seg_research.episode.transcript import (
     Text,
     Transcript,
 )
-from seg_research.policies.scripted import keyframe_turn, search_turn
-from seg_research.recipes.seg_research.actions import Search
+from seg_research.recipes.registry import build_recipe
+from seg_research.recipes.seg_research.settings import SegResearchSettings
+from seg_research.recipes.seg_research.turns import keyframe_turn, search_turn
 from seg_research.recipes.settings import EpisodeSettings
 from seg_research.search.client import SearchHit
-from seg_research.testing.fakes import SMALL_VIEW, FakeSearcher, RecordingConversation
+from seg_research.testing.fakes import (
+    SMALL_VIEW,
+    FakeSearcher,
+    RecordingConversation,
+    start_episode,
+)
+from seg_research.tools.search import Search
 
 MEGABYTE = 1_000_000
 """Characters of the longest attacks."""
@@ -120,6 +128,10 @@ class UnsafeSearch:
     page: str
     name: str = field(default="search")
 
+    def describe(self) -> ToolDescription:
+        """Offer nothing of its own."""
+        return ToolDescription(())
+
     def accepts(self, action: Action) -> bool:
         """Accept a search of either kind."""
         return isinstance(action, Search)
@@ -144,12 +156,12 @@ async def play_attack(
     searcher = FakeSearcher(
         () if attack.finds_nothing else (SearchHit("Velmora", page, 0.9, "page"),), attack.fails
     )
-    recipe = (settings or EpisodeSettings()).build_recipe()
-    tools = recipe.build_tools(searcher, SMALL_VIEW)
+    recipe = build_recipe(replace(settings or SegResearchSettings(), view=SMALL_VIEW))
+    tools = recipe.connect(searcher)
     if attack.unsafe:
         tools = (UnsafeSearch(page), *tools)
     return await run_episode(
-        recipe.episode(sample, Limits()), RecordingConversation(attack.turns(target)), tools
+        start_episode(recipe, sample, Limits()), RecordingConversation(attack.turns(target)), tools
     )
 
 

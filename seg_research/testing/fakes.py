@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,15 @@ from PIL import Image
 
 from seg_common.errors import InfraError, SegResearchError
 from seg_research.data.sample import Sample
+from seg_research.episode.episode import Episode
 from seg_research.episode.limits import Limits
 from seg_research.episode.policy import Generation
 from seg_research.episode.run import run_episode
 from seg_research.episode.transcript import FinishReason, Message, TokenTrace, Transcript
-from seg_research.recipes.recipe import ViewSizes
-from seg_research.recipes.settings import EpisodeSettings
+from seg_research.recipes.recipe import Recipe
+from seg_research.recipes.registry import build_recipe
+from seg_research.recipes.seg_research.settings import SegResearchSettings
+from seg_research.recipes.settings import EpisodeSettings, ViewSizes
 from seg_research.search.client import SearchHit, SearchOutcome
 
 SMALL_VIEW = ViewSizes(keyframe_px=64, search_image_px=32)
@@ -144,8 +147,14 @@ async def play(
     """Run prepared turns through the real episode loop and the real tools of a recipe, with small
     pictures.
     """
-    recipe = (settings or EpisodeSettings()).build_recipe()
-    tools = recipe.build_tools(searcher or FakeSearcher(), SMALL_VIEW)
+    recipe = build_recipe(replace(settings or SegResearchSettings(), view=SMALL_VIEW))
+    tools = recipe.connect(searcher or FakeSearcher())
     return await run_episode(
-        recipe.episode(sample, limits or Limits()), RecordingConversation(turns), tools
+        start_episode(recipe, sample, limits or Limits()), RecordingConversation(turns), tools
     )
+
+
+def start_episode(recipe: Recipe, sample: Sample, limits: Limits | None = None) -> Episode:
+    """Start an episode on a sample as it is, without the recipe's preparation."""
+    prompt = recipe.prompt(sample)
+    return Episode(sample, prompt, recipe.grammar, limits or recipe.settings.limits)

@@ -18,7 +18,8 @@ from seg_research.episode.transcript import FinishReason, ImageRef, Message, Tex
 from seg_research.policies.chat_tokens import ChatTokens, as_chat
 from seg_research.policies.engine import Completion, Sampling
 from seg_research.policies.transformers_policy import LocalConversation
-from seg_research.recipes.seg_research.prompt import build_messages
+from seg_research.recipes.seg_research.recipe import SegResearch
+from seg_research.recipes.seg_research.settings import SegResearchSettings
 from seg_research.training.rollout.conversation import VerlConversation
 
 LIMITS = Limits(max_turn_tokens=64, max_response_tokens=600, reserve_tokens=8)
@@ -36,17 +37,10 @@ def picture(color, side_px=64) -> ImageRef:
 
 def opening(num_frames: int) -> tuple[Message, ...]:
     frames = [picture(color) for color in ("red", "green", "blue")[:num_frames]]
-    system, user = build_messages(
-        "which one wears the emblem?", "one-hop", list(range(num_frames)), brief=True
-    )
-    pieces = user["content"].split("<image>")
-    parts = [
-        part
-        for text, frame in zip(pieces, [*frames, None], strict=True)
-        for part in (Text(text), frame)
-        if part is not None
-    ]
-    return Message("system", (Text(system["content"]),)), Message("user", tuple(parts))
+    recipe = SegResearch(SegResearchSettings(brief_prompt=True))
+    user = recipe.user_parts("which one wears the emblem?", list(enumerate(frames)))
+    system = recipe.system_text(with_search=True)
+    return Message("system", (Text(system),)), Message("user", user)
 
 
 def shown(num_images: int) -> list[Message]:

@@ -22,10 +22,10 @@ from seg_research.data.rows import read_samples
 from seg_research.episode.run import run_episode
 from seg_research.mini import COLD_START
 from seg_research.mini.noisy_expert import NoisyExpert
-from seg_research.policies.scripted import expert_script
+from seg_research.recipes.registry import build_recipe, find_recipe, load_settings
 from seg_research.recipes.seg_research.reward_settings import Mode, Preset, RewardSettings
 from seg_research.recipes.seg_research.rewards import build_rubric
-from seg_research.recipes.settings import load_settings
+from seg_research.recipes.seg_research.turns import expert_turns
 from seg_research.records.reader import read_predictions, read_rollout
 from seg_research.rewards.grouping import (
     PUBLISHED,
@@ -35,7 +35,7 @@ from seg_research.rewards.grouping import (
 )
 from seg_research.search.client import SearchHit, SearchOutcome
 from seg_research.testing.attacks import ATTACKS, play_attack
-from seg_research.testing.fakes import WordEncoder
+from seg_research.testing.fakes import WordEncoder, start_episode
 from seg_research.testing.samples import draw_sample
 
 STORED = Path(__file__).with_name("digests.json")
@@ -138,21 +138,21 @@ async def test_tokens_and_rewards_of_scripted_episodes(mini, samples):
     from seg_research.testing.teacher import TeacherConversation
 
     processor, settings = load_processor(COLD_START), load_settings(COLD_START)
-    recipe = settings.build_recipe()
-    tools = recipe.build_tools(WordSearch(mini), settings.view)
+    recipe = build_recipe(settings)
+    tools = recipe.connect(WordSearch(mini))
     demonstrator = NoisyExpert(seed=1)
     found = {}
     for sample in samples:
         rehearsal = await run_episode(
-            recipe.episode(sample, settings.limits), demonstrator.converse(sample, 0), tools
+            start_episode(recipe, sample), demonstrator.converse(sample, 0), tools
         )
         scripts = {
-            "expert": expert_script(sample, 0),
+            "expert": expert_turns(sample),
             "demonstrator": [turn.text for turn in rehearsal.model_turns],
         }
         for name, turns in scripts.items():
             conversation = TeacherConversation(processor, list(turns))
-            episode = recipe.episode(sample, settings.limits)
+            episode = start_episode(recipe, sample)
             transcript = await run_episode(episode, conversation, tools)
             trace = transcript.tokens
             score = build_rubric(settings.rewards, WordEncoder()).score(transcript, sample.truth)
@@ -171,12 +171,11 @@ async def test_tokens_and_rewards_of_scripted_episodes(mini, samples):
 
 
 async def test_opening_prompt_with_full_instructions(samples):
-    from seg_research.recipes.settings import EpisodeSettings
 
-    recipe, limits = EpisodeSettings().build_recipe(), EpisodeSettings().limits
+    recipe = find_recipe("seg_research")
     prompts = {}
     for sample in samples[:4]:
-        messages = recipe.episode(sample, limits).prompt
+        messages = recipe.prompt(sample)
         prompts[sample.sample_id] = digest([[m.role, m.plain()] for m in messages])
     compare("openings", prompts)
 

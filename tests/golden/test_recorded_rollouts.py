@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from seg_research.episode.action import FaultKind, FormatFault
-from seg_research.recipes.seg_research.actions import Search
+from seg_research.episode.action import FormatFault
+from seg_research.recipes.seg_research.actions import FaultKind, Search
 from seg_research.recipes.seg_research.grammar import parse_turn
 from seg_research.records.reader import read_predictions
 from seg_research.records.schema import PredictionRow
@@ -42,7 +42,7 @@ def texts(row: PredictionRow) -> list[str]:
 
 def faults(row: PredictionRow) -> set[FaultKind]:
     actions = [parse_turn(text).action for text in texts(row)]
-    return {action.kind for action in actions if isinstance(action, FormatFault)}
+    return {action.fault for action in actions if isinstance(action, FormatFault)}
 
 
 def repeats_a_query(row: PredictionRow) -> bool:

@@ -3,13 +3,12 @@
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from seg_research.data.sample import GroundTruth
 from seg_research.episode.transcript import Transcript
-from seg_research.recipes.recipe import Recipe
-from seg_research.recipes.seg_research import recipe as seg_research
-from seg_research.recipes.seg_research.reward_settings import RewardSettings
-from seg_research.rewards.rubric import Term, TermRole
+from seg_research.recipes.seg_research.recipe import SegResearch
+from seg_research.rewards.rubric import Rubric, Term, TermRole
 
 
 @dataclass(frozen=True)
@@ -23,10 +22,12 @@ class Divides:
         return len(transcript.turns) / 0
 
 
-def reward(*, rewards: RewardSettings | None = None, brief_prompt: bool = False) -> Recipe:
-    """Return the published recipe with that term."""
-    base = seg_research.recipe(rewards=rewards, brief_prompt=brief_prompt)
-    broken = Term(Divides(), 0.1, "divides by zero", TermRole.PROCESS)
-    return replace(
-        base, name="broken", rubric=replace(base.rubric, terms=(*base.rubric.terms, broken))
-    )
+class BrokenReward(SegResearch):
+    """The published recipe with that term."""
+
+    @cached_property
+    def rubric(self) -> Rubric:
+        """Add the term."""
+        base = super().rubric
+        broken = Term(Divides(), 0.1, "divides by zero", TermRole.PROCESS)
+        return replace(base, terms=(*base.terms, broken))

@@ -5,9 +5,7 @@ loss that trains them, and a reward that is known after the rollout only.
 from dataclasses import replace
 
 from seg_research.recipes.hooks import TrainerHooks
-from seg_research.recipes.recipe import Recipe
-from seg_research.recipes.seg_research import recipe as seg_research
-from seg_research.recipes.seg_research.reward_settings import RewardSettings
+from seg_research.recipes.seg_research.recipe import SegResearch
 
 HOOKS = TrainerHooks(
     model="hooked_recipe:add_offsets",
@@ -19,10 +17,12 @@ MODULES = []
 """The module that the last call of `add_offsets` in this process added."""
 
 
-def recipe(*, rewards: RewardSettings | None = None, brief_prompt: bool = False) -> Recipe:
-    """Return the published recipe with the hooks."""
-    base = seg_research.recipe(rewards=rewards, brief_prompt=brief_prompt)
-    return replace(base, name="hooked", trainer_hooks=HOOKS)
+class HookedRecipe(SegResearch):
+    """The published recipe with the hooks."""
+
+    def hooks(self) -> TrainerHooks:
+        """Return them."""
+        return HOOKS
 
 
 def add_offsets(module, engine):

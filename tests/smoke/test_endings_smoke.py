@@ -19,7 +19,9 @@ ENDLESS = {"trainer.total_training_steps": 1000, "trainer.total_epochs": 1000}
 
 def test_a_bug_in_a_reward(new_run):
     path = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    run = new_run(ENDLESS | {"seg.episode.recipe": "broken_recipes:reward"}, {"PYTHONPATH": path})
+    run = new_run(
+        ENDLESS | {"seg.episode.recipe": "broken_recipes:BrokenReward"}, {"PYTHONPATH": path}
+    )
     run.start()
     assert run.finish() == 2, run.said[-2000:]
     assert run.left_behind() == []

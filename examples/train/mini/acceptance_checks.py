@@ -31,8 +31,9 @@ from seg_research.data.splits import Split
 from seg_research.mini.folder import MiniFolder
 from seg_research.mini.names import split_of
 from seg_research.mini.writer import read_manifest
-from seg_research.policies.scripted import ScriptedPolicy, answer_turn, keyframe_turn
-from seg_research.recipes.settings import load_settings
+from seg_research.policies.scripted import ScriptedPolicy
+from seg_research.recipes.registry import build_recipe, load_settings
+from seg_research.recipes.seg_research.turns import answer_turn, keyframe_turn
 
 RESULT_NAME = "acceptance_checks.json"
 _NUM_TEXTS, _MOST_TOKENS = 60, 400
@@ -171,16 +172,14 @@ class AcceptanceRun:
         from seg_research.evaluation.predict import PredictionRun, predict
 
         settings = load_settings(self.model)
-        recipe = settings.build_recipe()
+        recipe = build_recipe(settings)
 
         class NoSearch:
             async def search(self, query: str, kind: str, top_k: int) -> Any:
                 raise AssertionError("these scripts do not search")
 
-        tools = recipe.build_tools(NoSearch(), settings.view)
-        run = PredictionRun(
-            recipe, settings.limits, tools, lambda group: ScriptedPolicy(script), {"policy": name}
-        )
+        tools = recipe.connect(NoSearch())
+        run = PredictionRun(recipe, tools, lambda group: ScriptedPolicy(script), {"policy": name})
         predictions = self.out / name / "predictions.jsonl"
         predictions.parent.mkdir(parents=True, exist_ok=True)
         asyncio.run(predict(run, samples, predictions, lambda done: None))

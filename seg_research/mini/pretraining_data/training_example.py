@@ -4,6 +4,7 @@ examples are put together from.
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from seg_research.mini.grid import COORDINATE_STEP, PATCH_FACTOR_PX
 from seg_research.mini.knowledge import KINDS, Holder, Passage, Person
 from seg_research.mini.names import alike, name_of, num_names
 from seg_research.mini.sprites import Colour, Look
-from seg_research.recipes.seg_research.prompt import system_prompt
+from seg_research.recipes.seg_research.recipe import SegResearch
+from seg_research.recipes.seg_research.settings import SegResearchSettings
 
 SquareImage = NDArray[np.uint8]
 """A square image, (H, W, 3)."""
@@ -62,9 +64,11 @@ class TrainingExample:
         return "".join(text for text, _ in self.pieces)
 
 
+@functools.cache
 def system(*, with_search: bool = True) -> str:
     """Return the system message as an episode begins with it."""
-    return f"<|im_start|>system\n{system_prompt(with_search=with_search, brief=True)}{END}"
+    recipe = SegResearch(SegResearchSettings(brief_prompt=True))
+    return f"<|im_start|>system\n{recipe.system_text(with_search=with_search)}{END}"
 
 
 def user(text: str) -> str:

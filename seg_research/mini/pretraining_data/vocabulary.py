@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from seg_research.episode.action import FaultKind, FormatFault
+from seg_research.episode.action import FormatFault
 from seg_research.mini.pretraining_data.passage_qa import passage_qa
 from seg_research.mini.pretraining_data.training_example import (
     SplitRandom,
@@ -15,7 +15,8 @@ from seg_research.mini.pretraining_data.training_example import (
     request,
     system,
 )
-from seg_research.recipes.seg_research.prompt import fault_text
+from seg_research.recipes.seg_research.actions import FaultKind
+from seg_research.recipes.seg_research.recipe import SegResearch
 
 _EPISODES, _REPEATS = 1500, 800
 _REQUESTS = (
@@ -40,7 +41,7 @@ def corpus(seed: int) -> Iterator[str]:
         number = rng.randrange(106)
         yield f"frame {number} </thinking>\n<keyframe> {number} </keyframe> Frame {number} in high resolution: from left to right"
         yield '</thinking>\n<answer> {"bbox_2d": [20, 40, 60, 80], "point_2d": [20, 40]} </answer>'
-    fault = fault_text(
+    fault = SegResearch().grammar.fault_text(
         FormatFault(FaultKind.NO_ACTION, "no <search>, <keyframe> or <answer> block was found")
     )
     for _ in range(_REPEATS):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from seg_research.core.prediction import PredictedObject, Prediction
 from seg_research.core.video import FrameId
 from seg_research.episode.transcript import Outcome, Transcript
-from seg_research.recipes.seg_research.actions import Answer, Search, SelectKeyframe
+from seg_research.recipes.seg_research.actions import Answer, Search, ShowFrame
 
 
 class Verdict(NamedTuple):
@@ -40,7 +40,7 @@ def read_verdict(transcript: Transcript) -> Verdict:
     keyframe: FrameId | None = None
     for turn, observation in transcript.exchanges():
         match turn.action:
-            case SelectKeyframe(frame_id=frame_id) if (
+            case ShowFrame(frame_id=frame_id) if (
                 observation is not None and observation.outcome is Outcome.OK
             ):
                 keyframe = frame_id
@@ -56,11 +56,12 @@ def read_verdict(transcript: Transcript) -> Verdict:
 def final(transcript: Transcript) -> Prediction:
     """Return what an episode finally claims; an answer that no key frame precedes locates nothing."""
     keyframe, answer = read_verdict(transcript)
-    regions = answer.objects if answer is not None and keyframe is not None else ()
-    objects = tuple(
-        PredictedObject(keyframe, region.box, region.points, region.negative_points)
-        for region in regions
-    )
+    objects: tuple[PredictedObject, ...] = ()
+    if answer is not None and keyframe is not None:
+        objects = tuple(
+            PredictedObject(keyframe, region.box, region.points, region.negative_points)
+            for region in answer.objects
+        )
     absent = answer is not None and not answer.objects
     return Prediction(objects, answer is not None, absent, keyframe)
 

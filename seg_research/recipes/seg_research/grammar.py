@@ -16,18 +16,26 @@ from __future__ import annotations
 
 import json
 import re
-from typing import NamedTuple, cast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
 
+from pydantic import TypeAdapter, ValidationError
+
+from seg_common.errors import InvariantError, UsageError
+from seg_common.validation import first_mistake
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
 from seg_research.core.video import FrameId
-from seg_research.episode.action import FaultKind, FormatFault, ParsedTurn
+from seg_research.episode.action import Action, FormatFault, ParsedTurn
 from seg_research.episode.escaping import blank_invisible
+from seg_research.episode.texts import fill_text
 from seg_research.recipes.seg_research.actions import (
     Answer,
+    FaultKind,
     ObjectRegion,
     Search,
     SearchKind,
-    SelectKeyframe,
+    ShowFrame,
 )
 
 STOP_STRINGS = ("</search>", "</keyframe>", "</answer>")
@@ -138,7 +146,7 @@ def _read_search(body: str) -> Search:
     return Search(kind, query)
 
 
-def _read_keyframe(body: str) -> SelectKeyframe | Answer:
+def _read_keyframe(body: str) -> ShowFrame | Answer:
     digits = body.strip()
     if digits == NO_FRAME:
         return Answer(())
@@ -146,7 +154,7 @@ def _read_keyframe(body: str) -> SelectKeyframe | Answer:
         raise _Fault(
             FaultKind.BAD_FRAME, "write only the frame number inside <keyframe>, without brackets"
         )
-    return SelectKeyframe(FrameId(int(digits)))
+    return ShowFrame(FrameId(int(digits)))
 
 
 def _read_answer(body: str) -> Answer:
@@ -227,3 +235,131 @@ def _refuse_constant(name: str) -> float:
 
 
 _READERS = {"search": _read_search, "keyframe": _read_keyframe, "answer": _read_answer}
+
+
+@dataclass(frozen=True, slots=True)
+class SegResearchGrammar:
+    """The grammar above as a value.
+
+    Attributes:
+        fault: what a policy is told of a turn that could not be read.
+    """
+
+    fault: str
+    stop_strings: tuple[str, ...] = STOP_STRINGS
+    tags: frozenset[str] = frozenset({"thinking", *_READERS})
+
+    def parse(self, text: str) -> ParsedTurn:
+        """Read a turn."""
+        return parse_turn(text)
+
+    def write(self, action: Action, thinking: str | None) -> str:
+        """Write a turn that means this action.
+
+        Raises:
+            InvariantError: no turn of this grammar means that.
+        """
+        thought = "" if thinking is None else f"<thinking> {thinking} </thinking>\n"
+        return thought + write_action(action)
+
+    def fault_text(self, fault: FormatFault) -> str:
+        """Tell the policy what was wrong with its turn and what is expected."""
+        return fill_text(self.fault, detail=fault.detail)
+
+    def read_action(self, fields: Mapping[str, Any]) -> Action:
+        """Rebuild an action from its JSON form.
+
+        Raises:
+            UsageError: it is not the JSON form of an action of this grammar.
+        """
+        return read_action(fields)
+
+
+def write_action(action: Action) -> str:
+    """Write an action without a thought.
+
+    Raises:
+        InvariantError: no turn of this grammar means that.
+    """
+    match action:
+        case Search(tool, query):
+            call = json.dumps({"name": tool, "query": query}, ensure_ascii=False)
+            return f"<search> {call} </search>"
+        case ShowFrame(frame_id):
+            return f"<keyframe> {frame_id} </keyframe>"
+        case Answer(()):
+            return f"<keyframe> {NO_FRAME} </keyframe>"
+        case Answer(objects):
+            regions = [_write_region(region) for region in objects]
+            return f"<answer> {json.dumps(regions[0] if len(regions) == 1 else regions)} </answer>"
+        case _:
+            raise InvariantError(f"no turn of this grammar means {action!r:.200}")
+
+
+def _write_region(region: ObjectRegion) -> dict[str, Any]:
+    if region.box is None:
+        raise InvariantError(f"this grammar writes no object without a box: {region!r:.200}")
+    fields: dict[str, Any] = {"bbox_2d": [_short(v) for v in region.box.as_list()]}
+    for points, single, several in (
+        (region.points, "point_2d", "points_2d"),
+        (region.negative_points, "neg_point_2d", "neg_points_2d"),
+    ):
+        pairs = [[_short(point.x), _short(point.y)] for point in points]
+        if pairs:
+            fields[single if len(pairs) == 1 else several] = pairs[0] if len(pairs) == 1 else pairs
+    return fields
+
+
+def _short(value: float) -> float:
+    """Write whole numbers without a decimal point."""
+    return int(value) if value == int(value) else value
+
+
+def read_action(fields: Mapping[str, Any]) -> Action:
+    """Rebuild an action from its JSON form (`Action.to_json`).
+
+    Raises:
+        UsageError: it is not the JSON form of an action of this grammar.
+    """
+    kind = fields.get("kind")
+    try:
+        match kind:
+            case "search":
+                return Search(SearchKind(fields["tool"]), _TEXT.validate_python(fields["query"]))
+            case "keyframe":
+                return ShowFrame(FrameId(_NUMBER.validate_python(fields["frame_id"])))
+            case "answer":
+                return Answer(
+                    tuple(_region_from(row) for row in _ROWS.validate_python(fields["objects"]))
+                )
+            case "fault":
+                fault = FaultKind(fields["fault"])
+                return FormatFault(fault, _TEXT.validate_python(fields["detail"]))
+            case _:
+                raise UsageError(f"action kind={kind!r:.80}: not of the seg_research grammar")
+    except KeyError as error:
+        raise UsageError(f"action '{kind}': {error} is missing") from None
+    except ValidationError as error:
+        raise UsageError(f"action '{kind}': {first_mistake(error)}") from None
+    except ValueError as error:
+        raise UsageError(f"action '{kind}': {error}") from None
+
+
+def _region_from(row: Mapping[str, Any]) -> ObjectRegion:
+    box = row.get("box_norm1000")
+    return ObjectRegion(
+        None if box is None else Norm1000Box(*_CORNERS.validate_python(box)),
+        _points_from(row.get("points_norm1000", ())),
+        _points_from(row.get("negative_points_norm1000", ())),
+    )
+
+
+def _points_from(pairs: object) -> tuple[Norm1000Point, ...]:
+    return tuple(Norm1000Point(x, y) for x, y in _PAIRS.validate_python(pairs))
+
+
+_TEXT = TypeAdapter(str)
+_NUMBER = TypeAdapter(int)
+_ROWS = TypeAdapter(list[dict[str, Any]])
+_CORNERS = TypeAdapter(tuple[float, float, float, float])
+_PAIRS = TypeAdapter(list[tuple[float, float]])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from dataclasses import dataclass, field
+from dataclasses import astuple, field
 from enum import StrEnum
+from typing import Annotated, Self
 
-from seg_common.errors import UsageError
+import pydantic
+from pydantic import Field, model_validator
+
 from seg_research.rewards.similarity import DEFAULT_ENCODER
 
 
@@ -39,26 +40,29 @@ class Preset(StrEnum):
     """Half tapering."""
 
 
-@dataclass(frozen=True, slots=True)
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Thousandths = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, slots=True, config={"extra": "forbid", "strict": True})
 class Weights:
     """Weights of the four outcome terms and of the process part; published: 1 each."""
 
-    box_iou: float = 1.0
-    box_l1: float = 1.0
-    point: float = 1.0
-    keyframe: float = 1.0
-    process: float = 1.0
+    box_iou: Weight = 1.0
+    box_l1: Weight = 1.0
+    point: Weight = 1.0
+    keyframe: Weight = 1.0
+    process: Weight = 1.0
 
-    def __post_init__(self) -> None:
-        values = dataclasses.astuple(self)
-        if not all(0 <= weight < math.inf for weight in values) or not any(values):
-            raise UsageError(
-                f"reward weights {dataclasses.asdict(self)}: expected finite numbers of 0 or more, "
-                "at least one above 0"
-            )
+    @model_validator(mode="after")
+    def _pay_something(self) -> Self:
+        if not any(astuple(self)):
+            raise ValueError("expected at least one weight above 0")
+        return self
 
 
-@dataclass(frozen=True, slots=True)
+@pydantic.dataclasses.dataclass(frozen=True, slots=True, config={"extra": "forbid", "strict": True})
 class RewardSettings:
     """Mode, preset, thresholds and weights; the defaults are the published numbers (specs
     seg_research §5).
@@ -84,49 +88,19 @@ class RewardSettings:
     mode: Mode = Mode.ROBUST
     preset: Preset = Preset.HIERARCHICAL
     dense: bool = False
-    p: float = 0.7
-    budget: int = 10
-    guidance_cosine: float = 0.5
-    iou_threshold: float = 0.5
-    l1_limit: float = 10.0
-    point_radius: float = 100.0
-    point_depth: float = 0.2
-    encoder: str = DEFAULT_ENCODER
-    encoder_threads: int = 1
+    p: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    budget: Annotated[int, Field(ge=0)] = 10
+    guidance_cosine: Annotated[float, Field(ge=-1, lt=1)] = 0.5
+    iou_threshold: Share = 0.5
+    l1_limit: Thousandths = 10.0
+    point_radius: Thousandths = 100.0
+    point_depth: Share = 0.2
+    encoder: Annotated[str, Field(pattern=r"\S")] = DEFAULT_ENCODER
+    encoder_threads: Annotated[int, Field(ge=1)] = 1
     weights: Weights = field(default_factory=Weights)
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
         if self.mode is Mode.COMPAT and self.dense:
-            raise UsageError(
-                "rewards: mode=compat has no dense terms; set dense=false, or mode=robust"
-            )
-        if not 0 < self.p < 1:
-            raise UsageError(
-                f"rewards: p={self.p}: expected a number between 0 and 1, both excluded"
-            )
-        if self.budget < 0:
-            raise UsageError(
-                f"rewards: budget={self.budget}: expected 0 (the number of annotated steps) or more"
-            )
-        for name in ("iou_threshold", "point_depth"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(
-                    f"rewards: {name}={getattr(self, name)}: expected a number from 0 to 1, 1 "
-                    "excluded"
-                )
-        if not -1 <= self.guidance_cosine < 1:
-            raise UsageError(
-                f"rewards: guidance_cosine={self.guidance_cosine}: expected a cosine from -1 to 1, "
-                "1 excluded"
-            )
-        for name in ("l1_limit", "point_radius"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(
-                    f"rewards: {name}={getattr(self, name)}: expected a number above 0, in "
-                    "thousandths of the frame"
-                )
-        if not self.encoder.strip() or self.encoder_threads < 1:
-            raise UsageError(
-                f"rewards: encoder={self.encoder!r}, encoder_threads={self.encoder_threads}: "
-                "expected a name, 1 or more"
-            )
+            raise ValueError("mode=compat has no dense terms; set dense=false, or mode=robust")
+        return self

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from seg_common.errors import UsageError
 from seg_research.data.rows import check_paths, read_samples
 from seg_research.data.sample import Sample
+from seg_research.recipes.registry import build_recipe
 from seg_research.rewards.rubric import TermRole
 from seg_research.rewards.shaping import OverlongSettings
 from seg_research.training.launch.config import (
@@ -131,7 +132,7 @@ def check_against_verl(config: DictConfig) -> None:
         UsageError: with the keys that contradict each other.
     """
     settings = episode_settings(config)
-    put_into_config(config.copy(), settings.build_recipe().hooks())
+    put_into_config(config.copy(), build_recipe(settings).hooks())
     GuardSettings(**plain(config.seg.guards))
     rollout, data = config.actor_rollout_ref.rollout, config.data
     if settings.limits.max_response_tokens != data.max_response_length:

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seg_common.errors import UsageError
-from seg_research.recipes.settings import EpisodeSettings, settings_from
+from seg_research.recipes.registry import settings_from
+from seg_research.recipes.settings import EpisodeSettings
 from seg_research.rewards.grouping import GroupSettings, Scale
 from seg_research.training.extension_points import check_installation, tested_verl
 

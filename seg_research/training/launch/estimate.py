@@ -30,7 +30,8 @@ from omegaconf import DictConfig
 from seg_common.errors import UsageError
 from seg_research.core.geometry import ImageSize
 from seg_research.data.sample import Sample
-from seg_research.recipes.seg_research.prompt import build_messages
+from seg_research.recipes.recipe import Recipe
+from seg_research.recipes.registry import build_recipe
 from seg_research.training.launch.config import episode_settings
 
 GB = 1e9
@@ -172,15 +173,6 @@ def episode_tokens(
             1, round(size.height_px / shape.patch_px)
         )
 
-    def written(sample: Sample) -> int:
-        messages = build_messages(
-            sample.question,
-            sample.ability,
-            [f.frame_id for f in sample.offered],
-            brief=settings.brief_prompt,
-        )
-        return sum(len(message["content"]) for message in messages) // CHARS_PER_TOKEN
-
     longest = max(samples, key=lambda sample: sum(pictured(f.shown_size) for f in sample.offered))
     pictures = sum(pictured(frame.shown_size) for frame in longest.offered)
     if pictures > settings.max_prompt_tokens:
@@ -192,10 +184,21 @@ def episode_tokens(
     keyframe, found = settings.view.keyframe_px, settings.view.search_image_px
     return EpisodeTokens(
         pictures,
-        max(map(written, samples)),
+        _text_tokens(build_recipe(settings), samples),
         pictured(ImageSize(keyframe, keyframe)),
         pictured(ImageSize(found, found)),
     )
+
+
+def _text_tokens(recipe: Recipe, samples: Sequence[Sample]) -> int:
+    """Estimate the text of the longest prompt, from the longest question of each kind."""
+    kinds = {sample.ability for sample in samples}
+    longest = [
+        max((s for s in samples if s.ability == kind), key=lambda s: len(s.question))
+        for kind in kinds
+    ]
+    shown = [recipe.prompt(sample) for sample in longest]
+    return max(sum(len(m.plain()) for m in messages) for messages in shown) // CHARS_PER_TOKEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg_common.errors import InfraError, UsageError
 from seg_common.files import write_atomic
+from seg_research.recipes.registry import build_recipe
 from seg_research.training.launch import run_folder
 from seg_research.training.launch.config import episode_settings
 from seg_research.training.launch.failure_report import save_worst
@@ -61,7 +62,7 @@ def launch(config: DictConfig, search_url: str, progress: Progress) -> Path:
         )
         resolved = config.copy()
         resolved.seg.search.url = search_url
-        put_into_config(resolved, episode_settings(config).build_recipe().hooks())
+        put_into_config(resolved, build_recipe(episode_settings(config)).hooks())
         write_atomic(run_dir / "resolved.yaml", OmegaConf.to_yaml(resolved))
         if run_folder.last_step(run_dir) < (config.trainer.total_training_steps or sys.maxsize):
             _supervise(config, run_dir, progress, lock)

@@ -16,14 +16,12 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutp
 from seg_common.errors import InfraError, UsageError
 from seg_research.core.seeding import derive_seed
 from seg_research.data.rows import sample_of
-from seg_research.data.sample import Sample
-from seg_research.episode.episode import Episode
 from seg_research.episode.run import run_episode
 from seg_research.episode.transcript import Outcome, StopReason, Transcript
 from seg_research.rewards.rubric import RewardBreakdown, Score
 from seg_research.rewards.shaping import was_cut
 from seg_research.training.rollout.context import RolloutContext, context_of
-from seg_research.training.rollout.conversation import VerlConversation
+from seg_research.training.rollout.conversation import LoopPolicy, VerlConversation
 from seg_research.training.rollout.dataset import FRAMES_KEY
 from seg_research.training.rollout.shared_image_processor import share_pixels, token_counter
 from seg_research.training.run_contract import VALIDATION_KEY, stop_run
@@ -82,20 +80,23 @@ class SegAgentLoop(AgentLoopBase):
         self, context: RolloutContext, sampling_params: dict[str, Any], row: dict[str, Any]
     ) -> AgentLoopOutput:
         self.rollout_config = context.rollout
-        sample, episode = await asyncio.to_thread(_begin, context, row)
-        conversation = VerlConversation(
+        sample = sample_of({**row, "images": row[FRAMES_KEY]}, f"sample {row.get('id')}")
+        policy = LoopPolicy(
             self,
             _seeded(self.config, sampling_params, row),
-            context.recipe.stop_strings,
+            context.recipe.grammar.stop_strings,
             context.settings.limits,
             context.lender,
         )
+        rollout = int(row["session_id"])
+        episode = await context.recipe.begin(sample, policy, rollout)
+        conversation = policy.converse(episode.sample, rollout)
         async with context.tools() as tools:
             transcript = await run_episode(episode, conversation, tools)
         score = await context.scorer.score(
             transcript, sample.truth, validation=bool(row[VALIDATION_KEY])
         )
-        await context.record(sample, transcript, score, row)
+        await context.record(episode.sample, transcript, score, row)
         if transcript.stop is StopReason.PROMPT_TOO_LONG:
             raise UsageError(
                 f"the prompt of sample {sample.sample_id} is longer than "
@@ -115,11 +116,6 @@ class SegAgentLoop(AgentLoopBase):
         if evidence is not None:
             trajectory = dataclasses.replace(trajectory, evidence=evidence(transcript))
         return _output(conversation, transcript, trajectory)
-
-
-def _begin(context: RolloutContext, row: dict[str, Any]) -> tuple[Sample, Episode]:
-    sample = sample_of({**row, "images": row[FRAMES_KEY]}, f"sample {row.get('id')}")
-    return sample, context.recipe.episode(sample, context.settings.limits)
 
 
 def _seeded(config: Any, sampling_params: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:

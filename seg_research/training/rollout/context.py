@@ -15,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from seg_common.errors import UsageError
 from seg_research.data.sample import Sample
+from seg_research.episode.tool import Tool
 from seg_research.episode.transcript import Transcript
-from seg_research.recipes.settings import settings_from
+from seg_research.recipes.registry import build_recipe, settings_from
 from seg_research.rewards.rubric import Score
 from seg_research.rewards.shaping import OverlongSettings
 from seg_research.search.client import SearchClient
-from seg_research.tools.base import Tool
 from seg_research.training.learner.guards import Guards, GuardSettings
 from seg_research.training.rollout.ray_image_ref import ImageLender
 from seg_research.training.rollout.scoring import EpisodeScorer
@@ -35,7 +35,7 @@ class RolloutContext:
         """Read the `seg` part of the run's configuration."""
         seg, run_dir = config.seg, Path(config.seg.run_dir)
         self.settings = settings_from(_plain(seg.episode), "seg.episode")
-        self.recipe = self.settings.build_recipe()
+        self.recipe = build_recipe(self.settings)
         self.rollout = OmegaConf.create(_plain(config.actor_rollout_ref.rollout))
         """verl's rollout settings with every reference resolved: looked up in the run's
         configuration, each takes a millisecond every time.
@@ -59,7 +59,7 @@ class RolloutContext:
     async def tools(self) -> AsyncGenerator[tuple[Tool, ...]]:
         """Lend one episode the tools, connected to the search server."""
         async with self._client.use() as client:
-            yield self.recipe.build_tools(client, self.settings.view)
+            yield self.recipe.connect(client)
 
     async def record(
         self, sample: Sample, transcript: Transcript, score: Score, row: dict[str, Any]

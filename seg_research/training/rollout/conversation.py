@@ -5,6 +5,7 @@ and nothing is ever re-encoded.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from verl.utils.profiler import simple_timer
 
 from seg_common.errors import InfraError, InvariantError
 from seg_research.core.seeding import derive_seed
+from seg_research.data.sample import Sample
 from seg_research.episode.limits import Limits
 from seg_research.episode.policy import Generation
 from seg_research.episode.transcript import FinishReason, ImageRef, Message, TokenTrace
@@ -165,4 +167,21 @@ class VerlConversation:
         prompt_ids, response_ids = self._ids[: self._num_prompt], self._ids[self._num_prompt :]
         return TokenTrace(
             tuple(prompt_ids), tuple(response_ids), tuple(self._mask), tuple(self._logprobs)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LoopPolicy:
+    """Opens conversations of one agent loop, with equal sampling."""
+
+    loop: AgentLoopBase
+    sampling_params: dict[str, Any]
+    stop_strings: tuple[str, ...]
+    limits: Limits
+    lender: ImageLender
+
+    def converse(self, sample: Sample, rollout: int) -> VerlConversation:
+        """Start a conversation; nothing is shown to the policy yet."""
+        return VerlConversation(
+            self.loop, self.sampling_params, self.stop_strings, self.limits, self.lender
         )

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seg_common.errors import UsageError
+from seg_research.recipes.registry import build_recipe
 from seg_research.training.launch import config as shared
 from seg_research.training.launch.config import as_list, episode_settings, leaves, plain
 from seg_research.training.launch.origins import origin
@@ -182,7 +183,7 @@ def check_sft_against_verl(config: DictConfig) -> None:
     Raises:
         UsageError: with the keys that contradict each other.
     """
-    episode_settings(config).build_recipe()
+    build_recipe(episode_settings(config))
     sft_settings(config)
     data, trainer = config.data, config.trainer
     if trainer.nnodes != 1:

@@ -7,6 +7,9 @@ import os
 
 import pytest
 
+from seg_research.recipes.registry import build_recipe
+from seg_research.testing.fakes import start_episode
+
 pytest.importorskip("verl", reason="verl comes with the train extra")
 
 from PIL import Image
@@ -14,12 +17,12 @@ from PIL import Image
 from seg_research.data.rows import read_samples
 from seg_research.episode.run import run_episode
 from seg_research.episode.transcript import FinishReason, ImageRef, Message, Text
+from seg_research.mini.tiny_settings import tiny_settings
 from seg_research.policies.chat_tokens import ChatTokens
 from seg_research.policies.engine import Completion, Request, Sampling, TransformersEngine
 from seg_research.policies.processor import IMAGE_TOKEN, VISION_TOKENS, load_processor
 from seg_research.policies.transformers_policy import LocalPolicy
 from seg_research.policies.turn_barrier import TurnBarrier
-from seg_research.recipes.settings import tiny_settings
 from seg_research.search.client import SearchClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
@@ -140,21 +143,21 @@ async def test_they_say_the_same_about_none_one_and_three_images(engines):
 def play(engine, samples, search_url):
     """Play one greedy episode for each sample, all at once, and return their transcripts."""
     settings = tiny_settings()
-    recipe = settings.build_recipe()
+    recipe = build_recipe(settings)
     chat = ChatTokens(engine.processor)
     policy = LocalPolicy(
         chat,
         TurnBarrier(engine, lambda turn: None),
         settings.limits,
-        Sampling(0.0, stop_strings=recipe.stop_strings),
+        Sampling(0.0, stop_strings=recipe.grammar.stop_strings),
         512,
     )
 
     async def run():
         async with SearchClient(search_url) as client:
-            tools = recipe.build_tools(client, settings.view)
+            tools = recipe.connect(client)
             conversations = [policy.converse(sample, 0) for sample in samples]
-            episodes = [recipe.episode(sample, settings.limits) for sample in samples]
+            episodes = [start_episode(recipe, sample) for sample in samples]
             return await asyncio.gather(
                 *(run_episode(e, c, tools) for e, c in zip(episodes, conversations, strict=True))
             )

@@ -6,15 +6,18 @@ from math import sqrt
 
 import pytest
 
+from seg_research.recipes.registry import build_recipe
+from seg_research.testing.fakes import start_episode
+
 pytest.importorskip("verl", reason="verl comes with the train extra")
 
 import psutil
 
 from seg_research.data.rows import read_samples
+from seg_research.mini.tiny_settings import tiny_settings
 from seg_research.policies.chat_tokens import ChatTokens
 from seg_research.policies.engine import Request, Sampling, TransformersEngine
 from seg_research.policies.processor import load_processor
-from seg_research.recipes.settings import tiny_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.verl, pytest.mark.vllm]
 
@@ -69,8 +72,8 @@ async def test_weights_that_had_not_arrived_would_have_shown(finished, one_video
     """
     base = finished.values["actor_rollout_ref.model.path"]
     processor, settings = load_processor(base), tiny_settings()
-    recipe = settings.build_recipe()
-    prompt = recipe.episode(read_samples(one_video)[0], settings.limits).prompt
+    recipe = build_recipe(settings)
+    prompt = start_episode(recipe, read_samples(one_video)[0]).prompt
     ids, pictures = (
         ChatTokens(processor).opening(prompt),
         [image.image for message in prompt for image in message.images],

@@ -24,8 +24,8 @@ from seg_research.episode.transcript import (
     Text,
     TokenTrace,
 )
-from seg_research.recipes.seg_research.actions import Answer, Search, SelectKeyframe
-from seg_research.recipes.seg_research.grammar import parse_turn
+from seg_research.recipes.seg_research.actions import Answer, Search, ShowFrame
+from seg_research.recipes.seg_research.recipe import SegResearch
 
 SEARCH = '<thinking> hm </thinking> <search> {"name": "text_search", "query": "Velmora"} </search>'
 KEYFRAME = "<keyframe> 5 </keyframe>"
@@ -36,7 +36,9 @@ PROMPT = (Message("user", (Text("Where?"),)),)
 
 
 def start(**limits) -> Episode:
-    return Episode(Sample("s", "Where?", Path("video"), ()), PROMPT, parse_turn, Limits(**limits))
+    return Episode(
+        Sample("s", "Where?", Path("video"), ()), PROMPT, SegResearch().grammar, Limits(**limits)
+    )
 
 
 def say(episode: Episode, *texts: str) -> StopReason | None:
@@ -52,7 +54,7 @@ def test_an_action_is_handed_out_until_the_answer():
     episode = start()
     assert isinstance(episode.take_turn(Generation(SEARCH)), Search)
     episode.take_observation(SHOWN)
-    assert isinstance(episode.take_turn(Generation(KEYFRAME)), SelectKeyframe)
+    assert isinstance(episode.take_turn(Generation(KEYFRAME)), ShowFrame)
     episode.take_observation(SHOWN)
     assert episode.take_turn(Generation(ANSWER)) is None
     assert episode.stop is StopReason.ANSWERED
@@ -99,7 +101,7 @@ def test_an_action_beyond_the_limit_is_recorded_but_not_handed_out():
     assert episode.take_turn(Generation(KEYFRAME)) is None
     last = episode.transcript().turns[-1]
     assert isinstance(last, ModelTurn)
-    assert last.action == SelectKeyframe(5)
+    assert last.action == ShowFrame(5)
 
 
 def test_a_turn_is_kept_with_everything_the_host_knew_about_it():

@@ -3,6 +3,7 @@
 import pytest
 
 from seg_common.errors import UsageError
+from seg_common.validation import validated
 from seg_research.episode.limits import Limits
 
 
@@ -31,8 +32,8 @@ def test_the_published_limits_are_the_defaults():
     ],
 )
 def test_impossible_limits_are_refused_with_their_values(bad):
-    with pytest.raises(UsageError, match="expected") as caught:
-        Limits(**bad)
+    with pytest.raises(UsageError, match="limits: ") as caught:
+        validated(Limits, bad, "limits")
     name, value = next(iter(bad.items()))
     assert f"{name}={value}" in str(caught.value)
 

@@ -15,13 +15,15 @@ from retrieval_server.schemas import Health, Hit, Problem, SearchResponse
 from seg_common.errors import InfraError, UsageError
 from seg_research.cli.main import EXIT_FAILED, EXIT_USAGE, main
 from seg_research.data.rows import read_samples
+from seg_research.episode.tool import text_observation
 from seg_research.episode.transcript import Outcome
 from seg_research.evaluation.predict import PredictionRun, fingerprint, predict
+from seg_research.mini.tiny_settings import tiny_settings
 from seg_research.policies.scripted import ScriptedPolicy, expert_script
+from seg_research.recipes.registry import build_recipe
 from seg_research.recipes.seg_research.actions import Search
-from seg_research.recipes.settings import tiny_settings
-from seg_research.tools.base import text_observation
-from seg_research.tools.keyframe import KeyframeTool
+from seg_research.recipes.seg_research.recipe import SegResearch
+from seg_research.tools.show_frame import ShowFrameTool
 
 IDENTITY = {"policy": "expert", "seed": 0}
 
@@ -54,12 +56,11 @@ def samples(mini):
 def expert_run(search=None, **changes) -> PredictionRun:
     settings = tiny_settings()
     given = {"identity": IDENTITY, "num_rollouts": 2, "group_size": 5, **changes}
-    tools = (search or CountedSearch(), KeyframeTool(96))
+    tools = (search or CountedSearch(), ShowFrameTool(SegResearch().texts.show_frame, 96))
     return PredictionRun(
-        settings.build_recipe(),
-        settings.limits,
+        build_recipe(settings),
         tools,
-        lambda group: ScriptedPolicy(expert_script),
+        lambda group: ScriptedPolicy(expert_script(build_recipe(settings))),
         **given,
     )
 

@@ -15,8 +15,8 @@ import pytest
 from seg_common.errors import UsageError
 from seg_research.data.rows import check_paths, read_samples
 from seg_research.episode.transcript import Outcome
-from seg_research.recipes.registry import find_recipe
-from seg_research.recipes.settings import EpisodeSettings
+from seg_research.recipes.registry import build_recipe, find_recipe
+from seg_research.recipes.seg_research.settings import SegResearchSettings
 from seg_research.testing.fakes import play
 from seg_research.testing.samples import draw_sample
 
@@ -39,14 +39,14 @@ def test_an_example_is_short(name):
 
 
 def test_ones_own_reward_is_paid_beside_the_others(examples, tmp_path):
-    settings = EpisodeSettings(recipe="own_reward:recipe")
+    settings = SegResearchSettings(recipe="own_reward:OwnReward")
     sample = draw_sample(tmp_path)
     brief = asyncio.run(play(sample, [KEYFRAME, ANSWER], settings=settings))
     wordy = asyncio.run(
         play(sample, [KEYFRAME, ANSWER.replace("there", "word " * 500)], settings=settings)
     )
     silent = asyncio.run(play(sample, [], settings=settings))
-    rubric = settings.build_recipe().rubric
+    rubric = build_recipe(settings).rubric
     assert rubric.score(brief, sample.truth).paid["short_thoughts"] == pytest.approx(0.2)
     assert 0 < rubric.score(wordy, sample.truth).paid["short_thoughts"] < 0.1
     assert rubric.score(silent, sample.truth).paid["short_thoughts"] == 0
@@ -55,7 +55,7 @@ def test_ones_own_reward_is_paid_beside_the_others(examples, tmp_path):
 
 
 def test_ones_own_tool_is_told_read_and_carried_out(examples, tmp_path):
-    settings = EpisodeSettings(recipe="own_tool:recipe")
+    settings = SegResearchSettings(recipe="own_tool:OwnTool")
     sample = draw_sample(tmp_path)
     ask = "<thinking> is it long? </thinking> <length></length>"
     transcript = asyncio.run(play(sample, [ask, KEYFRAME, ANSWER], settings=settings))
@@ -66,8 +66,8 @@ def test_ones_own_tool_is_told_read_and_carried_out(examples, tmp_path):
         observation.message.plain()
         == f"The video has {len(list(sample.video_path.glob('*.jpg')))} frames."
     )
-    assert "</length>" in settings.build_recipe().stop_strings
-    assert settings.build_recipe().rubric.score(transcript, sample.truth).terms["format"] == 1
+    assert "</length>" in build_recipe(settings).grammar.stop_strings
+    assert build_recipe(settings).rubric.score(transcript, sample.truth).terms["format"] == 1
     assert "<length>" not in asyncio.run(play(sample, [ANSWER])).prompt[0].plain()
 
 
@@ -75,8 +75,8 @@ def test_ones_own_tool_is_told_read_and_carried_out(examples, tmp_path):
     ("name", "told"),
     [
         ("no_such_module:recipe", "PYTHONPATH"),
-        ("own_tool:nothing", "has no function nothing"),
-        ("mine", "package.module:function"),
+        ("own_tool:nothing", "has no recipe class nothing"),
+        ("mine", "package.module:Class"),
     ],
 )
 def test_a_recipe_that_is_not_there_is_told(examples, name, told):
@@ -127,8 +127,8 @@ def test_ones_own_videos_become_samples(tmp_path):
     assert len(sample.frames) == len(sample.truth.single().frames) == 6
 
 
-@pytest.mark.parametrize("name", ["own_tool", "own_reward"])
-def test_a_run_takes_the_recipe_by_its_place(examples, name):
+@pytest.mark.parametrize(("name", "kind"), [("own_tool", "OwnTool"), ("own_reward", "OwnReward")])
+def test_a_run_takes_the_recipe_by_its_place(examples, name, kind):
     pytest.importorskip("verl", reason="verl comes with the train extra")
     from seg_research.training.launch.checks import check_against_verl
     from seg_research.training.launch.config import compose_config, episode_settings
@@ -140,16 +140,16 @@ def test_a_run_takes_the_recipe_by_its_place(examples, name):
         "seg.search.url": "http://a:1",
     }
     config = compose_config(
-        [*(f"{key}={value}" for key, value in given.items()), f"seg.episode.recipe={name}:recipe"]
+        [*(f"{key}={value}" for key, value in given.items()), f"seg.episode.recipe={name}:{kind}"]
     )
     check_against_verl(config)
-    assert episode_settings(config).build_recipe().rubric.terms
+    assert build_recipe(episode_settings(config)).rubric.terms
     with pytest.raises(UsageError, match="PYTHONPATH"):
         check_against_verl(
             compose_config(
                 [
                     *(f"{key}={value}" for key, value in given.items()),
-                    f"seg.episode.recipe=no_{name}:recipe",
+                    f"seg.episode.recipe=no_{name}:{kind}",
                 ]
             )
         )

@@ -17,7 +17,7 @@ from seg_research.episode.transcript import Message, Text
 from seg_research.mini.expert_noise import NO_MISTAKES, MistakeRates
 from seg_research.mini.grid import COORDINATE_STEP
 from seg_research.mini.noisy_expert import NoisyExpert, on_grid, read_meanings
-from seg_research.recipes.seg_research.actions import Answer, Search, SelectKeyframe
+from seg_research.recipes.seg_research.actions import Answer, Search, ShowFrame
 from seg_research.recipes.seg_research.grammar import parse_turn
 
 
@@ -75,7 +75,7 @@ def test_a_fact_is_noted_as_the_passage_says_it(samples):
     sample = samples["one-hop"]
     look = read_meanings(sample)[sample.sample_id].target
     turns = play(NoisyExpert(0, NO_MISTAKES).converse(sample, 0), passages_of(sample, look))
-    assert [type(parse_turn(turn).action) for turn in turns] == [Search, SelectKeyframe, Answer]
+    assert [type(parse_turn(turn).action) for turn in turns] == [Search, ShowFrame, Answer]
     role, _, holder = sample.steps[0].split()
     assert f"{role.capitalize()} of {holder}: {look}." in turns[1]
     assert look in turns[2]
@@ -94,7 +94,7 @@ def test_whoever_does_not_search_knows_no_clue(samples):
     sample = samples["relational"]
     meaning = read_meanings(sample)[sample.sample_id]
     turns = play(NoisyExpert(0, replace(NO_MISTAKES, no_search=1)).converse(sample, 0), {})
-    assert [type(parse_turn(turn).action) for turn in turns] == [SelectKeyframe, Answer]
+    assert [type(parse_turn(turn).action) for turn in turns] == [ShowFrame, Answer]
     assert meaning.clue not in turns[0]
 
 

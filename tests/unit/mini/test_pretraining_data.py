@@ -24,7 +24,7 @@ from seg_research.mini.pretraining_data.grounding import (
 from seg_research.mini.pretraining_data.passage_qa import exam_question, passage_qa
 from seg_research.mini.pretraining_data.scenes import draw_labelled, draw_scene
 from seg_research.mini.pretraining_data.training_example import SplitRandom, region
-from seg_research.recipes.seg_research.actions import Answer, Search, SelectKeyframe
+from seg_research.recipes.seg_research.actions import Answer, Search, ShowFrame
 from seg_research.recipes.seg_research.grammar import parse_turn
 
 
@@ -69,7 +69,7 @@ def test_an_episode_parses_and_ends_with_the_truth(clips, seed):
         if "</thinking>" in text
     ]
     assert isinstance(actions[-1], Answer)
-    assert isinstance(actions[-2], SelectKeyframe)
+    assert isinstance(actions[-2], ShowFrame)
     assert all(isinstance(action, Search) for action in actions[:-2])
     assert len(example.images) == 5
     assert example.text.count("<|image_pad|>") == 4 * 16 + 36

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from seg_common.errors import UsageError
-from seg_research.policies.scripted import expert_script, search_turn
-from seg_research.recipes.seg_research.action_json import read_action
 from seg_research.recipes.seg_research.compat import decoded_response
 from seg_research.recipes.seg_research.final_answer import final
+from seg_research.recipes.seg_research.grammar import read_action
 from seg_research.recipes.seg_research.reward_settings import Mode, RewardSettings
 from seg_research.recipes.seg_research.rewards import build_rubric
+from seg_research.recipes.seg_research.turns import expert_turns, search_turn
 from seg_research.records.reader import read_rollout
 from seg_research.records.truth import truth_from_json, truth_to_json
 from seg_research.records.writer import episode_row
@@ -31,7 +31,7 @@ async def test_our_own_line_scores_as_the_episode_did(sample):
         search_turn("text_search", "who"),
         search_turn("image_search", "whose face"),
         "no action",
-        *expert_script(sample, 1),
+        *expert_turns(sample),
     ]
     finished = await play(sample, turns)
     row = episode_row(sample, finished, final(finished), Score(None, {}), rollout=0)

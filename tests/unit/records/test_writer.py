@@ -15,11 +15,16 @@ from seg_research.core.prediction import PredictedObject
 from seg_research.episode.action import Action
 from seg_research.episode.policy import Generation
 from seg_research.episode.transcript import ModelTurn, StopReason, Transcript
-from seg_research.policies.scripted import HOSTILE_TURNS, expert_script, keyframe_turn, search_turn
 from seg_research.recipes.seg_research.actions import Answer, SearchKind
 from seg_research.recipes.seg_research.final_answer import final
 from seg_research.recipes.seg_research.reward_settings import RewardSettings
 from seg_research.recipes.seg_research.rewards import build_rubric
+from seg_research.recipes.seg_research.turns import (
+    HOSTILE_TURNS,
+    expert_turns,
+    keyframe_turn,
+    search_turn,
+)
 from seg_research.records.image_store import ImageStore, read_shown
 from seg_research.records.reader import read_predictions, read_row
 from seg_research.records.schema import PredictionRow
@@ -71,8 +76,8 @@ async def test_answer_and_key_frame_are_read_back_as_they_were_given(sample, tmp
 
 
 async def test_everything_else_that_the_stages_after_it_need_is_there(sample, tmp_path):
-    finished = await play(sample, expert_script(sample, 0))
-    (found,) = read_back(tmp_path, await record(sample, expert_script(sample, 0), rollout=3))
+    finished = await play(sample, expert_turns(sample))
+    (found,) = read_back(tmp_path, await record(sample, expert_turns(sample), rollout=3))
     answer = finished.model_turns[-1].action
     assert isinstance(answer, Answer)
     assert (found.sample_id, found.sample_idx, found.video_path) == ("sample", 3, sample.video_path)
@@ -109,7 +114,7 @@ async def test_everything_else_that_the_stages_after_it_need_is_there(sample, tm
 
 
 async def test_the_fields_of_older_scripts_describe_the_same_episode(sample):
-    line = await record(sample, expert_script(sample, 0))
+    line = await record(sample, expert_turns(sample))
     truth = json.loads(line["gts"])
     assert set(truth) == {"3", "8"}
     assert truth["8"]["bbox_2d"] == sample.truth.single().frames[8].box.as_list()

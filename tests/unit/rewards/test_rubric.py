@@ -7,11 +7,16 @@ import pytest
 
 from seg_common.errors import InfraError, InvariantError
 from seg_research.episode.transcript import StopReason
-from seg_research.policies.scripted import answer_turn, expert_script, keyframe_turn, search_turn
 from seg_research.recipes.seg_research.final_answer import final
 from seg_research.recipes.seg_research.reward_settings import RewardSettings
 from seg_research.recipes.seg_research.rewards import build_rubric
 from seg_research.recipes.seg_research.terms.outcome import BoxIoU, PointHit
+from seg_research.recipes.seg_research.turns import (
+    answer_turn,
+    expert_turns,
+    keyframe_turn,
+    search_turn,
+)
 from seg_research.rewards.rubric import Factor, Rubric, Term
 from seg_research.testing.fakes import FakeSearcher, WordEncoder, play
 from seg_research.testing.samples import draw_sample
@@ -56,17 +61,17 @@ async def total(sample, turns, rubric=PUBLISHED, **how) -> float:
 
 
 async def test_honest_work_is_paid(sample):
-    assert await total(sample, expert_script(sample, 0)) == pytest.approx(4.5 + 0.5 * TAPERING_TWO)
+    assert await total(sample, expert_turns(sample)) == pytest.approx(4.5 + 0.5 * TAPERING_TWO)
     assert await total(sample, [LOOK, FRAME, miss()]) == pytest.approx(1 + 0.5 + 0.5 * TAPERING_TWO)
     assert await total(sample, [FRAME, miss()]) == pytest.approx(1 + 0.5 * TAPERING_ONE)
-    assert await total(sample, expert_script(sample, 0), DENSE) == pytest.approx(
+    assert await total(sample, expert_turns(sample), DENSE) == pytest.approx(
         4.75 + 0.25 * TAPERING_TWO
     )
 
 
 async def test_a_question_without_steps_is_paid_for_the_format(sample_without_steps):
     sample = sample_without_steps
-    assert await total(sample, expert_script(sample, 0)) == pytest.approx(5)
+    assert await total(sample, expert_turns(sample)) == pytest.approx(5)
     assert (
         await total(sample, [LOOK, FRAME, miss()])
         == await total(sample, [FRAME, miss()])
@@ -99,7 +104,7 @@ async def test_an_answer_over_several_lines_is_paid(sample):
 
 async def test_a_failed_service_or_an_unknown_truth_gives_no_score_rather_than_zero(sample):
     failed = await play(sample, [LOOK], searcher=FakeSearcher(error=InfraError("down")))
-    fine = await play(sample, expert_script(sample, 0))
+    fine = await play(sample, expert_turns(sample))
     assert failed.stop is StopReason.INFRA
     for score in (PUBLISHED.score(failed, sample.truth), PUBLISHED.score(fine, None)):
         assert (score.total, score.outcome, score.paid) == (None, None, {})
@@ -111,14 +116,14 @@ async def test_the_total_is_the_sum_of_what_is_paid(sample, sample_without_steps
         (sample, set(TERMS) - {"format"}),
         (sample_without_steps, set(TERMS) - {"tapering", "guidance"}),
     ):
-        score = PUBLISHED.score(await play(question, expert_script(question, 0)), question.truth)
+        score = PUBLISHED.score(await play(question, expert_turns(question)), question.truth)
         assert set(score.paid) == paid
         assert score.total == pytest.approx(sum(score.paid.values()))
         assert score.outcome == pytest.approx(4)
 
 
 async def test_scoring_is_pure(sample):
-    finished = await play(sample, expert_script(sample, 0))
+    finished = await play(sample, expert_turns(sample))
     assert PUBLISHED.score(finished, sample.truth) == PUBLISHED.score(finished, sample.truth)
 
 
@@ -126,7 +131,7 @@ async def test_one_batch_scores_like_one_after_the_other(sample, sample_without_
     episodes = [
         (await play(question, turns), question.truth)
         for question in (sample, sample_without_steps)
-        for turns in ([LOOK, FRAME, miss()], expert_script(question, 0), [])
+        for turns in ([LOOK, FRAME, miss()], expert_turns(question), [])
     ]
     alone = [build_rubric(RewardSettings(), WordEncoder()).score(*episode) for episode in episodes]
     assert build_rubric(RewardSettings(), WordEncoder()).score_many(episodes) == alone
@@ -155,7 +160,7 @@ class LongestTurn:
 
 async def test_factors_multiply_the_sum_and_what_is_paid_but_not_the_outcome(sample):
     halved = dataclasses.replace(PUBLISHED, factors=(Factor(LongestTurn(), "halves long ones"),))
-    for turns, product in ((expert_script(sample, 0), 0.5), ([FRAME, miss()], 1.0)):
+    for turns, product in ((expert_turns(sample), 0.5), ([FRAME, miss()], 1.0)):
         played = await play(sample, turns)
         plain, found = PUBLISHED.score(played, sample.truth), halved.score(played, sample.truth)
         assert found.total == plain.total * product

@@ -6,9 +6,10 @@ from PIL import Image
 from seg_common.errors import InfraError, ToolError
 from seg_research.core.video import FrameId
 from seg_research.episode.transcript import ImageRef, Outcome, Text
-from seg_research.recipes.seg_research.actions import Search, SearchKind, SelectKeyframe
+from seg_research.recipes.seg_research.actions import Search, SearchKind, ShowFrame
+from seg_research.recipes.seg_research.recipe import SegResearch
 from seg_research.testing.samples import FRAME_SIZE, draw_sample
-from seg_research.tools.keyframe import KeyframeTool
+from seg_research.tools.show_frame import ShowFrameTool
 
 
 @pytest.fixture
@@ -16,13 +17,15 @@ def sample(tmp_path):
     return draw_sample(tmp_path)
 
 
-def choose(number: int) -> SelectKeyframe:
-    return SelectKeyframe(FrameId(number))
+def choose(number: int) -> ShowFrame:
+    return ShowFrame(FrameId(number))
 
 
 @pytest.mark.parametrize("side_px", [864, 128])
 async def test_the_frame_is_shown_squashed_to_the_square(sample, side_px):
-    observation = await KeyframeTool(side_px).run(choose(5), sample)
+    observation = await ShowFrameTool(SegResearch().texts.show_frame, side_px).run(
+        choose(5), sample
+    )
     (picture,) = observation.message.images
     assert picture.image.size == (side_px, side_px)
     assert picture.image.mode == "RGB"
@@ -44,7 +47,9 @@ async def test_the_picture_is_that_frame_at_its_full_resolution(sample):
     frame.paste("white", (0, 0, 1, FRAME_SIZE.height_px))
     frame.save(path)
     path.rename(sample.frames[0].path)
-    observation = await KeyframeTool(FRAME_SIZE.width_px).run(choose(0), sample)
+    observation = await ShowFrameTool(SegResearch().texts.show_frame, FRAME_SIZE.width_px).run(
+        choose(0), sample
+    )
     picture = observation.message.images[0].image
     assert picture.getpixel((0, 40)) == (255, 255, 255)
     assert picture.getpixel((2, 40)) == (0, 0, 0)
@@ -56,7 +61,7 @@ async def test_a_frame_that_was_not_offered_is_refused_with_the_offered_ones(sam
     with pytest.raises(
         ToolError, match=f"Frame {number} was not among those shown. Choose one of: 0, 5, 10."
     ):
-        await KeyframeTool().run(choose(number), sample)
+        await ShowFrameTool(SegResearch().texts.show_frame).run(choose(number), sample)
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "not an image", "empty"])
@@ -69,11 +74,11 @@ async def test_a_broken_file_is_a_failure_of_the_data_not_of_the_policy(sample, 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InfraError, match="key frame of sample sample") as caught:
-        await KeyframeTool().run(choose(5), sample)
+        await ShowFrameTool(SegResearch().texts.show_frame).run(choose(5), sample)
     assert str(path) in str(caught.value)
 
 
 def test_it_accepts_key_frames_alone():
-    tool = KeyframeTool()
+    tool = ShowFrameTool(SegResearch().texts.show_frame)
     assert tool.accepts(choose(1))
     assert not tool.accepts(Search(SearchKind.TEXT, "frame 1"))

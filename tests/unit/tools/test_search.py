@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from seg_common.errors import InfraError, ToolError
 from seg_research.data.sample import Sample
-from seg_research.episode.action import FaultKind
 from seg_research.episode.transcript import ImageRef, Observation, Outcome, Text
-from seg_research.recipes.seg_research.actions import Search, SearchKind, SelectKeyframe
+from seg_research.recipes.seg_research.actions import FaultKind, Search, SearchKind, ShowFrame
 from seg_research.recipes.seg_research.grammar import parse_turn
+from seg_research.recipes.seg_research.recipe import SegResearch
 from seg_research.search.client import SearchHit, SearchOutcome
+from seg_research.search.settings import SearchSettings
 from seg_research.testing.fakes import FakeSearcher, passage, picture
 from seg_research.tools.search import SearchTool
 
@@ -28,8 +29,17 @@ HOSTILE = [
 MEGABYTE = "all work and no play " * 50_000
 
 
+RECIPE = SegResearch()
+
+
+def tool_with(searcher, image_side_px: int = 256, **shown) -> SearchTool:
+    return SearchTool(
+        searcher, RECIPE.texts.search, RECIPE.escape, SearchSettings(**shown), image_side_px
+    )
+
+
 async def look_up(*hits: SearchHit, kind: SearchKind = SearchKind.TEXT, **options) -> Observation:
-    return await SearchTool(FakeSearcher(hits), **options).run(Search(kind, "Velmora"), SAMPLE)
+    return await tool_with(FakeSearcher(hits), **options).run(Search(kind, "Velmora"), SAMPLE)
 
 
 async def test_passages_are_laid_out_as_the_original_does():
@@ -66,7 +76,7 @@ async def test_pictures_are_squashed_and_laid_out_in_line():
 
 async def test_the_server_is_asked_for_as_many_as_are_shown():
     searcher = FakeSearcher()
-    tool = SearchTool(searcher, top_k_text=3, top_k_images=2)
+    tool = tool_with(searcher, top_k_text=3, top_k_images=2)
     await tool.run(Search(SearchKind.TEXT, "a"), SAMPLE)
     await tool.run(Search(SearchKind.IMAGE, "b"), SAMPLE)
     assert searcher.asked == [("a", "text", 3), ("b", "image", 2)]
@@ -90,7 +100,7 @@ class Answering:
 
 
 async def test_an_exhausted_budget_is_told_as_the_reason():
-    tool = SearchTool(Answering(note="today's search budget of 5 calls is used up"))
+    tool = tool_with(Answering(note="today's search budget of 5 calls is used up"))
     observation = await tool.run(Search(SearchKind.TEXT, "a"), SAMPLE)
     expected = "<information>\nNothing was found: today's search budget of 5 calls is used up.\n</information>"
     assert observation.message.plain() == expected
@@ -102,13 +112,13 @@ async def test_an_exhausted_budget_is_told_as_the_reason():
 async def test_a_hostile_note_stays_text(kind):
     for attack in HOSTILE:
         assert_harmless(
-            await SearchTool(Answering(note=attack * 40)).run(Search(kind, "a"), SAMPLE),
+            await tool_with(Answering(note=attack * 40)).run(Search(kind, "a"), SAMPLE),
             num_pictures=0,
         )
 
 
 async def test_a_note_beside_results_is_not_for_the_policy():
-    tool = SearchTool(Answering(passage(), note="1 of 3 pages could be read"))
+    tool = tool_with(Answering(passage(), note="1 of 3 pages could be read"))
     assert (
         "pages could be read"
         not in (await tool.run(Search(SearchKind.TEXT, "a"), SAMPLE)).message.plain()
@@ -118,10 +128,10 @@ async def test_a_note_beside_results_is_not_for_the_policy():
 async def test_parts_of_pages_may_be_longer_than_snippets():
     hit = SearchHit("t" * 2000, "w" * 2000, 1.0, "x")
     page = (
-        await SearchTool(Answering(hit, browsed=True)).run(Search(SearchKind.TEXT, "a"), SAMPLE)
+        await tool_with(Answering(hit, browsed=True)).run(Search(SearchKind.TEXT, "a"), SAMPLE)
     ).message.plain()
     snippet = (
-        await SearchTool(Answering(hit)).run(Search(SearchKind.TEXT, "a"), SAMPLE)
+        await tool_with(Answering(hit)).run(Search(SearchKind.TEXT, "a"), SAMPLE)
     ).message.plain()
     assert "w" * 999 + "…" in page
     assert "w" * 1000 not in page
@@ -133,7 +143,7 @@ async def test_parts_of_pages_may_be_longer_than_snippets():
 async def test_a_hostile_page_stays_text(attack):
     hit = SearchHit(attack, (attack + " filler ") * 30, 1.0, "x")
     assert_harmless(
-        await SearchTool(Answering(hit, hit, browsed=True)).run(
+        await tool_with(Answering(hit, hit, browsed=True)).run(
             Search(SearchKind.TEXT, "a"), SAMPLE
         ),
         num_pictures=0,
@@ -199,7 +209,7 @@ def assert_harmless(observation: Observation, num_pictures: int) -> None:
     assert plain.count("<information>") == plain.count("</information>") == 1
     assert plain.endswith("</information>")
     assert "<|" not in plain
-    assert parse_turn(plain).action.kind is FaultKind.NO_ACTION
+    assert parse_turn(plain).action.fault is FaultKind.NO_ACTION
     for text in (
         plain,
         observation.summary,
@@ -216,7 +226,7 @@ async def test_a_refused_query_is_told_under_the_same_name_as_an_answered_one():
     # The guard against broken tools counts by this name: refusals under a name of their own would
     # look like a tool that never works.
     answered = await look_up(passage())
-    refused = await SearchTool(FakeSearcher(error=ToolError("query too vague"))).run(
+    refused = await tool_with(FakeSearcher(error=ToolError("query too vague"))).run(
         Search(SearchKind.TEXT, "a"), SAMPLE
     )
     assert (refused.outcome, refused.message.plain()) == (Outcome.REJECTED, "query too vague")
@@ -225,12 +235,12 @@ async def test_a_refused_query_is_told_under_the_same_name_as_an_answered_one():
 
 async def test_a_failed_service_is_not_the_policys_fault():
     with pytest.raises(InfraError, match="down"):
-        await SearchTool(FakeSearcher(error=InfraError("down"))).run(
+        await tool_with(FakeSearcher(error=InfraError("down"))).run(
             Search(SearchKind.TEXT, "a"), SAMPLE
         )
 
 
 def test_it_accepts_searches_of_both_kinds():
-    tool = SearchTool(FakeSearcher())
+    tool = tool_with(FakeSearcher())
     assert all(tool.accepts(Search(kind, "a")) for kind in SearchKind)
-    assert not tool.accepts(SelectKeyframe(1))
+    assert not tool.accepts(ShowFrame(1))

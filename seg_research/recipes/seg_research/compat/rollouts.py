@@ -25,8 +25,7 @@ from seg_research.episode.transcript import (
     StopReason,
     Text,
 )
-from seg_research.recipes.seg_research.action_json import action_to_json
-from seg_research.recipes.seg_research.actions import Answer, Search, SelectKeyframe
+from seg_research.recipes.seg_research.actions import Answer, Search, ShowFrame
 from seg_research.recipes.seg_research.compat.terms import RecordedTruth
 from seg_research.recipes.seg_research.compat.text import RecordedTranscript
 from seg_research.recipes.seg_research.final_answer import final
@@ -159,7 +158,7 @@ def _observation(
     match said:
         case ModelTurn(action=Search()):
             tool, outcome = "search", Outcome.REJECTED if is_valid is False else Outcome.OK
-        case ModelTurn(action=SelectKeyframe(frame_id=frame_id)):
+        case ModelTurn(action=ShowFrame(frame_id=frame_id)):
             is_offered = not offered or frame_id in offered
             tool, outcome = "keyframe", Outcome.OK if is_offered else Outcome.REJECTED
         case _:
@@ -170,7 +169,7 @@ def _observation(
 
 def _turn_record(turn: ModelTurn | Observation, text: str) -> TurnRecord:
     if isinstance(turn, ModelTurn):
-        return TurnRecord(MODEL_ROLE, text, turn.thinking, action_to_json(turn.action))
+        return TurnRecord(MODEL_ROLE, text, turn.thinking, turn.action.to_json())
     return TurnRecord(turn.message.role, text, summary=turn.summary)
 
 

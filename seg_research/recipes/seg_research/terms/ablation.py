@@ -10,7 +10,7 @@ from itertools import dropwhile
 
 from seg_research.data.sample import GroundTruth
 from seg_research.episode.transcript import Transcript
-from seg_research.recipes.seg_research.actions import Answer, Search, SelectKeyframe
+from seg_research.recipes.seg_research.actions import Answer, Search, ShowFrame
 from seg_research.recipes.seg_research.final_answer import read_verdict
 from seg_research.recipes.seg_research.terms.process import (
     WellFormed,
@@ -36,7 +36,7 @@ class BinaryProcess:
             lambda turn: isinstance(turn.action, Search), transcript.model_turns
         )
         match [turn.action for turn in behind_searches]:
-            case [SelectKeyframe(), Answer()] | [Answer(objects=())]:
+            case [ShowFrame(), Answer()] | [Answer(objects=())]:
                 return WellFormed()(transcript)
             case _:
                 return 0.0

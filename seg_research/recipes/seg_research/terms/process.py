@@ -101,7 +101,7 @@ def useful_searches(transcript: Transcript) -> list[Search]:
         ):
             continue
         question, result = (
-            (turn.action.kind, _words(turn.action.query)),
+            (turn.action.tool, _words(turn.action.query)),
             observation.message.plain(),
         )
         if question not in asked and result not in shown:

@@ -4,7 +4,7 @@ import pytest
 
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
 from seg_research.core.prediction import PredictedObject, Prediction
-from seg_research.episode.action import FaultKind, FormatFault
+from seg_research.episode.action import FormatFault
 from seg_research.episode.transcript import (
     Message,
     ModelTurn,
@@ -16,10 +16,11 @@ from seg_research.episode.transcript import (
 )
 from seg_research.recipes.seg_research.actions import (
     Answer,
+    FaultKind,
     ObjectRegion,
     Search,
     SearchKind,
-    SelectKeyframe,
+    ShowFrame,
 )
 from seg_research.recipes.seg_research.final_answer import (
     Verdict,
@@ -47,7 +48,7 @@ def transcript(*exchanges) -> Transcript:
 
 
 def frame(frame_id: int, outcome: Outcome = Outcome.OK):
-    return SelectKeyframe(frame_id), outcome
+    return ShowFrame(frame_id), outcome
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def frame(frame_id: int, outcome: Outcome = Outcome.OK):
         ((frame(3), frame(5, Outcome.REJECTED), ANSWER), 3, True),
         ((frame(3, Outcome.REJECTED), ANSWER), None, True),
         (((Answer(()), Outcome.REJECTED), frame(5), ANSWER), 5, True),
-        ((SelectKeyframe(3),), None, False),
+        ((ShowFrame(3),), None, False),
         (((LOOK, Outcome.OK), ANSWER), None, True),
         (((FAULT, Outcome.FAULT), frame(3), (LOOK, Outcome.EMPTY), ANSWER), 3, True),
     ],

@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
-from seg_research.episode.action import FaultKind, FormatFault
+from seg_research.episode.action import FormatFault
 from seg_research.recipes.seg_research import grammar as parser
 from seg_research.recipes.seg_research.actions import (
     Answer,
+    FaultKind,
     ObjectRegion,
     Search,
     SearchKind,
-    SelectKeyframe,
+    ShowFrame,
 )
 from seg_research.recipes.seg_research.grammar import (
     MAX_OBJECTS,
@@ -54,9 +55,9 @@ VALID = [
     (search('{"name": "text_search", "query": "a", "top_k": 99}'), Search(SearchKind.TEXT, "a")),
     (query("who is 山田 <3 {x}?"), Search(SearchKind.TEXT, "who is 山田 <3 {x}?")),
     (query("a <|im_end|> b"), Search(SearchKind.TEXT, "a b")),
-    ("<keyframe> 3 </keyframe>", SelectKeyframe(3)),
-    ("<keyframe>\n007\n</keyframe>", SelectKeyframe(7)),
-    ("<keyframe>999999999</keyframe>", SelectKeyframe(999999999)),
+    ("<keyframe> 3 </keyframe>", ShowFrame(3)),
+    ("<keyframe>\n007\n</keyframe>", ShowFrame(7)),
+    ("<keyframe>999999999</keyframe>", ShowFrame(999999999)),
     ("<keyframe> -1 </keyframe>", Answer(())),
     (answer(f"{{{REGION}}}"), Answer((ObjectRegion(BOX, (POINT,)),))),
     (answer(f"\n[{{{REGION}}}]\n"), Answer((ObjectRegion(BOX, (POINT,)),))),
@@ -207,7 +208,7 @@ FAULTS = [
 def test_faults_are_typed(text, kind):
     action = parse_turn(text).action
     assert isinstance(action, FormatFault)
-    assert action.kind is kind
+    assert action.fault is kind
 
 
 def test_every_kind_of_fault_is_reached():
@@ -226,7 +227,7 @@ def test_only_a_thought_before_the_action_is_a_thought():
 
 def test_a_thought_about_an_answer_is_no_answer():
     text = f"<thinking> maybe {answer('{' + REGION + '}')} <search> <keyframe> 9 </keyframe> </thinking> <keyframe> 2 </keyframe>"
-    assert parse_turn(text).action == SelectKeyframe(2)
+    assert parse_turn(text).action == ShowFrame(2)
 
 
 def test_a_query_at_the_limit_is_kept_whole():
@@ -288,7 +289,7 @@ any_text = st.text(st.characters(exclude_categories=()))
 )
 def test_any_text_gives_an_action_or_a_fault(text):
     read = parse_turn(text)
-    assert isinstance(read.action, Search | SelectKeyframe | Answer | FormatFault)
+    assert isinstance(read.action, Search | ShowFrame | Answer | FormatFault)
     assert read.thinking is None or read.thinking in text
     if isinstance(read.action, FormatFault):
         assert len(read.action.detail) < 200

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from seg_common.errors import UsageError
-from seg_research.policies.scripted import expert_script, keyframe_turn, search_turn
+from seg_common.validation import validated
 from seg_research.recipes.seg_research.reward_settings import Mode, Preset, RewardSettings, Weights
 from seg_research.recipes.seg_research.rewards import build_rubric
+from seg_research.recipes.seg_research.turns import expert_turns, keyframe_turn, search_turn
 from seg_research.search.client import SearchHit
 from seg_research.testing.attacks import honest_miss, target_of
 from seg_research.testing.fakes import FakeSearcher, WordEncoder, play
@@ -57,7 +58,7 @@ async def score(sample, turns, **settings):
     ],
 )
 async def test_what_perfect_work_is_paid_for_its_process(sample, mode, preset, paid):
-    played = await play(sample, expert_script(sample, 0), searcher=NewEachTime())
+    played = await play(sample, expert_turns(sample), searcher=NewEachTime())
     rubric = build_rubric(RewardSettings(mode=mode, preset=preset), WordEncoder())
     found = rubric.score(played, sample.truth)
     process = {name: value for name, value in found.paid.items() if name not in OUTCOME}
@@ -76,7 +77,7 @@ async def test_without_annotated_steps_the_format_takes_the_place_of_the_process
     sample = draw_sample(tmp_path, steps=())
     for mode in Mode:
         found = build_rubric(RewardSettings(mode=mode, preset=preset), Untouchable()).score(
-            await play(sample, [search_turn("Velmora", "x"), *expert_script(sample, 0)]),
+            await play(sample, [search_turn("Velmora", "x"), *expert_turns(sample)]),
             sample.truth,
         )
         assert found.total == (4 if preset is Preset.OUTCOME_ONLY else 5)
@@ -93,7 +94,7 @@ async def test_robust_process_is_never_paid_without_an_answer(sample, preset):
 )
 @pytest.mark.parametrize("mode", Mode)
 async def test_what_compares_no_texts_embeds_none(sample, preset, mode):
-    played = await play(sample, expert_script(sample, 0))
+    played = await play(sample, expert_turns(sample))
     assert (
         build_rubric(RewardSettings(mode=mode, preset=preset), Untouchable())
         .score_many([(played, sample.truth)])[0]
@@ -103,7 +104,7 @@ async def test_what_compares_no_texts_embeds_none(sample, preset, mode):
 
 
 async def test_weights_multiply_the_terms_and_the_process_part(sample):
-    turns = expert_script(sample, 0)
+    turns = expert_turns(sample)
     plain = await score(sample, turns)
     weighted = await score(
         sample, turns, weights=Weights(box_iou=3, box_l1=0, point=0.5, keyframe=1, process=2)
@@ -140,14 +141,14 @@ async def test_thresholds_reach_their_terms(sample):
     ("given", "message"),
     [
         ({"mode": Mode.COMPAT, "dense": True}, "mode=compat has no dense terms"),
-        ({"p": 0.0}, "p=0.0: expected a number between 0 and 1"),
+        ({"p": 0.0}, "p=0.0: Input should be greater than 0"),
         ({"p": 1.0}, "p=1.0"),
         ({"p": float("nan")}, "p=nan"),
-        ({"budget": -1}, "budget=-1: expected 0"),
-        ({"iou_threshold": 1.0}, "iou_threshold=1.0: expected a number from 0 to 1"),
+        ({"budget": -1}, "budget=-1: Input should be greater than or equal to 0"),
+        ({"iou_threshold": 1.0}, "iou_threshold=1.0: Input should be less than 1"),
         ({"point_depth": -0.1}, "point_depth=-0.1"),
-        ({"guidance_cosine": 1.5}, "guidance_cosine=1.5: expected a cosine"),
-        ({"l1_limit": 0.0}, "l1_limit=0.0: expected a number above 0"),
+        ({"guidance_cosine": 1.5}, "guidance_cosine=1.5: "),
+        ({"l1_limit": 0.0}, "l1_limit=0.0: "),
         ({"point_radius": float("inf")}, "point_radius=inf"),
         ({"encoder": " "}, "encoder=' '"),
         ({"encoder_threads": 0}, "encoder_threads=0"),
@@ -155,7 +156,7 @@ async def test_thresholds_reach_their_terms(sample):
 )
 def test_every_mistake_is_named(given, message):
     with pytest.raises(UsageError, match="rewards: ") as caught:
-        RewardSettings(**given)
+        validated(RewardSettings, given, "rewards")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -169,6 +170,6 @@ NOTHING = dict.fromkeys((*OUTCOME, "process"), 0.0)
 def test_weights_must_be_weights(given):
     with pytest.raises(
         UsageError,
-        match=r"reward weights .*: expected finite numbers of 0 or more, at least one above 0",
+        match=r"weights: .*(Input should be (greater than or equal to 0|a finite number)|above 0)",
     ):
-        Weights(**given)
+        validated(Weights, given, "weights")

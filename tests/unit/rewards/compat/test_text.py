@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from seg_research.episode.action import FaultKind, FormatFault
+from seg_research.episode.action import FormatFault
 from seg_research.episode.transcript import (
     ImageRef,
     Message,
@@ -20,6 +20,7 @@ from seg_research.episode.transcript import (
     Text,
     Transcript,
 )
+from seg_research.recipes.seg_research.actions import FaultKind
 from seg_research.recipes.seg_research.compat import text as read
 
 regex = pytest.importorskip(

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from seg_research.mini.tiny_settings import tiny_settings
+from seg_research.recipes.seg_research.settings import SegResearchSettings
+
 pytest.importorskip("verl", reason="verl comes with the train extra")
 
 from omegaconf import OmegaConf
@@ -13,7 +16,6 @@ from omegaconf import OmegaConf
 from seg_common.errors import UsageError
 from seg_research.cli.main import EXIT_USAGE, main
 from seg_research.data.rows import read_rows, write_rows
-from seg_research.recipes.settings import EpisodeSettings, tiny_settings
 from seg_research.training.launch.checks import check_engine, check_run
 from seg_research.training.launch.config import compose_config, episode_settings
 from seg_research.training.launch.origins import origins
@@ -70,7 +72,7 @@ def test_the_tiny_model_is_trained_as_it_is_taught_and_evaluated():
 
 def test_the_published_model_is_trained_with_the_published_limits():
     settings = episode_settings(compose_config(overrides(model="qwen3vl_4b")))
-    assert settings == EpisodeSettings()
+    assert settings == SegResearchSettings()
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def test_a_sound_run_passes(sound):
             "seg.rollout.sync_timeout_s=0: expected a number of seconds above 0",
         ),
         ({"seg.episode.recipe": "other"}, "unknown recipe 'other'"),
-        ({"seg.episode.limits.max_tool_calls": 0}, "max_tool_calls >= 1"),
+        ({"seg.episode.limits.max_tool_calls": 0}, "max_tool_calls=0: Input should be greater"),
         ({"seg.guards.min_calls": 0}, "min_calls >= 1"),
         ({**DAPO, "trainer.v1.sampler.custom_sampler.path": None}, "would refill for ever"),
         ({"trainer.v1.trainer_mode": "separate_async"}, "custom_sampler.path=null"),

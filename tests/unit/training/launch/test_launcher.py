@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from seg_research.mini.tiny_settings import tiny_settings
+from seg_research.recipes.registry import load_settings
+
 pytest.importorskip("verl", reason="verl comes with the train extra")
 
 from omegaconf import OmegaConf
 
 from seg_common.errors import InfraError, UsageError
-from seg_research.recipes.settings import load_settings, tiny_settings
 from seg_research.training.launch import run_folder, trainer_process
 from seg_research.training.launch.config import compose_config
 from seg_research.training.launch.launcher import finished_policy, launch, ppo_environment

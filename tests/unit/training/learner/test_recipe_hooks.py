@@ -34,7 +34,7 @@ def hooks(monkeypatch):
         {
             "algorithm": {"filter_groups": {"enable": False}},
             "ray_kwargs": {"ray_init": {"num_cpus": 1}},
-            "seg": {"episode": {"recipe": "hooked_recipe:recipe"}},
+            "seg": {"episode": {"recipe": "hooked_recipe:HookedRecipe"}},
         }
     )
     put_into_config(config, hooked_recipe.HOOKS)

@@ -2,7 +2,6 @@
 instead of vanishing.
 """
 
-import dataclasses
 import json
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,16 +10,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from seg_research.recipes.seg_research.recipe import SegResearch
+
 pytest.importorskip("verl", reason="verl comes with the train extra")
 
 from seg_common.errors import InfraError, UsageError
 from seg_research.core.video import read_image
 from seg_research.data.rows import read_rows, read_samples
 from seg_research.episode.transcript import ImageRef, Message, Observation, Outcome, Text
+from seg_research.mini.tiny_settings import tiny_settings
 from seg_research.recipes.hooks import TrainerHooks
 from seg_research.recipes.seg_research.actions import Search
-from seg_research.recipes.settings import tiny_settings
-from seg_research.tools.keyframe import KeyframeTool
+from seg_research.tools.show_frame import ShowFrameTool
 from seg_research.training.launch.config import compose_config
 from seg_research.training.rollout.agent_loop import SegAgentLoop
 from seg_research.training.rollout.context import RolloutContext, context_of
@@ -115,7 +116,10 @@ def play(composed, mini, tiny_processor, tmp_path, monkeypatch):
         config.seg.episode.limits.update(limits or {})
         config.actor_rollout_ref.rollout.prompt_length = config.data.max_prompt_length
         run.context = context = RolloutContext(config)
-        tools = (PictureSearch(sample.frames[0].path, error), KeyframeTool(96))
+        tools = (
+            PictureSearch(sample.frames[0].path, error),
+            ShowFrameTool(SegResearch().texts.show_frame, 96),
+        )
 
         @asynccontextmanager
         async def lend_tools():
@@ -123,9 +127,7 @@ def play(composed, mini, tiny_processor, tmp_path, monkeypatch):
 
         monkeypatch.setattr(context, "tools", lend_tools)
         if hooks is not None:
-            monkeypatch.setattr(
-                context, "recipe", dataclasses.replace(context.recipe, trainer_hooks=hooks)
-            )
+            monkeypatch.setattr(context.recipe, "hooks", lambda: hooks)
         wrapped, data = SimpleNamespace(config=config), SimpleNamespace(config=config.data)
         config.actor_rollout_ref.rollout.update(rollout or {})
         run.server = Server(tiny_processor, turns)

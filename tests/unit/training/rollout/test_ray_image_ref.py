@@ -51,6 +51,7 @@ def test_no_picture_is_taken_for_one_that_is_gone():
 
 
 def test_nothing_is_kept_when_the_last_trajectory_has_ended():
+    gc.collect()
     lent = lend(picture(1))
     before = len(LENDER)
     del lent

@@ -8,6 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from seg_research.recipes.registry import build_recipe
+from seg_research.recipes.seg_research.recipe import SegResearch
+from seg_research.recipes.seg_research.turns import expert_turns, search_turn
+from seg_research.testing.fakes import start_episode
+
 pytest.importorskip("verl", reason="verl comes with the train extra")
 
 import torch
@@ -28,15 +33,14 @@ from seg_research.episode.transcript import (
     StopReason,
     Text,
 )
+from seg_research.mini.tiny_settings import tiny_settings
 from seg_research.policies.chat_tokens import ChatTokens
 from seg_research.policies.processor import allow_missing_torchvision
-from seg_research.policies.scripted import expert_script, search_turn
 from seg_research.recipes.seg_research.actions import Search, SearchKind
 from seg_research.recipes.seg_research.final_answer import final
-from seg_research.recipes.settings import tiny_settings
 from seg_research.records.image_store import ImageStore
 from seg_research.records.writer import episode_row
-from seg_research.tools.keyframe import KeyframeTool
+from seg_research.tools.show_frame import ShowFrameTool
 from seg_research.training.rollout.conversation import VerlConversation
 from seg_research.training.sft.dataset import SftDataset
 from seg_research.training.sft.episodes import Selection, SftSettings
@@ -82,7 +86,7 @@ class PictureSearch:
         picture = Image.linear_gradient("L").resize((32, 32)).convert("RGB")
         found = (
             (ImageRef(picture, "http://somewhere/emblem.jpg"), Text("\n"))
-            if action.kind is SearchKind.IMAGE
+            if action.tool is SearchKind.IMAGE
             else (Text("a kite\n"),)
         )
         return Observation(
@@ -105,18 +109,20 @@ def played(mini, processor, tmp_path_factory):
     that records them.
     """
     folder, settings = tmp_path_factory.mktemp("sft"), tiny_settings()
-    recipe, out, chats = settings.build_recipe(), folder / "predictions.jsonl", []
+    recipe, out, chats = build_recipe(settings), folder / "predictions.jsonl", []
     for index, sample in enumerate(read_samples(mini.parquet("train"))[:2]):
         turns = [
             search_turn("emblem", "look", kind) for kind in list(SearchKind)[: index + 1]
-        ] + expert_script(sample, 0)[-2:]
+        ] + expert_turns(sample)[-2:]
 
         async def play(sample=sample, turns=turns):
             chat = VerlConversation(
-                Loop(processor, turns), {}, recipe.stop_strings, settings.limits
+                Loop(processor, turns), {}, recipe.grammar.stop_strings, settings.limits
             )
             return chat, await run_episode(
-                recipe.episode(sample, settings.limits), chat, [PictureSearch(), KeyframeTool(96)]
+                start_episode(recipe, sample),
+                chat,
+                [PictureSearch(), ShowFrameTool(SegResearch().texts.show_frame, 96)],
             )
 
         chat, transcript = asyncio.run(play())

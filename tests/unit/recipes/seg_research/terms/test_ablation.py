@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
 from seg_research.data.sample import GroundTruth
-from seg_research.episode.action import FaultKind, FormatFault
+from seg_research.episode.action import FormatFault
 from seg_research.episode.transcript import (
     Message,
     ModelTurn,
@@ -18,10 +18,11 @@ from seg_research.episode.transcript import (
 )
 from seg_research.recipes.seg_research.actions import (
     Answer,
+    FaultKind,
     ObjectRegion,
     Search,
     SearchKind,
-    SelectKeyframe,
+    ShowFrame,
 )
 from seg_research.recipes.seg_research.terms.ablation import (
     BinaryProcess,
@@ -33,7 +34,7 @@ from seg_research.testing.fakes import WordEncoder
 
 ANSWER = Answer((ObjectRegion(Norm1000Box(1, 2, 3, 4), (Norm1000Point(2, 3),)),))
 ABSENT = Answer(())
-FRAME = SelectKeyframe(3)
+FRAME = ShowFrame(3)
 A, B, C = (
     Search(SearchKind.TEXT, query)
     for query in ("colour of Velmora", "crest of Babir", "height of Orun")

@@ -13,7 +13,7 @@ from seg_common.errors import InvariantError
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
 from seg_research.core.video import FrameId
 from seg_research.data.sample import GroundTruth, TargetOnFrame
-from seg_research.episode.action import FaultKind, FormatFault
+from seg_research.episode.action import FormatFault
 from seg_research.episode.transcript import (
     Message,
     ModelTurn,
@@ -25,10 +25,11 @@ from seg_research.episode.transcript import (
 )
 from seg_research.recipes.seg_research.actions import (
     Answer,
+    FaultKind,
     ObjectRegion,
     Search,
     SearchKind,
-    SelectKeyframe,
+    ShowFrame,
 )
 from seg_research.recipes.seg_research.final_answer import final
 from seg_research.recipes.seg_research.terms.guidance import Guidance
@@ -104,12 +105,12 @@ ANSWER = Answer((ObjectRegion(Norm1000Box(1, 2, 3, 4), (Norm1000Point(2, 3),)),)
         ([("north", Outcome.REJECTED), "south"], 0),
         ([("south", Outcome.EMPTY), "north"], 1),
         (
-            [("south", Outcome.FAULT), (FAULT, Outcome.FAULT), SelectKeyframe(FrameId(3)), "north"],
+            [("south", Outcome.FAULT), (FAULT, Outcome.FAULT), ShowFrame(FrameId(3)), "north"],
             1,
         ),
         ([Search(SearchKind.IMAGE, "north"), "south"], 1),
         ([], 0),
-        ([SelectKeyframe(FrameId(3))], 0),
+        ([ShowFrame(FrameId(3))], 0),
     ],
 )
 def test_the_first_search_that_found_something_is_compared(guidance, turns, value):
@@ -188,9 +189,9 @@ def test_what_cannot_be_scored_is_not_embedded(guidance, compass):
 
 def test_the_steps_of_a_sample_choose_what_is_paid_and_everything_is_logged(guidance):
     with_steps = rubric(guidance).score(
-        episode("north", SelectKeyframe(FrameId(3)), ANSWER), truth(*STEPS)
+        episode("north", ShowFrame(FrameId(3)), ANSWER), truth(*STEPS)
     )
-    without = rubric(guidance).score(episode("north", SelectKeyframe(FrameId(3)), ANSWER), truth())
+    without = rubric(guidance).score(episode("north", ShowFrame(FrameId(3)), ANSWER), truth())
     assert (with_steps.total, with_steps.paid, with_steps.outcome) == (0.5, {"guidance": 0.5}, 0.0)
     assert (without.total, without.paid) == (1.0, {"format": 1.0})
     assert with_steps.terms == {"guidance": 1.0, "format": 1.0}
@@ -211,7 +212,7 @@ def test_the_parts_add_up_to_the_total(guidance):
         final,
         similarity=guidance.similarity,
     )
-    score = whole.score(episode("north", SelectKeyframe(FrameId(3)), ANSWER), truth(*STEPS))
+    score = whole.score(episode("north", ShowFrame(FrameId(3)), ANSWER), truth(*STEPS))
     assert (score.total, score.outcome, score.paid) == (2.5, 2.0, {"guidance": 0.5, "format": 2.0})
 
 

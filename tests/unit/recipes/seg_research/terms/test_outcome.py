@@ -20,7 +20,7 @@ from seg_research.episode.transcript import (
     Text,
     Transcript,
 )
-from seg_research.recipes.seg_research.actions import Answer, ObjectRegion, SelectKeyframe
+from seg_research.recipes.seg_research.actions import Answer, ObjectRegion, ShowFrame
 from seg_research.recipes.seg_research.terms.outcome import BoxIoU, BoxL1, KeyframeArea, PointHit
 
 TARGET = TargetOnFrame(
@@ -46,7 +46,7 @@ def answered(
 ) -> Transcript:
     turns: list[ModelTurn | Observation] = []
     if keyframe is not None:
-        turns.append(ModelTurn("…", SelectKeyframe(FrameId(keyframe)), "because"))
+        turns.append(ModelTurn("…", ShowFrame(FrameId(keyframe)), "because"))
         turns.append(Observation(Message("user", (Text(seen),)), "keyframe", outcome))
     turns.append(ModelTurn("…", Answer(regions), "because"))
     return Transcript("s", (), tuple(turns), StopReason.ANSWERED)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from seg_research.core.geometry import Norm1000Box, Norm1000Point
 from seg_research.data.sample import GroundTruth
-from seg_research.episode.action import Action, FaultKind, FormatFault
+from seg_research.episode.action import Action, FormatFault
 from seg_research.episode.transcript import (
     Message,
     ModelTurn,
@@ -21,16 +21,17 @@ from seg_research.episode.transcript import (
 )
 from seg_research.recipes.seg_research.actions import (
     Answer,
+    FaultKind,
     ObjectRegion,
     Search,
     SearchKind,
-    SelectKeyframe,
+    ShowFrame,
 )
 from seg_research.recipes.seg_research.terms.process import Tapering, WellFormed
 
 ANSWER = Answer((ObjectRegion(Norm1000Box(1, 2, 3, 4), (Norm1000Point(2, 3),)),))
 FAULT = FormatFault(FaultKind.BAD_FRAME, "write only the frame number")
-FRAME = SelectKeyframe(3)
+FRAME = ShowFrame(3)
 
 
 def look(query: str, kind: SearchKind = SearchKind.TEXT) -> Search:
