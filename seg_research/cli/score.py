@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from seg_common.errors import UsageError
 
 if TYPE_CHECKING:
-    from seg_research.evaluation.score import Rescorer
-    from seg_research.evaluation.score_summary import RescoreSummary
+    from seg_research.evaluation.rescore_summary import RescoreSummary
+    from seg_research.recipes.judge import Judge
 
 EXAMPLES = """examples:
   seg-research score step_020.jsonl --mode compat --json step_020.compat.json
@@ -28,12 +28,17 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("rollouts", type=Path, metavar="ROLLOUTS", help="JSON lines")
-    parser.add_argument("--recipe", default="seg_research", help="whose rewards")
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="whose rewards (default: the checkpoint's, or seg_research)",
+    )
     parser.add_argument(
         "--mode",
-        choices=("robust", "compat"),
-        default="robust",
-        help="our definitions, or exactly the original's",
+        default="",
+        metavar="NAME",
+        help="which of the recipe's definitions; seg_research has robust, ours and the default, "
+        "and compat, exactly the original's",
     )
     parser.add_argument(
         "--settings",
@@ -50,17 +55,17 @@ def run(options: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from seg_research.evaluation.score import rescore
-    from seg_research.evaluation.score_summary import RescoreSummary
+    from seg_research.evaluation.rescore_rewards import rescore
+    from seg_research.evaluation.rescore_summary import RescoreSummary
 
-    rescorer = _rescorer(options)
+    judge = _judge(options)
     size = options.rollouts.stat().st_size if options.rollouts.is_file() else 0
     summary = RescoreSummary()
     with tqdm(total=size, unit="B", unit_scale=True, desc="score", file=sys.stderr) as bar:
         # Writing around the bar redraws it each time; a stream that is no terminal needs no such
         # care.
         say = partial(bar.write, file=sys.stdout) if sys.stdout.isatty() else print
-        for row in rescore(options.rollouts, rescorer, options.json, bar.update):
+        for row in rescore(options.rollouts, judge, options.json, bar.update):
             summary.add(row)
             if row.error:
                 bar.write(
@@ -69,46 +74,38 @@ def run(options: argparse.Namespace) -> int:
                 )
             for changed in row.disagreements:
                 found = "unscored" if changed.found is None else f"{changed.found:.6g}"
-                say(
-                    f"line {row.line}: {changed.name} {changed.recorded:.6g} -> {found}: {changed.reason}"
-                )
+                numbers = f"{changed.name} {changed.recorded:.6g} -> {found}"
+                say(f"line {row.line}: {numbers}: {changed.reason}")
     print(summary.to_markdown(), end="")
     if options.json:
         print(f"written: {options.json}")
     return _verdict(summary)
 
 
-def _rescorer(options: argparse.Namespace) -> Rescorer:
-    from dataclasses import replace
-
-    from seg_research.evaluation.score import Rescorer
-    from seg_research.recipes.registry import find_recipe, load_settings
-    from seg_research.recipes.seg_research.reward_settings import Mode
-    from seg_research.recipes.seg_research.settings import SegResearchSettings
-
-    stored = load_settings(options.settings) if options.settings else SegResearchSettings()
-    if not isinstance(stored, SegResearchSettings):
-        raise UsageError(
-            f"{options.settings}: recipe '{stored.recipe}' has no modes to score by; expected seg_research"
-        )
-    settings = stored.rewards
-    by_mode = {Mode.ROBUST: settings, Mode.COMPAT: replace(settings, dense=False)}
-    return Rescorer(
-        Mode(options.mode),
-        {
-            mode: find_recipe(
-                options.recipe,
-                SegResearchSettings(options.recipe, rewards=replace(chosen, mode=mode)),
-            ).rubric
-            for mode, chosen in by_mode.items()
-        },
+def _judge(options: argparse.Namespace) -> Judge:
+    from seg_research.recipes.registry import (
+        DEFAULT_RECIPE,
+        build_recipe,
+        find_recipe,
+        load_settings,
     )
+
+    if options.settings is None:
+        return find_recipe(options.recipe or DEFAULT_RECIPE).judge(options.mode)
+    settings = load_settings(options.settings)
+    if options.recipe not in (None, settings.recipe):
+        raise UsageError(
+            f"{options.settings}: is of recipe '{settings.recipe}', not '{options.recipe}'; "
+            "leave --recipe out"
+        )
+    return build_recipe(settings).judge(options.mode)
 
 
 def _verdict(summary: RescoreSummary) -> int:
     if not summary.num_broken:
         return 0
     sys.stderr.write(
-        f"seg-research: {summary.num_broken} of {summary.num_rows} lines could not be read; fix them and run again\n"
+        f"seg-research: {summary.num_broken} of {summary.num_rows} lines could not be read; "
+        "fix them and run again\n"
     )
     return 1

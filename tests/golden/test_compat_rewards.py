@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from seg_research.cli.main import main
-from seg_research.evaluation import disagreement_reasons as differences
 from seg_research.recipes.seg_research.compat import decoded_response
+from seg_research.recipes.seg_research.compat import disagreement_reasons as differences
 from seg_research.records.reader import read_rollout
 
 ROLLOUTS = Path(__file__).parents[3] / "shared" / "data" / "rollouts"

@@ -8,13 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from seg_research.evaluation.score import GuidanceSource, Row
-
-_SOURCES = {
-    GuidanceSource.STEPS: "computed from the annotated steps",
-    GuidanceSource.RECOVERED: "recovered from the recorded process score",
-    None: "without a value: the question has no annotated steps, or they are not known",
-}
+from seg_research.evaluation.rescore_rewards import Row
+from seg_research.recipes.judge import Note
 
 
 @dataclass(slots=True)
@@ -48,38 +43,35 @@ class RescoreSummary:
     _reasons: defaultdict[str, Counter[str]] = field(
         default_factory=lambda: defaultdict(Counter[str])
     )
-    _sources: Counter[GuidanceSource | None] = field(default_factory=Counter[GuidanceSource | None])
+    _notes: Counter[Note] = field(default_factory=Counter[Note])
 
     def add(self, row: Row) -> None:
         """Count a row."""
         self.num_rows += 1
-        if row.error:
+        judgement = row.judgement
+        if judgement is None:
             self.num_broken += 1
             return
-        self.num_disagreeing += bool(row.disagreements)
-        self._sources[row.guidance_source] += 1
-        _add_all(self._found, row.values)
+        self.num_disagreeing += bool(judgement.disagreements)
+        if judgement.note is not None:
+            self._notes[judgement.note] += 1
+        _add_all(self._found, judgement.values)
         _add_all(self._recorded, row.recorded)
-        for changed in row.disagreements:
+        for changed in judgement.disagreements:
             self._reasons[changed.name][changed.reason] += 1
 
     def to_markdown(self) -> str:
-        """Return the table of means, where guidance came from, and the reasons of disagreements by
-        name.
-        """
+        """Return the table of means, the notes, and the reasons of disagreements by name."""
         lines = [
             "",
             "| term | mean | rows | recorded mean | rows that differ |",
             "|---|---|---|---|---|",
         ]
         for name, mean in self._found.items():
-            lines.append(
-                f"| {name} | {mean} | {mean.count} | {self._recorded[name]} | {self._reasons[name].total()} |"
-            )
-        sources = ", ".join(
-            f"{count} {_SOURCES[source]}" for source, count in self._sources.most_common()
-        )
-        lines += ["", f"guidance: {sources or 'no rows'}"]
+            differing = self._reasons[name].total()
+            cells = (name, mean, mean.count, self._recorded[name], differing)
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+        lines += ["", *self._note_lines()]
         lines.append(
             f"disagreements with recorded numbers: {self.num_disagreeing} of {self.num_rows} rows"
         )
@@ -89,6 +81,12 @@ class RescoreSummary:
                 for reason, count in self._reasons[name].most_common()
             ]
         return "\n".join(lines) + "\n"
+
+    def _note_lines(self) -> list[str]:
+        by_topic: dict[str, list[str]] = {}
+        for note, count in self._notes.most_common():
+            by_topic.setdefault(note.topic, []).append(f"{count} {note.text}")
+        return [f"{topic}: {', '.join(texts)}" for topic, texts in by_topic.items()]
 
 
 def _add_all(means: defaultdict[str, _Mean], values: Mapping[str, float | None]) -> None:

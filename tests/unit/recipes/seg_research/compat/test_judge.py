@@ -5,11 +5,12 @@ import json
 import pytest
 
 from seg_research.cli.main import main
-from seg_research.evaluation import disagreement_reasons as differences
-from seg_research.evaluation.score import Rescorer, rescore
-from seg_research.evaluation.score_summary import RescoreSummary
+from seg_research.evaluation.rescore_rewards import rescore
+from seg_research.evaluation.rescore_summary import RescoreSummary
+from seg_research.recipes.judge import OTHER_SETTINGS
+from seg_research.recipes.seg_research.compat import disagreement_reasons as differences
+from seg_research.recipes.seg_research.compat.judge import two_definitions
 from seg_research.recipes.seg_research.reward_settings import Mode, RewardSettings
-from seg_research.recipes.seg_research.rewards import build_rubric
 from seg_research.testing.fakes import WordEncoder
 
 GTS = json.dumps(
@@ -23,7 +24,10 @@ GTS = json.dumps(
     }
 )
 KEYFRAME = "<thinking> t </thinking>\n<keyframe> 3 </keyframe>"
-ANSWER = '<thinking> t </thinking>\n<answer> {"bbox_2d": [100, 100, 300, 500], "point_2d": [200, 300]} </answer>'
+ANSWER = (
+    "<thinking> t </thinking>\n<answer> "
+    '{"bbox_2d": [100, 100, 300, 500], "point_2d": [200, 300]} </answer>'
+)
 SEARCH = '<thinking> t </thinking>\n<search> {"name": "text_search", "query": "who"} </search>'
 
 
@@ -57,11 +61,9 @@ def score(tmp_path):
     def run(*lines, mode="compat"):
         source, out = tmp_path / "rollouts.jsonl", tmp_path / "out.json"
         source.write_text("".join(x if isinstance(x, str) else json.dumps(x) + "\n" for x in lines))
-        rescorer = Rescorer(
-            Mode(mode), {m: build_rubric(RewardSettings(mode=m), WordEncoder()) for m in Mode}
-        )
+        judge = two_definitions(Mode(mode), RewardSettings(), WordEncoder())
         summary = RescoreSummary()
-        for row in rescore(source, rescorer, out, lambda _: None):
+        for row in rescore(source, judge, out, lambda _: None):
             summary.add(row)
         return json.loads(out.read_text())["rows"], summary.to_markdown()
 
@@ -133,7 +135,7 @@ def test_an_edited_score_is_told(score):
 
 def test_a_score_that_is_no_sum_of_its_terms(score):
     (row,), _ = score(recorded(process=1.0) | {"score": 3.0})
-    assert reasons(row) == {"score": differences.OTHER_SETTINGS}
+    assert reasons(row) == {"score": OTHER_SETTINGS}
 
 
 def test_validation_records_hold_the_iou_alone(score):
@@ -200,7 +202,7 @@ def test_our_lines_are_compared_by_our_names(score):
         own | {"rewards": {"box_iou": 1.0, "guidance": None}, "num_search": 0, "score": None},
         mode="robust",
     )
-    assert reasons(row) == {"box_iou": differences.OTHER_SETTINGS}
+    assert reasons(row) == {"box_iou": OTHER_SETTINGS}
 
 
 def test_an_infrastructure_failure_and_a_question_without_truth_are_not_scored(score):
@@ -230,22 +232,6 @@ def test_a_broken_line_is_told_and_the_rest_is_scored_in_order(score):
 def test_many_rows_keep_their_order(score):
     rows, _ = score(*(line(PERFECT if index % 3 else KEYFRAME) for index in range(200)))
     assert [row["score"] for row in rows] == [4.75 if index % 3 else 0.0 for index in range(200)]
-
-
-def test_nothing_is_written_before_the_last_row(tmp_path):
-    source, out = tmp_path / "rollouts.jsonl", tmp_path / "out.json"
-    source.write_text("".join(json.dumps(line()) + "\n" for _ in range(3)))
-    out.write_text("before")
-    rows = rescore(
-        source,
-        Rescorer(Mode.COMPAT, {m: build_rubric(RewardSettings(mode=m)) for m in Mode}),
-        out,
-        lambda _: None,
-    )
-    next(rows)
-    rows.close()
-    assert out.read_text() == "before"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "rollouts.jsonl"]
 
 
 def test_the_command(tmp_path, capsys):

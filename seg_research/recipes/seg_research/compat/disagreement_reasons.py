@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from seg_research.data.sample import GroundTruth
 from seg_research.episode.action import FormatFault
 from seg_research.episode.transcript import Transcript
+from seg_research.recipes.judge import OTHER_SETTINGS, differ
 from seg_research.recipes.seg_research.compat import text as read
 from seg_research.recipes.seg_research.compat.terms import well_formed
 from seg_research.recipes.seg_research.final_answer import read_verdict
@@ -17,22 +18,25 @@ from seg_research.recipes.seg_research.terms.process import useful_searches
 OUTCOME = ("box_iou", "box_l1", "point", "keyframe")
 PROCESS = ("guidance", "tapering", "format")
 
-_ROUNDING = 1e-9
-
 EDITED = (
     "not what the original's definition gives: the line was edited, or another version wrote it"
 )
-OTHER_SETTINGS = "recorded with other settings, or by rules of an earlier version"
 VALIDATION = "recorded by the original's validation, which pays the IoU alone"
 ANSWERED_ONLY = "paid only with a usable answer"
 NO_KEYFRAME = "no offered key frame was chosen before the answer"
 LAST_KEYFRAME = (
     "the last key frame before the answer counts, in the original the first one named anywhere"
 )
-OTHER_ANSWER = "the answer is read from an answering turn, in the original from the first tags on one line anywhere"
+OTHER_ANSWER = (
+    "the answer is read from an answering turn, in the original from the first tags on one line "
+    "anywhere"
+)
 SAYS_ABSENT = "the policy says that the target is absent, which the original cannot read"
 NOT_IN_A_TURN = "the tags stand in an observation or inside a thought"
-OTHER_POINT_RULE = "a point counts inside the target: in its mask where the line holds one, else near its deepest place and in its box"
+OTHER_POINT_RULE = (
+    "a point counts inside the target: in its mask where the line holds one, else near its deepest "
+    "place and in its box"
+)
 SEVERAL_OBJECTS = "several objects locate nothing"
 MALFORMED_TURN = "some turn is malformed"
 THOUGHTLESS_TURN = "some turn has no thought"
@@ -84,11 +88,6 @@ def reason_of_score(changed: Sequence[str], recorded: Mapping[str, float]) -> st
     if changed:
         return f"follows from {', '.join(changed)}"
     return VALIDATION if recorded.get("acc") == recorded["score"] else OTHER_SETTINGS
-
-
-def differ(a: float | None, b: float | None) -> bool:
-    """Tell whether two values of a term are two; the order of additions makes none."""
-    return (a is None) is not (b is None) if a is None or b is None else abs(a - b) > _ROUNDING
 
 
 def _outcome_reason(name: str, transcript: Transcript) -> str:
