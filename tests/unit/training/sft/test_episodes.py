@@ -91,16 +91,14 @@ PICTURE = {"path": "/nowhere/a.png", "size": [32, 32]}
             "line 2: a user message has 1 times <image> but 0 images",
         ),
         (
-            line(prompt=[{"role": "user", "text": "x", "pictures": [PICTURE]}]),
+            line(prompt=[{"role": "user", "text": "x", "images": [PICTURE]}]),
             "0 times <image> but 1 images",
         ),
         (
             line(
-                prompt=[
-                    {"role": "user", "text": "<image>", "pictures": [PICTURE | {"size": [0, 4]}]}
-                ]
+                prompt=[{"role": "user", "text": "<image>", "images": [PICTURE | {"size": [0, 4]}]}]
             ),
-            "field 'prompt.0.pictures.0.size.0'",
+            "field 'prompt.0.images.0.size.0'",
         ),
         (line(turns=[*ONE_TURN, *ONE_TURN]), "follows another one"),
         (line(turns=[{"role": "user", "text": "x"}, *ONE_TURN]), "an observation must follow"),
@@ -111,8 +109,8 @@ def test_what_is_wrong_is_named_with_its_line(write, bad, message):
         list(Selection(SftSettings()).read(write(line(), bad)))
 
 
-def test_a_missing_picture_is_named(write, tiny_processor):
-    path = write(line(prompt=[{"role": "user", "text": "<image>", "pictures": [PICTURE]}]))
+def test_a_missing_image_is_named(write, tiny_processor):
+    path = write(line(prompt=[{"role": "user", "text": "<image>", "images": [PICTURE]}]))
     with pytest.raises(UsageError, match=r"episode a shows /nowhere/a.png, which is missing"):
         encode_files([path], tiny_processor, SftSettings(), 512, 0)
 
