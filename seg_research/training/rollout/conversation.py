@@ -36,14 +36,22 @@ class VerlConversation:
         sampling_params: dict[str, Any],
         stop_strings: tuple[str, ...],
         limits: Limits,
-        lender: ImageLender,
+        lender: ImageLender | None = None,
     ) -> None:
-        """Start with no tokens; `loop` brings its server client and token helpers."""
+        """Start with no tokens.
+
+        Args:
+            loop: brings its server client and token helpers.
+            sampling_params: of verl.
+            stop_strings: a turn ends behind the first of these.
+            limits: of the episode.
+            lender: shared by the conversations that may show the same images.
+        """
         self.metrics: dict[str, float] = {}
         self.global_steps: dict[str, Any] = {}
         self.images: list[Image.Image] = []
         self._lent: list[RayImage] = []
-        self._lender = lender
+        self._lender = ImageLender() if lender is None else lender
         self._loop: Any = loop
         self._limits = limits
         self._sampling = {

@@ -91,14 +91,16 @@ PICTURE = {"path": "/nowhere/a.png", "size": [32, 32]}
             "line 2: a user message has 1 times <image> but 0 images",
         ),
         (
-            line(prompt=[{"role": "user", "text": "x", "images": [PICTURE]}]),
+            line(prompt=[{"role": "user", "text": "x", "pictures": [PICTURE]}]),
             "0 times <image> but 1 images",
         ),
         (
             line(
-                prompt=[{"role": "user", "text": "<image>", "images": [PICTURE | {"size": [0, 4]}]}]
+                prompt=[
+                    {"role": "user", "text": "<image>", "pictures": [PICTURE | {"size": [0, 4]}]}
+                ]
             ),
-            "field 'prompt.0.images.0.size.0'",
+            "field 'prompt.0.pictures.0.size.0'",
         ),
         (line(turns=[*ONE_TURN, *ONE_TURN]), "follows another one"),
         (line(turns=[{"role": "user", "text": "x"}, *ONE_TURN]), "an observation must follow"),
@@ -110,7 +112,7 @@ def test_what_is_wrong_is_named_with_its_line(write, bad, message):
 
 
 def test_a_missing_image_is_named(write, tiny_processor):
-    path = write(line(prompt=[{"role": "user", "text": "<image>", "images": [PICTURE]}]))
+    path = write(line(prompt=[{"role": "user", "text": "<image>", "pictures": [PICTURE]}]))
     with pytest.raises(UsageError, match=r"episode a shows /nowhere/a.png, which is missing"):
         encode_files([path], tiny_processor, SftSettings(), 512, 0)
 
