@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in _DISK_ERRORS:
             return _report_bug(error)
         return _fail(
-            f"{error.filename or 'disk'}: {error.strerror}; free some space or choose another folder, then run again",
+            f"{error.filename or 'disk'}: {error.strerror}; free some space or choose another"
+            " folder, then run again",
             EXIT_USAGE,
         )
     except Exception as error:
