@@ -23,7 +23,7 @@ _ENTRY_OVERHEAD_BYTES = 500
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What was asked of whom. `options` names whatever else changes the answer: browsing, say."""
+    """What was asked of whom. `options` names whatever else changes the answer, browsing for one."""
 
     provider: str
     kind: CollectionKind

@@ -38,20 +38,22 @@ class SftSettings:
     Attributes:
         min_score: episodes with a smaller reward are left out; None keeps all.
         answered_only: episodes that ended without an answer are left out.
-        image_cache_gb: of one process, for images that are ready for the model.
+        picture_cache_gb: of one process, for images that are ready for the model.
     """
 
     min_score: float | None = None
     answered_only: bool = True
-    image_cache_gb: float = 1.0
+    picture_cache_gb: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.image_cache_gb < 0:
-            raise UsageError(f"seg.sft.image_cache_gb={self.image_cache_gb}: expected 0 or more")
+        if self.picture_cache_gb < 0:
+            raise UsageError(
+                f"seg.sft.picture_cache_gb={self.picture_cache_gb}: expected 0 or more"
+            )
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingEpisode:
+class Demonstration:
     """One episode. Its images have the shown size and the file they come from, but no pixels yet.
 
     Attributes:
@@ -75,7 +77,7 @@ class Selection:
     settings: SftSettings
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def read(self, path: Path) -> Iterator[TrainingEpisode]:
+    def read(self, path: Path) -> Iterator[Demonstration]:
         """Stream the episodes to imitate.
 
         Raises:
@@ -89,7 +91,7 @@ class Selection:
             if reason:
                 self.left_out[reason] += 1
             else:
-                yield _episode(row, where)
+                yield _demonstration(row, where)
 
     def _unwanted(self, row: PredictionRow) -> str | None:
         if row.stop_reason == StopReason.INFRA:
@@ -125,7 +127,7 @@ def _parse(fields: Mapping[str, Any], where: str) -> PredictionRow:
     return row
 
 
-def _episode(row: PredictionRow, where: str) -> TrainingEpisode:
+def _demonstration(row: PredictionRow, where: str) -> Demonstration:
     last = max(index for index, turn in enumerate(row.turns) if turn.by_policy)
     turns = tuple(_message(turn, where) for turn in row.turns[: last + 1])
     for earlier, later in zip([None, *turns], turns, strict=False):
@@ -140,7 +142,7 @@ def _episode(row: PredictionRow, where: str) -> TrainingEpisode:
                 f"{where}: field 'turns': an observation must follow a turn of the model"
             )
     prompt = tuple(_message(message, where) for message in row.prompt or ())
-    return TrainingEpisode(row.sample_id, prompt, turns)
+    return Demonstration(row.sample_id, prompt, turns)
 
 
 def _message(record: MessageRecord | TurnRecord, where: str) -> Message:
