@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from seg_common.arguments import at_least, number
 from seg_common.registry import find_attribute
-from seg_research.recipes.registry import build_recipe
 
 if TYPE_CHECKING:
     from seg_research.data.sample import Sample
@@ -194,12 +193,13 @@ async def _predict(
 def _policy_maker(
     options: argparse.Namespace, settings: EpisodeSettings
 ) -> Callable[[int], Policy]:
+    from seg_research.recipes.registry import build_recipe
+
+    recipe = build_recipe(settings)
     if options.scripted:
         name: str = options.scripted
         place = SCRIPTED.get(name, name)
-        policy = find_attribute(place, FunctionType, "scripted policy")(
-            build_recipe(settings), options.seed
-        )
+        policy = find_attribute(place, FunctionType, "scripted policy")(recipe, options.seed)
         return lambda group: policy
     import torch
 
@@ -213,9 +213,7 @@ def _policy_maker(
     torch.set_num_threads(options.threads)
     processor = load_processor(options.model)
     engine = TransformersEngine.load(options.model, processor)
-    sampling = Sampling(
-        options.temperature, stop_strings=build_recipe(settings).grammar.stop_strings
-    )
+    sampling = Sampling(options.temperature, stop_strings=recipe.grammar.stop_strings)
     chat = ChatTokens(processor)
 
     def make(group: int) -> LocalPolicy:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from seg_common.arguments import at_least
 from seg_common.errors import UsageError
 from seg_research.mini import COLD_START
-from seg_research.mini.tiny_settings import tiny_settings
 
 if TYPE_CHECKING:
     from seg_research.mini.pretraining_data.clips import Clip
@@ -89,6 +88,7 @@ def _train(options: argparse.Namespace, staged: Path) -> None:
     from seg_research.mini.induction_init import write_induction_circuit
     from seg_research.mini.pretraining_data.vocabulary import corpus
     from seg_research.mini.tiny_model import COLD_START, build_model, build_tokenizer, save_tiny
+    from seg_research.mini.tiny_settings import tiny_settings
 
     torch.set_num_threads(options.threads)
     staged.mkdir(parents=True, exist_ok=True)
