@@ -40,8 +40,9 @@ from retrieval_server.server import running_server
 
 SMALL = 186
 WORDS = (  # noqa: SIM905 - a list literal is no easier to read
-    "harbour emblem painter kite river stadium anthem bridge comet general festival orchard glacier mayor theatre "
-    "engine league museum garden captain island temple railway desert singer ocean mountain castle reactor novel"
+    "harbour emblem painter kite river stadium anthem bridge comet general festival orchard glacier"
+    " mayor theatre engine league museum garden captain island temple railway desert singer ocean"
+    " mountain castle reactor novel"
 ).split()
 
 
@@ -81,7 +82,10 @@ def queries(salt: str) -> Iterator[str]:
     """Never the same twice: about a dozen tokens, as policies write them."""
     for number in itertools.count():
         word = WORDS[number % len(WORDS)]
-        yield f"who designed the {word} of {WORDS[number // len(WORDS) % len(WORDS)]} number {number} in {salt}"
+        yield (
+            f"who designed the {word} of {WORDS[number // len(WORDS) % len(WORDS)]} number {number}"
+            f" in {salt}"
+        )
 
 
 async def load(url: str, concurrency: int, seconds: float, asked: Iterator[str]) -> Load:
@@ -98,7 +102,10 @@ async def load(url: str, concurrency: int, seconds: float, asked: Iterator[str])
             if time.perf_counter() - started > seconds:
                 break
             body = json.dumps({"query": query, "top_k": 3}).encode()
-            head = f"POST /search HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = (
+                f"POST /search HTTP/1.1\r\nHost: {host}\r\nContent-Type:"
+                f" application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
             sent = time.perf_counter()
             writer.write(head.encode() + body)
             reply = await reader.readuntil(b"\r\n\r\n")
@@ -171,13 +178,16 @@ def measure(
     ) as url:
         started_s = time.perf_counter() - began
         show(
-            f"\n{num:,} passages, {kind}: built in {built_s:.1f} s, server up in {started_s:.1f} s, {memory_mb(url):.0f} MB at first"
+            f"\n{num:,} passages, {kind}: built in {built_s:.1f} s, server up in {started_s:.1f} s,"
+            f" {memory_mb(url):.0f} MB at first"
         )
         show(
-            f"planned: {plan.memory_bytes / 1e6:.0f} MB, {plan.searches_per_s:.0f}/s; encoder alone {plan.embedded_per_s:.0f}/s"
+            f"planned: {plan.memory_bytes / 1e6:.0f} MB, {plan.searches_per_s:.0f}/s; encoder alone"
+            f" {plan.embedded_per_s:.0f}/s"
         )
         show(
-            "| queries | clients | requests/s | of encoder | p50 ms | p95 ms | p99 ms | refused |\n|---|---|---|---|---|---|---|---|"
+            "| queries | clients | requests/s | of encoder | p50 ms | p95 ms | p99 ms | refused"
+            " |\n|---|---|---|---|---|---|---|---|"
         )
         for concurrency in options.concurrency:
             found = asyncio.run(

@@ -97,7 +97,8 @@ def main() -> None:
     options = parser.parse_args()
     memory = QueryVectorCache(load_encoder(DEFAULT_ENCODER, num_threads=1))
     sys.stdout.write(
-        "| collection | retriever | queries | recall@1 | recall@3 | shown |\n|---|---|---|---|---|---|\n"
+        "| collection | retriever | queries | recall@1 | recall@3 | shown"
+        " |\n|---|---|---|---|---|---|\n"
     )
     for kind, name in (
         (CollectionKind.TEXT, "text_corpus.jsonl"),

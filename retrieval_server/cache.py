@@ -23,7 +23,7 @@ _ENTRY_OVERHEAD_BYTES = 500
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What was asked of whom. `options` names whatever else changes the answer, browsing for one."""
+    """What was asked of whom. `options` names whatever else changes the answer: browsing, say."""
 
     provider: str
     kind: CollectionKind

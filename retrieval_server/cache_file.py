@@ -35,7 +35,8 @@ _HEADER = b"SQLite format 3\0"
 _BUSY_S = 10.0
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
-  key TEXT PRIMARY KEY, provider TEXT NOT NULL, kind TEXT NOT NULL, query TEXT NOT NULL, top_k INTEGER NOT NULL, options TEXT NOT NULL,
+  key TEXT PRIMARY KEY, provider TEXT NOT NULL, kind TEXT NOT NULL, query TEXT NOT NULL,
+  top_k INTEGER NOT NULL, options TEXT NOT NULL,
   made_at REAL NOT NULL, hits TEXT NOT NULL, note TEXT
 );
 CREATE TABLE IF NOT EXISTS pictures (digest TEXT PRIMARY KEY, jpeg BLOB NOT NULL);
@@ -74,7 +75,8 @@ class SqliteCache:
         """
         if mode is CacheMode.REPLAY and not path.is_file():
             raise UsageError(
-                f"{path}: no such cache file to replay; record one first with --cache-mode record, or import one"
+                f"{path}: no such cache file to replay; record one first with --cache-mode record,"
+                " or import one"
             )
         self.path = path
         self._ttl_s = math.inf if mode is CacheMode.REPLAY else ttl_s
@@ -159,7 +161,8 @@ def open_database(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             # damages the file.
             database.execute("PRAGMA synchronous = NORMAL")
             database.executescript(
-                f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; {_TABLES}"
+                f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};"
+                f" {_TABLES}"
             )
     except (sqlite3.Error, OSError) as error:
         raise UsageError(
@@ -185,7 +188,8 @@ def _check_ours(database: sqlite3.Connection, path: Path) -> None:
     is_new = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if not is_new and (application, version) != (APPLICATION_ID, FORMAT):
         raise UsageError(
-            f"{path}: a database of another program or version; expected a search cache of format {FORMAT}"
+            f"{path}: a database of another program or version; expected a search cache of format"
+            f" {FORMAT}"
         )
 
 

@@ -93,7 +93,7 @@ class QueryVectorCache:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model on the CPU; `pooled` turns padded tokens_NL into sentence vectors_ND of any length."""
+    """A model on the CPU; `pooled` turns padded tokens_NL into vectors_ND of any length."""
 
     tokenizer: Any
     pooled: Callable[[dict[str, Any]], torch.Tensor]
@@ -102,7 +102,7 @@ class LoadedModel:
 
 
 class TorchEncoder:
-    """A sentence-transformers model, with the prefixes it was trained with. Threads may share it."""
+    """A sentence-transformers model with the prefixes of its training. Threads may share it."""
 
     def __init__(self, model: LoadedModel, name: str) -> None:
         """Wrap a loaded model; see `load_encoder`."""
@@ -197,15 +197,17 @@ def load_encoder(name_or_path: str, *, num_threads: int) -> TorchEncoder:
             )
         except ModuleNotFoundError as error:
             raise UsageError(
-                f"{error.name} is not installed; install it with: pip install 'seg-research[retrieval]'"
+                f"{error.name} is not installed; install it with: pip install"
+                " 'seg-research[retrieval]'"
             ) from None
         except (OSError, ValueError) as error:
             if isinstance(error, UsageError):
                 raise
             reason = str(error).strip().partition("\n")[0]
             raise UsageError(
-                f"--encoder {name_or_path}: neither a sentence-transformers folder nor a model in the local Hugging Face cache ({reason}); "
-                f"leave --encoder out for {DEFAULT_ENCODER}, or download the model first with: hf download {name_or_path}"
+                f"--encoder {name_or_path}: neither a sentence-transformers folder nor a model in"
+                f" the local Hugging Face cache ({reason}); leave --encoder out for"
+                f" {DEFAULT_ENCODER}, or download the model first with: hf download {name_or_path}"
             ) from None
     return TorchEncoder(model, Path(name_or_path).name)
 
@@ -303,7 +305,7 @@ def _without_sklearn() -> Generator[None]:
 
 @contextmanager
 def _offline() -> Generator[None]:
-    """Keep the model hub from being asked while a model loads, and leave the environment as it was."""
+    """Ask no model hub while a model loads, and leave the environment as it was."""
     before = os.environ.get("HF_HUB_OFFLINE")
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ class ServerSettings:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one option per field of `ServerSettings`."""
     default = ServerSettings()
-    _add_corpora(parser.add_argument_group("local corpora"), default)
+    _add_corpora(parser.add_argument_group("local corpora").add_argument, default)
     serving = parser.add_argument_group("serving").add_argument
     serving("--host", default=default.host, help="address to listen on")
     serving("--port", type=at_least(0, 65535), default=default.port, help="0 picks a free one")
@@ -110,9 +111,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     web_options.add_arguments(parser)
 
 
-def _add_corpora(group: argparse._ArgumentGroup, default: ServerSettings) -> None:  # pyright: ignore[reportPrivateUsage] - the type has no public name
+def _add_corpora(local: Callable[..., object], default: ServerSettings) -> None:
     corpus: dict[str, Any] = {"type": Path, "metavar": "CORPUS.jsonl"}
-    local = group.add_argument
     local("--text", **corpus, help='passages: {"id", "contents": "title\\ntext"} a line')
     local("--images", **corpus, help='images: {"id", "name", "filename", "image_path"?} a line')
     local(

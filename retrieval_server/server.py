@@ -107,7 +107,10 @@ def _bind(host: str, port: int) -> socket.socket:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            advice = "stop the program that uses this port, or choose another one with --port (0 picks a free one)"
+            advice = (
+                "stop the program that uses this port, or choose another one with --port (0 picks a"
+                " free one)"
+            )
             raise UsageError(f"port {port} of {host} is already in use; {advice}") from None
         raise UsageError(
             f"cannot listen on {host} port {port} ({error}); choose another --host or --port"

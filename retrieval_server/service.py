@@ -233,7 +233,8 @@ class Service:
         """Ask the source; also tell whether the answer is worth keeping."""
         if route.replay:
             raise NotRecordedError(
-                f"this server replays a recording, which holds no {key.kind} search for '{_shortened(key.query)}'"
+                f"this server replays a recording, which holds no {key.kind} search for"
+                f" '{_shortened(key.query)}'"
             )
         self.counts["source_calls"] += 1
         hits = tuple(await route.source.find(key.query, key.kind, key.top_k))
@@ -252,9 +253,12 @@ class Service:
         if not plain.hits:
             return plain, False
         if route.replay:
-            return dataclasses.replace(
-                plain, note="the pages of this search were not recorded; these are its snippets"
-            ), False
+            return (
+                dataclasses.replace(
+                    plain, note="the pages of this search were not recorded; these are its snippets"
+                ),
+                False,
+            )
         reading = await route.browser.read(key.query, plain.hits)
         return CachedSearch(reading.hits, reading.note), reading.num_read > 0
 

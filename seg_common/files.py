@@ -114,5 +114,6 @@ def _disk_errors(path: Path) -> Generator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(
-            f"{path}: cannot write ({reason}); free some space or choose another folder, then run again"
+            f"{path}: cannot write ({reason}); free some space or choose another folder, then run"
+            " again"
         ) from error

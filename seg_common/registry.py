@@ -47,7 +47,7 @@ class Registry(Generic[T]):
         return {name: module_summary(f"{self._package}.{name}") for name in self.names()}
 
     def find(self, name: str) -> T:
-        """Return a thing by its module's name, or by `package.module:NAME` of any module that Python
+        """Return a thing by its module's name, or by `package.module:NAME` of a module that Python
         finds.
 
         Raises:

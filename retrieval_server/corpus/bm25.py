@@ -3,8 +3,8 @@ into one sparse, memory-mapped matrix.
 """
 
 # bm25s and PyStemmer state no types.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def open_bm25(folder: Path) -> Bm25Ranker:
         return Bm25Ranker(load(str(folder), mmap=True, show_progress=False))
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
-            f"{folder}: cannot read this BM25 index ({error}); build it again with `seg-research index build`"
+            f"{folder}: cannot read this BM25 index ({error}); build it again with `seg-research"
+            " index build`"
         ) from None
 
 

@@ -72,7 +72,7 @@ class Plan:
 
     @property
     def searches_per_s(self) -> float:
-        """Of queries that were not asked before, by one worker thread that embeds and then ranks."""
+        """Of queries not asked before, by one worker thread that embeds and then ranks."""
         return 1 / (1 / self.embedded_per_s + 1 / self.ranked_per_s)
 
 

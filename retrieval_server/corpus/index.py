@@ -88,7 +88,8 @@ class LocalIndex:
         one = {Retriever.DENSE: self.dense, Retriever.BM25: self.words}.get(retriever)
         if one is None:
             raise UsageError(
-                f"{self.collection.path.name}: its index cannot do {retriever} retrieval; build it with --retriever {retriever}"
+                f"{self.collection.path.name}: its index cannot do {retriever} retrieval; build it"
+                f" with --retriever {retriever}"
             )
         return one
 
@@ -178,15 +179,18 @@ def open_folder(
         UsageError: the folder is not whole, or is of another corpus, kind, encoder or retriever.
     """
     option = "--text" if kind is CollectionKind.TEXT else "--images"
-    again = f"build it again: seg-research index build {option} {corpus} --out {folder} --retriever {retriever}"
+    again = (
+        f"build it again: seg-research index build {option} {corpus} --out {folder} --retriever"
+        f" {retriever}"
+    )
     manifest = _read_manifest(folder)
     if manifest is None:
         raise UsageError(f"{folder}: not a finished index; {again}")
     sha256 = sha256_of(corpus)
     if (manifest.kind, manifest.corpus_sha256) != (kind, sha256):
         raise UsageError(
-            f"{folder}: stale: made of {manifest.kind} corpus {manifest.corpus} ({manifest.corpus_sha256[:12]}…), "
-            f"but {corpus} is {sha256[:12]}…; {again}"
+            f"{folder}: stale: made of {manifest.kind} corpus {manifest.corpus}"
+            f" ({manifest.corpus_sha256[:12]}…), but {corpus} is {sha256[:12]}…; {again}"
         )
     collection = Collection(kind, corpus, np.load(folder / "offsets.npy", mmap_mode="r"), sha256)
     built = Retriever(manifest.retriever)
@@ -197,7 +201,8 @@ def open_folder(
         assert vectors is not None
         if not _same_model(manifest.probe_D, _probe(vectors.encoder)):
             raise UsageError(
-                f"{folder}: stale: made with encoder {manifest.encoder}, which is not what {vectors.encoder.name} is now; {again}"
+                f"{folder}: stale: made with encoder {manifest.encoder}, which is not what"
+                f" {vectors.encoder.name} is now; {again}"
             )
         dense = DenseRanker(vectors, _open_vectors(folder, IndexType(manifest.type)))
     return LocalIndex(
@@ -216,21 +221,24 @@ def open_faiss_index(path: Path, collection: Collection, vectors: QueryVectorCac
     num_entries, num_dimensions = index.vectors_ND.shape
     if num_entries != len(collection):
         raise UsageError(
-            f"{path}: holds {num_entries} vectors, but {collection.path} has {len(collection)} entries; they must be of one build"
+            f"{path}: holds {num_entries} vectors, but {collection.path} has {len(collection)}"
+            " entries; they must be of one build"
         )
     last = num_entries - 1
     rows = sorted({round(last * probe / (_FOREIGN_PROBES - 1)) for probe in range(_FOREIGN_PROBES)})
     probes_QD = vectors.encoder.encode([collection[row].contents for row in rows], Role.PASSAGE)
     if probes_QD.shape[1] != num_dimensions:
         raise UsageError(
-            f"{path}: holds vectors of {num_dimensions} dimensions, but encoder {vectors.encoder.name} makes {probes_QD.shape[1]}; "
-            "name the encoder of the index with --encoder"
+            f"{path}: holds vectors of {num_dimensions} dimensions, but encoder"
+            f" {vectors.encoder.name} makes {probes_QD.shape[1]}; name the encoder of the index"
+            " with --encoder"
         )
     found = index.search(probes_QD, _FOREIGN_RANK)
     if not all(row in [hit.row for hit in hits] for row, hits in zip(rows, found, strict=True)):
         raise UsageError(
-            f"{path}: entries of {collection.path.name} are not found by their own contents; the index is of another encoder than "
-            f"{vectors.encoder.name} (name it with --encoder) or of another corpus"
+            f"{path}: entries of {collection.path.name} are not found by their own contents; the"
+            f" index is of another encoder than {vectors.encoder.name} (name it with --encoder) or"
+            " of another corpus"
         )
     return LocalIndex(collection, DenseRanker(vectors, index))
 
@@ -286,7 +294,8 @@ def _open_vectors(folder: Path, kind: IndexType) -> VectorIndex:
         vectors_ND = np.load(folder / "vectors.npy", mmap_mode="r")
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{folder / 'vectors.npy'}: cannot be read ({error}); delete the folder and build it again"
+            f"{folder / 'vectors.npy'}: cannot be read ({error}); delete the folder and build it"
+            " again"
         ) from None
     if kind is IndexType.FLAT:
         return FlatIndex(vectors_ND)

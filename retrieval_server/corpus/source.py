@@ -20,8 +20,8 @@ from retrieval_server.sources import SearchResult
 
 
 class LocalSource:
-    """Searches indexes that were built with the encoder of one `QueryVectorCache`. Between `start` and `stop`
-    it belongs to one event loop.
+    """Searches indexes that were built with the encoder of one `QueryVectorCache`. Between `start`
+    and `stop` it belongs to one event loop.
     """
 
     name = "local"

@@ -150,7 +150,7 @@ class RowsOnDisk:
 
 
 class IvfPqIndex:
-    """Compressed vectors in clusters propose candidates; the vectors themselves, on disk, decide."""
+    """Compressed vectors in clusters propose candidates; whole vectors, on disk, decide."""
 
     def __init__(self, index: faiss.IndexIVFPQ, vectors_ND: np.ndarray | RowsOnDisk) -> None:
         """Wrap a FAISS index and the vectors that it was made of."""
@@ -225,8 +225,9 @@ def build_faiss(
     else:
         if num_entries < _MIN_IVFPQ_ENTRIES or num_dimensions % PQ_DIMENSIONS_PER_BYTE:
             raise UsageError(
-                f"ivfpq needs at least {_MIN_IVFPQ_ENTRIES} entries of a multiple of {PQ_DIMENSIONS_PER_BYTE} dimensions, "
-                f"found {num_entries} of {num_dimensions}; use --type flat"
+                f"ivfpq needs at least {_MIN_IVFPQ_ENTRIES} entries of a multiple of"
+                f" {PQ_DIMENSIONS_PER_BYTE} dimensions, found {num_entries} of {num_dimensions};"
+                " use --type flat"
             )
         num_clusters = num_lists(num_entries)
         parts = num_dimensions // PQ_DIMENSIONS_PER_BYTE
@@ -245,7 +246,8 @@ def build_faiss(
         faiss.write_index(index, str(target))
     except RuntimeError as error:  # FAISS tells neither the reason nor the file
         raise UsageError(
-            f"{target.parent}: cannot write the index ({str(error)[-120:]}); free some space, then run again"
+            f"{target.parent}: cannot write the index ({str(error)[-120:]}); free some space, then"
+            " run again"
         ) from None
 
 
@@ -277,7 +279,8 @@ def flat_from_faiss(path: Path) -> FlatIndex:
     index = open_faiss(path)
     if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise UsageError(
-            f"{path}: is a {type(index).__name__}; expected a flat index by inner product (IndexFlatIP)"
+            f"{path}: is a {type(index).__name__}; expected a flat index by inner product"
+            " (IndexFlatIP)"
         )
     return _BorrowedFlat(index)
 

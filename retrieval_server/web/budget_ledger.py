@@ -23,7 +23,8 @@ _BUSY_S = 10.0
 _MICRO = 1_000_000
 _TABLE = """
 CREATE TABLE IF NOT EXISTS spend (
-  provider TEXT NOT NULL, period TEXT NOT NULL, calls INTEGER NOT NULL, micro_usd INTEGER NOT NULL, PRIMARY KEY (provider, period)
+  provider TEXT NOT NULL, period TEXT NOT NULL, calls INTEGER NOT NULL, micro_usd INTEGER NOT NULL,
+  PRIMARY KEY (provider, period)
 ) WITHOUT ROWID
 """
 
@@ -121,7 +122,8 @@ class Ledger:
             database.execute(_TABLE)
         except (sqlite3.Error, OSError) as error:
             raise UsageError(
-                f"{self._path}: cannot keep account of the calls there ({error}); choose another --spend-file"
+                f"{self._path}: cannot keep account of the calls there ({error}); choose another"
+                " --spend-file"
             ) from None
         return database
 
@@ -168,8 +170,8 @@ class Ledger:
 
     def _add(self, period: str, calls: int, micro_usd: int) -> None:
         self._database.execute(
-            "INSERT INTO spend VALUES (?1, ?2, ?3, ?4) "
-            "ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, micro_usd = micro_usd + excluded.micro_usd",
+            "INSERT INTO spend VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET calls = calls +"
+            " excluded.calls, micro_usd = micro_usd + excluded.micro_usd",
             (self._provider, period, calls, micro_usd),
         )
 

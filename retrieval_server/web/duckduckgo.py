@@ -104,7 +104,8 @@ class DuckDuckGo:
         if not results and _NOTHING_FOUND not in engine.page:
             raise CallError(
                 UnavailableError(
-                    "duckduckgo: sent a page without results, and without saying that there are none"
+                    "duckduckgo: sent a page without results, and without saying that there are"
+                    " none"
                 )
             )
         return [

@@ -101,25 +101,7 @@ def open_web(
     provider = _provider(settings)
     _check_key(settings)
     fetcher = fetcher or Fetcher()
-    ledger = Ledger(
-        settings.spend_file or user_state_path("seg_research") / "spend.sqlite",
-        settings.provider,
-        usd_per_call=facts.usd_per_credit
-        if settings.usd_per_call is None
-        else settings.usd_per_call,
-        budget=Budget(
-            settings.calls_per_day,
-            settings.usd_per_day,
-            settings.calls_per_run,
-            settings.usd_per_run,
-        ),
-        run=settings.run,
-    )
-    limiter = Limiter(
-        settings.provider,
-        rate_per_s=settings.rate_per_s or facts.rate_per_s,
-        concurrency=settings.concurrency or facts.concurrency,
-    )
+    ledger, limiter = _ledger(settings), _limiter(settings)
     source = WebSource(
         provider, limiter=limiter, ledger=ledger, get_image=ImageLoader(fetcher).load
     )
@@ -148,6 +130,33 @@ def open_web(
         + (", reads pages" if settings.browse else "")
     )
     return WebParts(dict.fromkeys(provider.kinds, route), close, counts, described)
+
+
+def _ledger(settings: WebSettings) -> Ledger:
+    facts = settings.facts
+    return Ledger(
+        settings.spend_file or user_state_path("seg_research") / "spend.sqlite",
+        settings.provider,
+        usd_per_call=(
+            facts.usd_per_credit if settings.usd_per_call is None else settings.usd_per_call
+        ),
+        budget=Budget(
+            settings.calls_per_day,
+            settings.usd_per_day,
+            settings.calls_per_run,
+            settings.usd_per_run,
+        ),
+        run=settings.run,
+    )
+
+
+def _limiter(settings: WebSettings) -> Limiter:
+    facts = settings.facts
+    return Limiter(
+        settings.provider,
+        rate_per_s=settings.rate_per_s or facts.rate_per_s,
+        concurrency=settings.concurrency or facts.concurrency,
+    )
 
 
 class _Recording:
@@ -199,7 +208,8 @@ def _provider(settings: WebSettings) -> Provider:
                 from retrieval_server.web.duckduckgo import DuckDuckGo
             except ModuleNotFoundError as error:
                 raise UsageError(
-                    f"{error.name} is not installed; install it with: pip install 'seg-research[retrieval]'"
+                    f"{error.name} is not installed; install it with: pip install"
+                    " 'seg-research[retrieval]'"
                 ) from None
             return DuckDuckGo()
 
@@ -223,7 +233,8 @@ def _check_key(settings: WebSettings) -> None:
             if isinstance(failure.error, KeyRefusedError):
                 facts = settings.facts
                 raise UsageError(
-                    f"--provider {settings.provider}: the key in {facts.key_env} is refused ({failure}); {facts.where}"
+                    f"--provider {settings.provider}: the key in {facts.key_env} is refused"
+                    f" ({failure}); {facts.where}"
                 ) from None
             _logger.warning("the key of %s could not be checked: %s", settings.provider, failure)
 
@@ -251,6 +262,7 @@ def _summariser() -> Summariser | None:
         return None
     if not model or not is_http_address(url):
         raise UsageError(
-            f"{URL_VARIABLE}={url}: expected http(s)://HOST[:PORT]/v1, and the name of a model in {MODEL_VARIABLE}"
+            f"{URL_VARIABLE}={url}: expected http(s)://HOST[:PORT]/v1, and the name of a model in"
+            f" {MODEL_VARIABLE}"
         )
     return Summariser(url, model, os.environ.get(KEY_VARIABLE) or None)

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from email.message import Message
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import Any, cast
 
 import httpcore
 import httpx
@@ -90,7 +90,8 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
 
     def __init__(self, resolver: Resolver, permits: AddressCheck) -> None:
         self._resolver, self._permits = resolver, permits
-        self._network: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()  # type: ignore[assignment]
+        # Without anyio httpcore has a stand-in here, which is all that pyright sees.
+        self._network = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
 
     async def connect_tcp(
         self,
@@ -271,9 +272,10 @@ class _Fields:
         # email's own reading of the type takes whatever it does not understand for plain text.
         message = Message()
         message["content-type"] = self.text("content-type")
-        return self.text("content-type").partition(";")[
-            0
-        ].strip().lower(), message.get_content_charset()
+        return (
+            self.text("content-type").partition(";")[0].strip().lower(),
+            message.get_content_charset(),
+        )
 
 
 def _joined(url: httpx.URL, location: str) -> httpx.URL:

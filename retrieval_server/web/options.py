@@ -73,11 +73,13 @@ class WebSettings:
             return facts.base_url or ""
         if self.provider == "duckduckgo":
             raise UsageError(
-                "--provider-url: duckduckgo is asked through a library that knows its address; leave this option out"
+                "--provider-url: duckduckgo is asked through a library that knows its address;"
+                " leave this option out"
             )
         if not is_http_address(stated):
             raise UsageError(
-                f"--provider-url {stated}: expected http(s)://HOST[:PORT][/PATH] without a user name"
+                f"--provider-url {stated}: expected http(s)://HOST[:PORT][/PATH] without a user"
+                " name"
             )
         return stated
 
@@ -92,8 +94,8 @@ class WebSettings:
             return None
         if self.provider_url and not self.send_key and _host(url) != _host(facts.base_url or ""):
             raise UsageError(
-                f"--provider-url {url}: this is not {self.provider}'s own address, and {facts.key_env} would be sent there; "
-                "add --send-key if that is meant"
+                f"--provider-url {url}: this is not {self.provider}'s own address, and"
+                f" {facts.key_env} would be sent there; add --send-key if that is meant"
             )
         if url.startswith("http://") and _host(url) not in _LOOPBACK:
             raise UsageError(
@@ -102,11 +104,13 @@ class WebSettings:
         key = os.environ.get(facts.key_env, "").strip()
         if not key:
             raise UsageError(
-                f"--provider {self.provider}: {facts.key_env} is not set; {facts.where}, then export {facts.key_env}=…"
+                f"--provider {self.provider}: {facts.key_env} is not set; {facts.where}, then"
+                f" export {facts.key_env}=…"
             )
         if not key.isascii() or not key.isprintable() or " " in key:
             raise UsageError(
-                f"--provider {self.provider}: {facts.key_env} holds characters that no key has; copy it again"
+                f"--provider {self.provider}: {facts.key_env} holds characters that no key has;"
+                " copy it again"
             )
         return key
 
@@ -169,23 +173,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="calls at once",
     )
     _add_budget(web, default)
-    web(
-        "--cache-mode",
-        choices=CACHE_MODES,
-        help="keep web answers, or replay them alone (default: record if there is a --cache-file)",
-    )
-    web(
-        "--cache-file",
-        type=Path,
-        metavar="F.sqlite",
-        help="where web answers are kept; see seg-research cache",
-    )
-    web(
-        "--cache-ttl-days",
-        type=number(above_zero=True),
-        metavar="DAYS",
-        help="ask again for older answers (default: 30)",
-    )
+    _add_cache(web)
     web(
         "--browse",
         action="store_true",
@@ -205,6 +193,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=default.page_chars,
         metavar="N",
         help="what is kept of a page",
+    )
+
+
+def _add_cache(web: Callable[..., object]) -> None:
+    web(
+        "--cache-mode",
+        choices=CACHE_MODES,
+        help="keep web answers, or replay them alone (default: record if there is a --cache-file)",
+    )
+    web(
+        "--cache-file",
+        type=Path,
+        metavar="F.sqlite",
+        help="where web answers are kept; see seg-research cache",
+    )
+    web(
+        "--cache-ttl-days",
+        type=number(above_zero=True),
+        metavar="DAYS",
+        help="ask again for older answers (default: 30)",
     )
 
 

@@ -51,7 +51,8 @@ PROVIDERS: dict[str, ProviderDefaults] = {
     "searxng": ProviderDefaults(
         None,
         None,
-        "run an instance (https://docs.searxng.org/admin/installation.html) with 'json' among search.formats of its settings.yml",
+        "run an instance (https://docs.searxng.org/admin/installation.html) with 'json' among"
+        " search.formats of its settings.yml",
         0.0,
         5.0,
         4,

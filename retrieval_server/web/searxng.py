@@ -51,7 +51,10 @@ class Searxng:
             )
         except CallError as failure:
             if isinstance(failure.error, KeyRefusedError):
-                advice = "searxng: access refused; add 'json' to search.formats in the instance's settings.yml"
+                advice = (
+                    "searxng: access refused; add 'json' to search.formats in the instance's"
+                    " settings.yml"
+                )
                 raise CallError(RefusedError(advice)) from None
             raise
         if kind is CollectionKind.IMAGE:
@@ -77,7 +80,8 @@ class Searxng:
             # Nothing was found because nobody looked: that must not be kept as an answer.
             raise CallError(
                 UnavailableError(
-                    f"searxng: its engines did not answer ({one_line(str(reply['unresponsive_engines']), 150)})"
+                    "searxng: its engines did not answer"
+                    f" ({one_line(str(reply['unresponsive_engines']), 150)})"
                 ),
                 retryable=True,
             )

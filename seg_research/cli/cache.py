@@ -60,7 +60,8 @@ def _show(path: Path) -> None:
 
     stats = stats_of(path)
     print(
-        f"{path}: {sum(stats.num_answers.values())} answers, {stats.num_images} images, {stats.num_bytes / 1e6:.1f} MB"
+        f"{path}: {sum(stats.num_answers.values())} answers, {stats.num_images} images,"
+        f" {stats.num_bytes / 1e6:.1f} MB"
     )
     for what, count in stats.num_answers.items():
         print(f"  {what}: {count}")

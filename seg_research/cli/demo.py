@@ -94,7 +94,8 @@ def run(options: argparse.Namespace) -> int:
     _print_table(rows)
     start, end = start_and_end(curve)
     print(
-        f"\nmean training reward, first and last 3 of {len(curve)} steps (seed {options.seed}): {start:.3f} -> {end:.3f}"
+        f"\nmean training reward, first and last 3 of {len(curve)} steps (seed {options.seed}):"
+        f" {start:.3f} -> {end:.3f}"
     )
     print(f"took {time.monotonic() - demo.started:.0f} s; look at {demo.out / 'report.html'}")
     return 0
@@ -140,7 +141,8 @@ class _Demo:
 
     def announce(self, what: str, command: Sequence[str]) -> None:
         print(
-            f"\n[{time.monotonic() - self.started:4.0f} s] {what}\n$ seg-research {shlex.join(command)}",
+            f"\n[{time.monotonic() - self.started:4.0f} s] {what}\n$ seg-research"
+            f" {shlex.join(command)}",
             flush=True,
         )
 
@@ -153,7 +155,8 @@ class _Demo:
         code = run_command(list(command))
         if code:
             raise InfraError(
-                f"this stage ended with exit code {code}; what was done is kept, run the same command again to go on"
+                f"this stage ended with exit code {code}; what was done is kept, run the same"
+                " command again to go on"
             )
 
     def prepare_data(self) -> None:
@@ -271,20 +274,31 @@ class _Demo:
             },
             "images": str(self.mini.images.resolve()),
             "notes": [
-                "The expert is scripted and knows the truth: its J&F is the ceiling of the mask back-end.",
-                "The policy is the packaged cold start: 2.3 million parameters that know this benchmark and nothing else (docs/mini.md).",
-                "Before and after RL it samples as in training; greedily it is better than that (docs/mini.md).",
+                (
+                    "The expert is scripted and knows the truth: its J&F is the ceiling of the mask"
+                    " back-end."
+                ),
+                (
+                    "The policy is the packaged cold start: 2.3 million parameters that know this"
+                    " benchmark and nothing else (docs/mini.md)."
+                ),
+                (
+                    "Before and after RL it samples as in training; greedily it is better than that"
+                    " (docs/mini.md)."
+                ),
             ],
         }
 
 
 def _print_table(rows: Sequence[object]) -> None:
     print(
-        f"\n{'':<12}{'reward':>8}{'searches':>10}{'valid %':>9}{'J':>7}{'F':>7}{'J&F':>7}{'missing':>9}"
+        f"\n{'':<12}{'reward':>8}{'searches':>10}{'valid %':>9}"
+        f"{'J':>7}{'F':>7}{'J&F':>7}{'missing':>9}"
     )
     for row in rows:
         values = row.to_json()  # type: ignore[attr-defined]
         print(
-            f"{values['name']:<12}{values['reward']:>8.3f}{values['searches']:>10.2f}{100 * values['valid']:>9.0f}"
+            f"{values['name']:<12}{values['reward']:>8.3f}{values['searches']:>10.2f}"
+            f"{100 * values['valid']:>9.0f}"
             f"{values['J']:>7.1f}{values['F']:>7.1f}{values['JF']:>7.1f}{values['missing']:>9}"
         )

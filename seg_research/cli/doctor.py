@@ -29,15 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Examine, print, and tell by the exit status whether all can work."""
-    from seg_research.training.doctor import Finding, Verdict, examine
+    from seg_research.training.doctor import Finding, Severity, examine
 
     findings: list[Finding] = []
     for finding in examine():
         findings.append(finding)
         if not options.json:
             print(_row(**dataclasses.asdict(finding)), flush=True)
-    problems = sum(f.verdict is Verdict.PROBLEM for f in findings)
-    warnings = sum(f.verdict is Verdict.WARNING for f in findings)
+    problems = sum(f.severity is Severity.PROBLEM for f in findings)
+    warnings = sum(f.severity is Severity.WARNING for f in findings)
     if options.json:
         print(
             json.dumps(
@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _row(topic: str, verdict: str, found: str, wanted: str, advice: str) -> str:
-    row = f"{_SIGNS[verdict]:>2}  {topic:<{_TOPIC_WIDTH}} {found[:_FOUND_WIDTH]}" + (
+def _row(topic: str, severity: str, found: str, wanted: str, advice: str) -> str:
+    row = f"{_SIGNS[severity]:>2}  {topic:<{_TOPIC_WIDTH}} {found[:_FOUND_WIDTH]}" + (
         f"  (wanted: {wanted})" if wanted else ""
     )
     return row + (f"\n    {'':<{_TOPIC_WIDTH}} → {advice}" if advice else "")

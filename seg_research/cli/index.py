@@ -174,7 +174,8 @@ def _eval(options: argparse.Namespace) -> int:
         ]
         sys.stdout.write(f"recall@{k:<3} {np.mean(shares):.3f}\n")
     sys.stdout.write(
-        f"search    {took_s * 1e3:.2f} ms a query, without embedding ({len(rows)} titles of {len(opened.collection)} entries)\n"
+        f"search    {took_s * 1e3:.2f} ms a query, without embedding ({len(rows)} titles of"
+        f" {len(opened.collection)} entries)\n"
     )
     return 0
 
@@ -210,11 +211,15 @@ def _plan(options: argparse.Namespace) -> int:
         f"entries   {shape.num_entries:,}",
         f"memory    {plan.memory_bytes / 1e6:,.0f} MB ({parts})",
         f"disk      {plan.disk_bytes / 1e6:,.0f} MB",
-        f"build     about {_duration(plan.build_s)} of embedding"
-        if encoder
-        else "build     minutes at most",
-        f"searches  about {plan.searches_per_s:,.0f} a second with {options.threads} thread(s): "
-        f"embedding alone {plan.embedded_per_s:,.0f}, ranking alone {plan.ranked_per_s:,.0f}",
+        (
+            f"build     about {_duration(plan.build_s)} of embedding"
+            if encoder
+            else "build     minutes at most"
+        ),
+        (
+            f"searches  about {plan.searches_per_s:,.0f} a second with {options.threads} thread(s):"
+            f" embedding alone {plan.embedded_per_s:,.0f}, ranking alone {plan.ranked_per_s:,.0f}"
+        ),
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0

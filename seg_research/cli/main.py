@@ -21,15 +21,15 @@ from seg_research import __version__
 COMMANDS: dict[str, str] = {
     "data": "make or prepare a benchmark (mini, okvos)",
     "serve": "run the search tool server",
-    "index": "build, judge or plan indexes of local corpora",
+    "index": "build, evaluate or plan indexes of local corpora",
     "cache": "show, export or import recorded web searches",
     "model": "get the tiny Qwen3-VL of the mini benchmark, or train a new one",
-    "sft": "cold start: imitate episodes on verl's SFT trainer",
+    "sft": "supervised training on recorded episodes (cold start)",
     "train": "train a policy with GRPO or DAPO on verl",
     "predict": "run a policy over a benchmark, write predictions.jsonl",
     "segment": "turn predictions into masks for every frame",
-    "evaluate": "score masks: J, F, J&F overall and per ability",
-    "score": "score recorded rollouts anew, compare with what was recorded",
+    "evaluate": "compute J, F and J&F of masks, overall and per ability",
+    "score": "compute the rewards of recorded rollouts again and compare",
     "report": "write one HTML page with curves and trajectories",
     "demo": "all of the above on the mini benchmark, in a few minutes",
     "doctor": "check this installation and say what to do about each problem",
@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in _DISK_ERRORS:
             return _report_bug(error)
         return _fail(
-            f"{error.filename or 'disk'}: {error.strerror}; free some space or choose another folder, then run again",
+            f"{error.filename or 'disk'}: {error.strerror}; free some space or choose another"
+            " folder, then run again",
             EXIT_USAGE,
         )
     except Exception as error:

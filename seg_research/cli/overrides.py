@@ -17,7 +17,10 @@ def add_override_arguments(parser: Parser, example: str, shown: str) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help=f"check everything; print each value that is not verl's default, its origin, {shown}; stop",
+        help=(
+            f"check everything; print each value that is not verl's default, its origin, {shown};"
+            " stop"
+        ),
     )
 
 

@@ -59,9 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scripted",
         type=_scripted_name,
         metavar="NAME",
-        help="a policy without a model: expert (knows the truth), noisy_expert (reads what it finds "
-        "and makes mistakes; mini only), hostile (tries to break things), or your own as "
-        "package.module:FUNCTION",
+        help=(
+            "a policy without a model: expert (knows the truth), noisy_expert (reads what it finds "
+            "and makes mistakes; mini only), hostile (tries to break things), or your own as "
+            "package.module:FUNCTION"
+        ),
     )
     parser.add_argument(
         "--out",

@@ -45,7 +45,8 @@ def search_server(
             yield started
     else:
         raise UsageError(
-            "a search server is needed: name a running one (--search-url), or a corpus to start one on (--text CORPUS.jsonl)"
+            "a search server is needed: name a running one (--search-url), or a corpus to start one"
+            " on (--text CORPUS.jsonl)"
         )
 
 

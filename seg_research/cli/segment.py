@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="processes (default: one a core; with a network, one a GPU, or one where there is none)",
+        help=(
+            "processes (default: one a core; with a network, one a GPU, or one where there is none)"
+        ),
     )
     where.add_argument(
         "--ray",
@@ -249,8 +251,9 @@ def _report(outcomes: Sequence[MaskOutcome], where: str) -> list[MaskOutcome]:
 
     counts = Counter(outcome.status for outcome in outcomes)
     print(
-        f"masks of {len(outcomes) - counts[Status.FAILED]} of {len(outcomes)} predictions {where} "
-        f"(new: {counts[Status.MASKED] + counts[Status.EMPTY]}, already there: {counts[Status.KEPT]})"
+        f"masks of {len(outcomes) - counts[Status.FAILED]} of {len(outcomes)} predictions {where}"
+        f" (new: {counts[Status.MASKED] + counts[Status.EMPTY]}, already there:"
+        f" {counts[Status.KEPT]})"
     )
     if counts[Status.EMPTY]:
         print(f"without a usable answer, given empty masks: {counts[Status.EMPTY]}")

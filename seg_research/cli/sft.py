@@ -74,7 +74,8 @@ def _unread(config: DictConfig) -> list[str]:
 
     files = [*episode_files(config, "train_files"), *episode_files(config, "val_files")]
     return [
-        f"{config.model.path} is not on this machine, so its tokens are not counted; {len(files)} file(s) of episodes exist."
+        f"{config.model.path} is not on this machine, so its tokens are not counted; {len(files)}"
+        " file(s) of episodes exist."
     ]
 
 

@@ -23,7 +23,7 @@ from seg_research.episode.policy import Policy
 from seg_research.episode.tool import Tool, ToolDescription
 from seg_research.episode.transcript import Message, Transcript
 from seg_research.recipes.hooks import TrainerHooks
-from seg_research.recipes.record_judge import RecordJudge, RubricJudge
+from seg_research.recipes.judge import Judge, RubricJudge
 from seg_research.recipes.settings import EpisodeSettings
 from seg_research.rewards.rubric import Rubric
 from seg_research.tools.search import NoSearcher, Searcher
@@ -102,25 +102,22 @@ class Recipe(ABC):
         nested = ["".join(open_tags), "".join(reversed(open_tags))]
         return ("", *(tag * 200 for tag in open_tags), *nested, *(f"{t} [" for t in open_tags))
 
+    def judge(self, mode: str = "") -> Judge:
+        """Return what scores recorded rollouts anew.
+
+        Args:
+            mode: one of the definitions that the recipe has, by default its own.
+
+        Raises:
+            UsageError: the recipe has no definitions of that name.
+        """
+        if mode:
+            raise UsageError(f"recipe '{self.name}' has one definition of its rewards, no '{mode}'")
+        return RubricJudge(self.rubric, self.grammar.read_action)
+
     def hooks(self) -> TrainerHooks:
         """Return what this recipe changes in the trainer; nothing by default."""
         return TrainerHooks()
-
-    def record_judge(self, mode: str | None = None) -> RecordJudge:
-        """Return what judges recorded rollouts of this recipe again; it is made for one file.
-
-        Args:
-            mode: name of a definition of the rewards, where the recipe has several.
-
-        Raises:
-            UsageError: there is no such definition.
-        """
-        if mode is not None:
-            raise UsageError(
-                f"recipe '{self.name}' has one definition of its rewards, not {mode!r}; leave the "
-                "mode out"
-            )
-        return RubricJudge(self.rubric)
 
     @cached_property
     def descriptions(self) -> tuple[ToolDescription, ...]:

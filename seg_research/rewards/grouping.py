@@ -104,7 +104,7 @@ def outcome_spread(group: Sequence[RewardBreakdown | None]) -> float:
 
 
 def _advantages(group: Sequence[RewardBreakdown], settings: GroupSettings) -> Floats:
-    names = sorted({name for earned in group for name in earned.paid})
+    names = sorted(set[str]().union(*(earned.paid for earned in group)))
     columns = {name: np.array([earned.paid.get(name, 0.0) for earned in group]) for name in names}
     if settings.level_per_step:
         for name in columns.keys() & group[0].counts.keys():

@@ -223,7 +223,9 @@ class Rubric:
         for transcript, truth in episodes:
             if truth is None or not truth.steps or transcript.stop is StopReason.INFRA:
                 continue
-            queries = [query for score in comparing for query in score.queries(transcript, truth)]
+            queries: list[str] = []
+            for score in comparing:
+                queries += score.queries(transcript, truth)
             texts += [*truth.steps, *queries] if queries else []
         return self.similarity.unknown(texts)
 

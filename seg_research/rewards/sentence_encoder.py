@@ -85,7 +85,7 @@ def load_sentence_encoder(name: str, num_threads: int) -> SentenceEncoder:
     """
     if importlib.util.find_spec("sentence_transformers") is None:
         raise UsageError(
-            "the guidance term needs sentence-transformers; install it with: pip install "
+            "comparing texts by meaning needs sentence-transformers; install it with: pip install "
             "'seg-research[train]'"
         )
     with _offline():

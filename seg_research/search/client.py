@@ -212,8 +212,9 @@ class SearchClient:
         except TimeoutError:
             problem += f"; gave up at the deadline of {self._deadline_s:g} s"
         raise InfraError(
-            f"search server {self.base_url}: no answer after {num_attempts} attempt(s) ({problem}); "
-            f"is it running? Start one with: seg-research serve --text CORPUS.jsonl --port {self._port}"
+            f"search server {self.base_url}: no answer after {num_attempts} attempt(s) ({problem});"
+            " is it running? Start one with: seg-research serve --text CORPUS.jsonl --port"
+            f" {self._port}"
         )
 
     async def _attempt(
@@ -221,7 +222,9 @@ class SearchClient:
     ) -> bytes:
         async with self._turns:
             left = {
-                DEADLINE_HEADER: f"{min(MAX_DEADLINE_S, max(0.001, give_up - time.monotonic())):.3f}"
+                DEADLINE_HEADER: (
+                    f"{min(MAX_DEADLINE_S, max(0.001, give_up - time.monotonic())):.3f}"
+                )
             }
             async with self._http.stream(method, path, json=body, headers=left) as response:
                 content = await self._read(response)
@@ -236,11 +239,13 @@ class SearchClient:
             raise InfraError(f"search server {self.base_url}: {_detail(content)}")
         if status == _WANTS_TOKEN:
             raise InfraError(
-                f"search server {self.base_url}: HTTP {status}: {_detail(content)}; it wants a token: export {TOKEN_VARIABLE}=…"
+                f"search server {self.base_url}: HTTP {status}: {_detail(content)}; it wants a"
+                f" token: export {TOKEN_VARIABLE}=…"
             )
         reason = f"HTTP {status} for {path}: {_detail(content)}"
         raise InfraError(
-            f"search server {self.base_url}: {reason}; does this address belong to `seg-research serve`?"
+            f"search server {self.base_url}: {reason}; does this address belong to `seg-research"
+            " serve`?"
         )
 
     async def _read(self, response: httpx.Response) -> bytes:
@@ -251,7 +256,8 @@ class SearchClient:
             content += chunk
             if len(content) > MAX_REPLY_BYTES:
                 raise InfraError(
-                    f"search server {self.base_url}: reply larger than {MAX_REPLY_BYTES} bytes; ask for fewer hits"
+                    f"search server {self.base_url}: reply larger than {MAX_REPLY_BYTES} bytes; ask"
+                    " for fewer hits"
                 )
         return bytes(content)
 
@@ -273,7 +279,8 @@ def _port_of(base_url: str) -> int:
     port = url.port or (443 if url.scheme == "https" else 80)
     if url.scheme not in {"http", "https"} or not url.host or port > 65535:
         raise UsageError(
-            f"search server address {base_url!r}: expected http://host:port, as `seg-research serve` prints it"
+            f"search server address {base_url!r}: expected http://host:port, as `seg-research"
+            " serve` prints it"
         )
     return port
 
@@ -285,8 +292,9 @@ def _validated(schema: type[Reply], content: bytes, base_url: str) -> Reply:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
         raise InfraError(
-            f"search server {base_url}: unusable reply ({where}: {first['msg'][:_MAX_DETAIL_CHARS]}); "
-            "client and server must be of the same version of seg_research"
+            f"search server {base_url}: unusable reply ({where}:"
+            f" {first['msg'][:_MAX_DETAIL_CHARS]}); client and server must be of the same version"
+            " of seg_research"
         ) from None
 
 

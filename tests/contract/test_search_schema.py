@@ -1,4 +1,4 @@
-"""Server and client agree on what goes over the wire, and each can be imported without the other."""
+"""Server and client agree on what they exchange, and each can be imported without the other."""
 
 import json
 import subprocess

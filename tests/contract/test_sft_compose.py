@@ -32,7 +32,7 @@ MODELS, HARDWARE = (
     sorted(f.stem for f in (CONFIGS / group).glob("*.yaml")) for group in ("model", "hardware")
 )
 GIVEN = ["data.train_files=episodes.jsonl", "model.path=somewhere/model"]
-OURS = {"data.picture_cache_gb"}
+OURS = {"data.image_cache_gb"}
 
 
 @cache
@@ -200,7 +200,7 @@ def test_what_nothing_reads_is_refused(more, message):
         ("trainer.resume_mode=disable", "resume_mode"),
         ("seg.sft.min_score=high", "seg.sft.min_score=high: expected a number"),
         ("seg.sft.answered_only=1", "answered_only=1: expected true or false"),
-        ("seg.sft.picture_cache_gb=-1", "expected 0 or more"),
+        ("seg.sft.image_cache_gb=-1", "expected 0 or more"),
         ("seg.episode.recipe=nobody", "unknown recipe"),
     ],
 )

@@ -26,7 +26,7 @@ EPISODES, STEPS = 4, 4
 
 @pytest.fixture(scope="module")
 def episodes(mini, tiny_folder, search_url, tmp_path_factory) -> Path:
-    """What the expert says about the first questions, at the picture sizes of the tiny model."""
+    """What the expert says about the first questions, at the image sizes of the tiny model."""
     out = tmp_path_factory.mktemp("expert") / "predictions.jsonl"
     command = [
         "predict",
@@ -95,7 +95,7 @@ def load(folder):
 @pytest.fixture(scope="module")
 def samples(run_dir):
     class Config:
-        picture_cache_gb = 0.0
+        image_cache_gb = 0.0
 
     processor = load_processor(run_dir / "policy")
     data = SftDataset(str(run_dir / "train.parquet"), processor.tokenizer, Config, processor)

@@ -17,9 +17,9 @@ from seg_research.episode.grammar import Grammar
 from seg_research.episode.texts import Part, fill, fill_text
 from seg_research.episode.tool import Tool
 from seg_research.episode.transcript import ImageRef, Message, Text, Transcript
+from seg_research.recipes.judge import Judge
 from seg_research.recipes.recipe import Recipe, ToolServices
-from seg_research.recipes.record_judge import RecordJudge
-from seg_research.recipes.seg_research.compat.record_judge import make_judge
+from seg_research.recipes.seg_research.compat.judge import two_definitions
 from seg_research.recipes.seg_research.final_answer import final
 from seg_research.recipes.seg_research.grammar import SegResearchGrammar
 from seg_research.recipes.seg_research.reward_settings import Mode
@@ -126,16 +126,16 @@ class SegResearch(Recipe):
         """Read the last key frame that was shown before the answer, and the answer."""
         return final(transcript)
 
-    def record_judge(self, mode: str | None = None) -> RecordJudge:
-        """Judge by our definitions (`robust`, the default) or by the original's (`compat`); where
-        the two differ, it is said by which rule.
+    def judge(self, mode: str = "") -> Judge:
+        """Return what scores recorded rollouts anew, by our definitions (`robust`, the default) or
+        by the original's (`compat`).
 
         Raises:
             UsageError: there is no such mode.
         """
-        if mode is not None and mode not in tuple(Mode):
-            raise UsageError(f"mode {mode!r}: expected one of {', '.join(Mode)}")
-        return make_judge(Mode(mode or Mode.ROBUST), self.settings.rewards)
+        if mode and mode not in list(Mode):
+            raise UsageError(f"mode '{mode}': expected one of {', '.join(Mode)}")
+        return two_definitions(Mode(mode or Mode.ROBUST), self.settings.rewards, self._encoder)
 
     def demonstrate(self, sample: Sample) -> list[ParsedTurn]:
         """Search every annotated step, show the best frame, answer with its true box and point.

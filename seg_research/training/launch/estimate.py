@@ -145,17 +145,17 @@ def _count_params(path: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeTokens:
-    """Tokens of an episode's parts. Text is estimated from its length; pictures are exact."""
+    """Tokens of an episode's parts. Text is estimated from its length; images are exact."""
 
-    prompt_pictures: int
+    prompt_images: int
     prompt_text: int
     keyframe: int
-    search_picture: int
+    search_image: int
 
     @property
     def prompt(self) -> int:
         """Tokens of the longest opening prompt."""
-        return self.prompt_pictures + self.prompt_text
+        return self.prompt_images + self.prompt_text
 
 
 def episode_tokens(
@@ -164,29 +164,31 @@ def episode_tokens(
     """Estimate the tokens of the longest opening prompt and of what observations show.
 
     Raises:
-        UsageError: the pictures alone are longer than the prompt may be.
+        UsageError: the images alone are longer than the prompt may be.
     """
     settings = episode_settings(config)
 
-    def pictured(size: ImageSize) -> int:
+    def image_tokens(size: ImageSize) -> int:
         return max(1, round(size.width_px / shape.patch_px)) * max(
             1, round(size.height_px / shape.patch_px)
         )
 
-    longest = max(samples, key=lambda sample: sum(pictured(f.shown_size) for f in sample.offered))
-    pictures = sum(pictured(frame.shown_size) for frame in longest.offered)
-    if pictures > settings.max_prompt_tokens:
+    longest = max(
+        samples, key=lambda sample: sum(image_tokens(f.shown_size) for f in sample.offered)
+    )
+    images = sum(image_tokens(frame.shown_size) for frame in longest.offered)
+    if images > settings.max_prompt_tokens:
         raise UsageError(
-            f"the frames of sample {longest.sample_id} take {pictures} tokens, but "
+            f"the frames of sample {longest.sample_id} take {images} tokens, but "
             f"data.max_prompt_length={settings.max_prompt_tokens}; "
             "raise it, or prepare the data with fewer or smaller frames"
         )
     keyframe, found = settings.view.keyframe_px, settings.view.search_image_px
     return EpisodeTokens(
-        pictures,
+        images,
         _text_tokens(build_recipe(settings), samples),
-        pictured(ImageSize(keyframe, keyframe)),
-        pictured(ImageSize(found, found)),
+        image_tokens(ImageSize(keyframe, keyframe)),
+        image_tokens(ImageSize(found, found)),
     )
 
 
@@ -365,7 +367,7 @@ def describe(config: DictConfig, samples: Sequence[Sample]) -> list[str]:
     """Say what a run will need, a line each.
 
     Raises:
-        UsageError: the pictures of a sample are longer than the prompt may be.
+        UsageError: the images of a sample are longer than the prompt may be.
     """
     path = config.actor_rollout_ref.model.path
     shape = model_shape(path)
@@ -374,9 +376,9 @@ def describe(config: DictConfig, samples: Sequence[Sample]) -> list[str]:
     tokens, memory = episode_tokens(config, samples, shape), estimate_memory(config, shape)
     room = config.data
     lines = [
-        f"tokens of an episode: prompt about {tokens.prompt:,} ({tokens.prompt_pictures:,} of "
-        f"pictures) of {room.max_prompt_length:,}, "
-        f"key frame {tokens.keyframe:,}, picture found {tokens.search_picture:,}; response at "
+        f"tokens of an episode: prompt about {tokens.prompt:,} ({tokens.prompt_images:,} of "
+        f"images) of {room.max_prompt_length:,}, "
+        f"key frame {tokens.keyframe:,}, image found {tokens.search_image:,}; response at "
         f"most {room.max_response_length:,}",
         f"memory of one device while it learns: {_listed(memory.update)}",
         f"memory of one device while it generates: {_listed(memory.rollout)}",

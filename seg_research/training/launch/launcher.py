@@ -88,7 +88,7 @@ def finished_policy(config: DictConfig) -> Path | None:
 def ppo_environment(config: DictConfig) -> dict[str, str]:
     """Return the environment of the trainer and of what it starts."""
     added = {"RAY_USAGE_STATS_ENABLED": "0", "VLLM_NO_USAGE_STATS": "1"}
-    # Servers look up lent pictures while Ray hands them their arguments, where nothing can be
+    # Servers look up lent images while Ray hands them their arguments, where nothing can be
     # awaited.
     added["RAY_WARN_BLOCKING_GET_INSIDE_ASYNC"] = "0"
     if config.trainer.device == "cpu":

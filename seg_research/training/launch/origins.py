@@ -38,17 +38,31 @@ def origin(key: str, named: set[str], files: list[tuple[str, dict[str, Any]]]) -
 def _our_files(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """Give the leaves of each YAML file that takes part, in the order of composition."""
     train = read_yaml("train.yaml")
-    chosen: dict[str, str] = {}
-    for entry in train.pop("defaults"):
-        chosen |= entry if isinstance(entry, dict) else {}
-    for override in overrides:
-        group, _, option = override.partition("=")
-        if group in chosen:
-            chosen[group] = option
+    chosen = chosen_options(train.pop("defaults"), overrides)
     parts = [("seg.yaml", {"seg": read_yaml("seg.yaml")})]
     for group, option in chosen.items():
         parts.append((f"{group}/{option}.yaml", read_yaml(f"{group}/{option}.yaml")))
     return [(name, decided(values)) for name, values in [*parts, ("train.yaml", train)]]
+
+
+def chosen_options(defaults: Sequence[Any], overrides: Sequence[str]) -> dict[str, str]:
+    """Give the option of each group of ours, in the order of composition. Not from Hydra's
+    `runtime.choices`: those need a second composition, and have no order.
+
+    Args:
+        defaults: list of defaults of a configuration file.
+        overrides: of the command line.
+    """
+    chosen: dict[str, str] = {}
+    for entry in defaults:
+        for name, option in entry.items() if isinstance(entry, dict) else ():
+            if not name.startswith("optional "):
+                chosen[name.partition("@")[0]] = option
+    for override in overrides:
+        group, _, option = override.partition("=")
+        if group in chosen:
+            chosen[group] = option
+    return chosen
 
 
 def decided(values: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,9 @@ def end_with_launcher() -> None:
     with the driver.
     """
     if is_started_by_launcher():
-        threading.Thread(target=_watch, args=(os.getppid(),), daemon=True, name="lifeline").start()
+        threading.Thread(
+            target=_watch, args=(os.getppid(),), daemon=True, name="parent watchdog"
+        ).start()
 
 
 def is_started_by_launcher() -> bool:

@@ -33,10 +33,12 @@ _MAY_CHANGE = frozenset(
         "seg.search.deadline_s",
         "seg.threads",
         "seg.rollout.sync_timeout_s",
+        "seg.search.max_calls_per_run",
+        "seg.search.max_calls_per_day",
+        "seg.search.max_usd_per_run",
+        "seg.search.max_usd_per_day",
     }
-) | {
-    f"seg.search.max_{what}_per_{period}" for what in ("calls", "usd") for period in ("run", "day")
-}
+)
 """Settings with which an interrupted run may go on."""
 
 _TRACKER = "latest_checkpointed_iteration.txt"

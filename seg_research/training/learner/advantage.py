@@ -128,7 +128,7 @@ def step_metrics(step: TrainingStep, num_rollouts: int) -> dict[str, float]:
     trajectories = [one for one in step.trajectories if one is not None]
     values: dict[str, list[float]] = defaultdict(list)
     groups: dict[str, list[RewardBreakdown]] = defaultdict(list)
-    tools = sorted({tool for one in trajectories for tool in one.tool_calls})
+    tools = sorted(set().union(*(one.tool_calls for one in trajectories)))
     for one in trajectories:
         groups[one.group].append(one.reward)
         for name, value in one.measures.items():

@@ -21,7 +21,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from seg_common.errors import InfraError
 from seg_research.rewards.grouping import outcome_spread
 from seg_research.rewards.rubric import RewardBreakdown
-from seg_research.training.learner.worker_health import WorkerWatch
+from seg_research.training.learner.worker_health import WorkerHealth
 from seg_research.training.trajectory import fetch_trajectories
 
 _TRAIN = "train"
@@ -56,7 +56,7 @@ class PromptReplayBuffer(ReplayBuffer):
         self._max_rounds: int = kwargs.get("max_gen_rounds", 1)
         self._min_spread: float = kwargs.get("min_outcome_spread", 0.0)
         self._spreads: dict[str, float] = {}
-        self._watch = WorkerWatch()
+        self._watch = WorkerHealth()
 
     def sample(
         self, global_steps: int, partition_id: str, batch_size: int

@@ -14,7 +14,7 @@ from seg_common.errors import InfraError
 _PERIOD_S = 2.0
 
 
-class WorkerWatch:
+class WorkerHealth:
     """Asks Ray actors for signs of life, now and then, without waiting for an answer."""
 
     def __init__(self, period_s: float = _PERIOD_S) -> None:

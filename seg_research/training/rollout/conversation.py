@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 from uuid import uuid4
 
@@ -25,7 +26,7 @@ from seg_research.training.rollout.ray_image_ref import ImageLender, RayImage
 
 
 class VerlConversation:
-    """One trajectory. Pictures and the tokens that stand for them are admitted together or not at
+    """One trajectory. Images and the tokens that stand for them are admitted together or not at
     all.
     """
 
@@ -35,14 +36,22 @@ class VerlConversation:
         sampling_params: dict[str, Any],
         stop_strings: tuple[str, ...],
         limits: Limits,
-        lender: ImageLender,
+        lender: ImageLender | None = None,
     ) -> None:
-        """Start with no tokens; `loop` brings its server client and token helpers."""
+        """Start with no tokens.
+
+        Args:
+            loop: brings its server client and token helpers.
+            sampling_params: of verl.
+            stop_strings: a turn ends behind the first of these.
+            limits: of the episode.
+            lender: shared by the conversations that may show the same images.
+        """
         self.metrics: dict[str, float] = {}
         self.global_steps: dict[str, Any] = {}
         self.images: list[Image.Image] = []
         self._lent: list[RayImage] = []
-        self._lender = lender
+        self._lender = ImageLender() if lender is None else lender
         self._loop: Any = loop
         self._limits = limits
         self._sampling = {
@@ -65,7 +74,8 @@ class VerlConversation:
     async def open(self, messages: tuple[Message, ...]) -> bool:
         """Encode the opening; False where it is longer than `data.max_prompt_length`."""
         self._messages = [as_chat(message) for message in messages]
-        self.images = [image.image for message in messages for image in message.images]
+        shown = chain.from_iterable(message.images for message in messages)
+        self.images = [image.image for image in shown]
         try:
             self._ids = await self._loop.ct_build_initial_tokens(
                 self._messages, images=self.images or None
@@ -119,7 +129,7 @@ class VerlConversation:
         )
 
     def _before_vision(self, sampled: list[int]) -> list[int]:
-        """Cut a turn where it claims a picture: verl would look for the pixels of a placeholder
+        """Cut a turn where it claims an image: verl would look for the pixels of a placeholder
         that was sampled, and the trainer dies.
 
         Raises:
@@ -129,11 +139,11 @@ class VerlConversation:
             (place for place, token in enumerate(sampled) if token in self._vision_ids), None
         )
         if place == 0:
-            raise InfraError("the policy began a turn with a token that stands for a picture")
+            raise InfraError("the policy began a turn with a token that stands for an image")
         return sampled[:place]
 
     async def observe(self, message: Message) -> bool:
-        """Append a message and its pictures, or nothing if they leave less than the reserve."""
+        """Append a message and its images, or nothing if they leave less than the reserve."""
         before = [*self._messages, {"role": "assistant", "content": self._last_text}]
         after = [*before, as_chat(message)]
         # A turn that ended in a stop string has no end-of-turn token; the host writes it, so its

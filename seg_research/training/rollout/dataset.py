@@ -12,7 +12,7 @@ from seg_research.training.launch.config import as_list
 from seg_research.training.run_contract import AGENT_NAME, VALIDATION_KEY
 
 FRAMES_KEY = "seg_frames"
-"""The row's pictures (path and shown size), under a name that verl does not expand into pixels."""
+"""The row's images (path and shown size), under a name that verl does not expand into pixels."""
 
 
 class SegDataset(RLHFDataset):

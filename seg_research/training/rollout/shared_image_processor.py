@@ -1,4 +1,4 @@
-"""Pictures are turned into pixels for the model once, however many trajectories show them; rollouts
+"""Images are turned into pixels for the model once, however many trajectories show them; rollouts
 of one prompt share its frames.
 
 verl asks its processor twice for each trajectory: with every message, only to count tokens, and at
@@ -34,7 +34,7 @@ class SharedPixels:
     """Stands in a processor where its image processor was, which still does the work."""
 
     def __init__(self, inner: Any, max_bytes: int = MAX_BYTES) -> None:
-        """Wrap an image processor that treats each picture by itself, as those of the Qwen family
+        """Wrap an image processor that treats each image by itself, as those of the Qwen family
         do.
         """
         self._inner = inner
@@ -49,7 +49,7 @@ class SharedPixels:
         return getattr(self._inner, name)
 
     def __call__(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
-        """Return what the image processor returns for these pictures, joined from what is known of
+        """Return what the image processor returns for these images, joined from what is known of
         each.
         """
         if options != _PLAIN:
@@ -58,14 +58,14 @@ class SharedPixels:
         return BatchFeature({name: torch.cat([one[name] for one in each]) for name in each[0]})
 
     def prepare(self, images: Sequence[Image.Image]) -> None:
-        """Compute, in the calling thread, what the next call for these pictures then only has to
+        """Compute, in the calling thread, what the next call for these images then only has to
         join.
         """
         for image in images:
             self._pixels(image)
 
     def _pixels(self, image: Image.Image) -> BatchFeature:
-        # Kept together: as long as the picture lives, no other has its id.
+        # Kept together: as long as the image lives, no other has its id.
         return self._made.get(
             id(image),
             lambda: (image, self._inner([image], **_PLAIN)),
@@ -73,7 +73,7 @@ class SharedPixels:
         )[1]
 
     def count(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
-        """Return of what the image processor returns only how many patches the pictures have; it
+        """Return of what the image processor returns only how many patches the images have; it
         depends on their sizes alone.
         """
         if options != _PLAIN:
@@ -124,7 +124,7 @@ def _check_in_lists(processor: Any) -> None:
 
 class TokenCounter:
     """The same processor for those who want tokens: without pixels, and each text once, as tokens
-    depend on texts and picture sizes alone.
+    depend on texts and image sizes alone.
 
     Rollouts of one prompt share its opening, and of the texts that verl encodes to append an
     observation most are always the same.

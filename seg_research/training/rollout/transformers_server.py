@@ -34,7 +34,7 @@ def _actor_name(replica_rank: int) -> str:
 
 
 class TransformersServer:
-    """The actor: takes token ids and pictures, returns token ids and log-probabilities."""
+    """The actor: takes token ids and images, returns token ids and log-probabilities."""
 
     def __init__(self, config: Any, model_config: Any, replica_rank: int) -> None:
         model: HFModelConfig = omega_conf_to_dataclass(model_config)

@@ -24,7 +24,7 @@ from seg_common.errors import UsageError
 from seg_research.recipes.registry import build_recipe
 from seg_research.training.launch import config as shared
 from seg_research.training.launch.config import as_list, episode_settings, leaves, plain
-from seg_research.training.launch.origins import origin
+from seg_research.training.launch.origins import chosen_options, decided, origin
 from seg_research.training.sft.episodes import SftSettings
 
 DEFAULT_RUN_DIR = "outputs/sft"
@@ -126,11 +126,10 @@ def _named(overrides: Sequence[str]) -> set[str]:
 
 def _check_read(overrides: Sequence[str], config: DictConfig) -> None:
     """Refuse keys that only `train` reads: Hydra knows them, and nothing would come of them."""
-    known = {
-        ".".join(key.split(".")[:i])
-        for key in leaves(OmegaConf.to_container(config))
-        for i in range(1, key.count(".") + 2)
-    }
+    known: set[str] = set()
+    for key in leaves(OmegaConf.to_container(config)):
+        parts = key.split(".")
+        known |= {".".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
     known |= set(_references().values()) | {"model", "hardware", "recipe", "logger"}
     open_places = (
         "model.override_config.",
@@ -163,7 +162,7 @@ def sft_settings(config: DictConfig) -> SftSettings:
     wanted = {
         "min_score": (int, float, type(None)),
         "answered_only": bool,
-        "picture_cache_gb": (int, float),
+        "image_cache_gb": (int, float),
     }
     for key, kinds in wanted.items():
         if not isinstance(values[key], kinds) or (
@@ -343,16 +342,7 @@ def _source_of(key: str, references: dict[str, str]) -> str:
 def _our_files(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """Give the leaves of each YAML file that takes part, in the order of composition."""
     whole = shared.read_yaml("sft.yaml")
-    entries = [entry for entry in whole.pop("defaults") if isinstance(entry, dict)]
-    chosen = {
-        name.partition("@")[0]: option
-        for entry in entries
-        for name, option in entry.items()
-        if not name.startswith("optional ")
-    }
-    chosen |= {
-        key: value for key, _, value in (o.partition("=") for o in overrides) if key in chosen
-    }
+    chosen = chosen_options(whole.pop("defaults"), overrides)
     names = [
         "seg.yaml",
         *(f"{group}/{option}.yaml" for group, option in chosen.items()),
@@ -364,7 +354,4 @@ def _our_files(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     ]
     trees = {"seg.yaml": {"seg": shared.read_yaml("seg.yaml")}, "sft.yaml": whole}
     parts = [(name, trees.get(name) or shared.read_yaml(name)) for name in names]
-    return [
-        (name, {key: value for key, value in leaves(values).items() if value != "???"})
-        for name, values in parts
-    ]
+    return [(name, decided(values)) for name, values in parts]

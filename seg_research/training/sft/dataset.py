@@ -1,7 +1,7 @@
 """What verl's SFT trainer reads: episodes encoded before the run (training/sft_prepare.py);
-pictures are made ready as they are needed.
+images are made ready as they are needed.
 
-Arrays: L tokens of an episode; N picture patches of D numbers.
+Arrays: L tokens of an episode; N image patches of D numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCHEMA = pa.schema(
         ("input_ids", pa.list_(pa.int32())),
         ("loss_mask", pa.list_(pa.int8())),
         (
-            "pictures",
+            "images",
             pa.list_(
                 pa.struct([("path", pa.string()), ("width", pa.int32()), ("height", pa.int32())])
             ),
@@ -34,7 +34,7 @@ SCHEMA = pa.schema(
 )
 
 
-class PictureCache:
+class ImageCache:
     """Patches (N, D) and grids (1, 3) as the image processor makes them; the least recently used go
     first.
     """
@@ -87,7 +87,7 @@ class SftDataset(Dataset[dict[str, Any]]):
         self._table = table if max_samples < 0 else table.slice(0, max_samples)
         self._processor = processor
         self._image_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        self._pictures = PictureCache(processor.image_processor, int(config.picture_cache_gb * 1e9))
+        self._images = ImageCache(processor.image_processor, int(config.image_cache_gb * 1e9))
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -96,14 +96,14 @@ class SftDataset(Dataset[dict[str, Any]]):
         """Return ids and mask (L,), positions (4, L) or (L,), and what the vision tower takes of
         this episode.
         """
-        row = {name: self._table[name][item] for name in ("input_ids", "loss_mask", "pictures")}
+        row = {name: self._table[name][item] for name in ("input_ids", "loss_mask", "images")}
         ids_L, mask_L = (
             torch.from_numpy(row[name].values.to_numpy().astype("int64"))
             for name in ("input_ids", "loss_mask")
         )
         made = [
-            self._pictures.get(picture["path"], picture["width"], picture["height"])
-            for picture in row["pictures"].as_py()
+            self._images.get(image["path"], image["width"], image["height"])
+            for image in row["images"].as_py()
         ]
         seen = (
             {

@@ -38,22 +38,20 @@ class SftSettings:
     Attributes:
         min_score: episodes with a smaller reward are left out; None keeps all.
         answered_only: episodes that ended without an answer are left out.
-        picture_cache_gb: of one process, for images that are ready for the model.
+        image_cache_gb: of one process, for images that are ready for the model.
     """
 
     min_score: float | None = None
     answered_only: bool = True
-    picture_cache_gb: float = 1.0
+    image_cache_gb: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.picture_cache_gb < 0:
-            raise UsageError(
-                f"seg.sft.picture_cache_gb={self.picture_cache_gb}: expected 0 or more"
-            )
+        if self.image_cache_gb < 0:
+            raise UsageError(f"seg.sft.image_cache_gb={self.image_cache_gb}: expected 0 or more")
 
 
 @dataclass(frozen=True, slots=True)
-class Demonstration:
+class TrainingEpisode:
     """One episode. Its images have the shown size and the file they come from, but no pixels yet.
 
     Attributes:
@@ -77,7 +75,7 @@ class Selection:
     settings: SftSettings
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def read(self, path: Path) -> Iterator[Demonstration]:
+    def read(self, path: Path) -> Iterator[TrainingEpisode]:
         """Stream the episodes to imitate.
 
         Raises:
@@ -91,7 +89,7 @@ class Selection:
             if reason:
                 self.left_out[reason] += 1
             else:
-                yield _demonstration(row, where)
+                yield _episode(row, where)
 
     def _unwanted(self, row: PredictionRow) -> str | None:
         if row.stop_reason == StopReason.INFRA:
@@ -127,7 +125,7 @@ def _parse(fields: Mapping[str, Any], where: str) -> PredictionRow:
     return row
 
 
-def _demonstration(row: PredictionRow, where: str) -> Demonstration:
+def _episode(row: PredictionRow, where: str) -> TrainingEpisode:
     last = max(index for index, turn in enumerate(row.turns) if turn.by_policy)
     turns = tuple(_message(turn, where) for turn in row.turns[: last + 1])
     for earlier, later in zip([None, *turns], turns, strict=False):
@@ -142,7 +140,7 @@ def _demonstration(row: PredictionRow, where: str) -> Demonstration:
                 f"{where}: field 'turns': an observation must follow a turn of the model"
             )
     prompt = tuple(_message(message, where) for message in row.prompt or ())
-    return Demonstration(row.sample_id, prompt, turns)
+    return TrainingEpisode(row.sample_id, prompt, turns)
 
 
 def _message(record: MessageRecord | TurnRecord, where: str) -> Message:

@@ -53,7 +53,7 @@ def launch_sft(
             resolved.data.val_files = (
                 None if val is None else str(_keep(run_dir / "val.parquet", val))
             )
-            resolved.data.picture_cache_gb = sft_settings(config).picture_cache_gb
+            resolved.data.image_cache_gb = sft_settings(config).image_cache_gb
             resolved.trainer.total_training_steps = steps
         write_atomic(run_dir / "resolved.yaml", OmegaConf.to_yaml(resolved))
         if last_step(run_dir) < steps:

@@ -48,11 +48,11 @@ class Encoded:
     def describe(self, name: str) -> list[str]:
         """Say what there is, a line each."""
         longest = max((len(row["input_ids"]) for row in self.rows), default=0)
-        pictures = sum(len(row["pictures"]) for row in self.rows)
+        images = sum(len(row["images"]) for row in self.rows)
         lines = [
             f"{name}: {len(self.rows)} episodes, {self.num_tokens:,} tokens, {self.num_said:,} of "
             "them with loss; "
-            f"{pictures:,} pictures; the longest has {longest:,} tokens"
+            f"{images:,} images; the longest has {longest:,} tokens"
         ]
         return lines + [
             f"{name}: {count} episodes left out: {reason}"
@@ -88,7 +88,7 @@ def encode_files(
     """Encode the episodes of some files and shuffle them; `progress` is told of each.
 
     Raises:
-        UsageError: a line is malformed, a picture is missing, or nothing is left to learn from.
+        UsageError: a line is malformed, an image is missing, or nothing is left to learn from.
     """
     selection, encoder = Selection(settings), EpisodeEncoder(processor)
     rows: list[dict[str, Any]] = []
@@ -103,22 +103,22 @@ def encode_files(
             if len(encoded.input_ids) > max_length:
                 selection.left_out[f"longer than data.max_length={max_length}"] += 1
                 continue
-            pictures = [
+            images = [
                 {"path": p.source, "width": p.image.width, "height": p.image.height}
                 for p in episode.images
             ]
-            for picture in pictures:
-                if not places.setdefault(picture["path"], Path(picture["path"]).is_file()):
+            for image in images:
+                if not places.setdefault(image["path"], Path(image["path"]).is_file()):
                     raise UsageError(
-                        f"{file}: episode {episode.episode_id} shows {picture['path']}, which is "
-                        "missing; put the pictures back"
+                        f"{file}: episode {episode.episode_id} shows {image['path']}, which is "
+                        "missing; put the images back"
                     )
             rows.append(
                 {
                     "id": episode.episode_id,
                     "input_ids": encoded.input_ids,
                     "loss_mask": encoded.loss_mask,
-                    "pictures": pictures,
+                    "images": images,
                 }
             )
     if not rows:

@@ -1,5 +1,5 @@
 """Episodes as tokens, equal to those of a rollout that said and saw the same (a test compares
-them). Pictures are counted, not decoded.
+them). Images are counted, not decoded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from PIL import Image
 
 from seg_research.policies.chat_tokens import END_OF_TURN, ChatTokens
 from seg_research.policies.processor import IMAGE_TOKEN, VISION_TOKENS
-from seg_research.training.sft.episodes import MODEL_ROLE, Demonstration
+from seg_research.training.sft.episodes import MODEL_ROLE, TrainingEpisode
 
 _PLACE = "<|place|>"
 _CHAT_TOKENS = ("<|im_start|>", END_OF_TURN, "<|endoftext|>", *VISION_TOKENS)
@@ -28,7 +28,7 @@ class EncodedEpisode:
 
 
 class SizedChatTokens(ChatTokens):
-    """Encodes like its base, but needs no more of a picture than its size."""
+    """Encodes like its base, but needs no more of an image than its size."""
 
     def _encode(self, text: str, images: list[Image.Image]) -> list[int]:
         vision = self._processor.image_processor
@@ -52,7 +52,7 @@ class EpisodeEncoder:
         known = self._tokenizer.get_vocab()
         self._never_said = {known[token] for token in _CHAT_TOKENS if token in known}
 
-    def encode(self, episode: Demonstration) -> EncodedEpisode | None:
+    def encode(self, episode: TrainingEpisode) -> EncodedEpisode | None:
         """Encode an episode; None where a turn of the model spells chat tokens, which no rollout
         can say.
         """

@@ -263,7 +263,9 @@ cache = SqliteCache(Path(sys.argv[1]), mode=CacheMode.RECORD)
 async def write(worker):
     n = worker
     while True:
-        hits = tuple(SearchResult(str(n), "t" * 2000, "x" * 3000, str(i), 0.5, bytes([n % 251]) * 20000) for i in range(3))
+        image = bytes([n % 251]) * 20000
+        texts = str(n), "t" * 2000, "x" * 3000
+        hits = tuple(SearchResult(*texts, str(i), 0.5, image) for i in range(3))
         await cache.put(Key.of("p", CollectionKind.IMAGE, str(n), 1), CachedSearch(hits, str(n)))
         print(n, flush=True)
         n += 8

@@ -59,8 +59,9 @@ def test_the_library_itself_would_say_the_same(minilm):
 
 def test_the_default_model_is_loaded_without_the_library(minilm):
     code = (
-        "import sys; from retrieval_server import DEFAULT_ENCODER; from retrieval_server.encoder import load_encoder\n"
-        "load_encoder(DEFAULT_ENCODER, num_threads=1); print(*sorted({'sentence_transformers', 'sklearn', 'pandas'} & set(sys.modules)))"
+        "import sys; from retrieval_server import DEFAULT_ENCODER; from retrieval_server.encoder"
+        " import load_encoder\nload_encoder(DEFAULT_ENCODER, num_threads=1);"
+        " print(*sorted({'sentence_transformers', 'sklearn', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

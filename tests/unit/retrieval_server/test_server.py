@@ -143,7 +143,10 @@ def test_it_is_stopped_when_the_block_ends(corpus, processes, monkeypatch, tmp_p
 
 
 def test_a_closed_stdin_ends_a_process_that_asked_for_it():
-    code = "import signal\nfrom retrieval_server.server import stop_when_stdin_closes\nstop_when_stdin_closes()\nsignal.pause()\n"
+    code = (
+        "import signal\nfrom retrieval_server.server import"
+        " stop_when_stdin_closes\nstop_when_stdin_closes()\nsignal.pause()\n"
+    )
     with _popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
         process.communicate(b"what is said does not matter", timeout=120)
     assert process.returncode == -signal.SIGTERM

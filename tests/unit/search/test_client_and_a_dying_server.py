@@ -43,7 +43,7 @@ async def test_a_server_killed_in_the_middle_is_an_infra_error_within_the_deadli
                     if num_answered == 50:
                         process.kill()
 
-            # Far above the deadline: a busy machine may take its time, a client must not wait for ever.
+            # Far above the deadline: a busy machine may be slow, a client must not wait for ever.
             async with asyncio.timeout(300):
                 errors = await asyncio.gather(*(hammer() for _ in range(8)), return_exceptions=True)
     finally:

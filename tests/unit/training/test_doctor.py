@@ -8,7 +8,7 @@ import pytest
 
 from seg_research.cli.main import main
 from seg_research.training import doctor
-from seg_research.training.doctor import Finding, Probe, Verdict, examine, probe
+from seg_research.training.doctor import Finding, Probe, Severity, examine, probe
 from seg_research.training.extension_points import ExtensionPointStatus
 from seg_research.training.patches import PATCHES
 
@@ -77,7 +77,7 @@ def problems() -> dict[str, Finding]:
     return {
         topic: finding
         for topic, finding in findings().items()
-        if finding.verdict is Verdict.PROBLEM
+        if finding.severity is Severity.PROBLEM
     }
 
 
@@ -86,17 +86,17 @@ def test_a_sound_installation_has_no_problems(machine):
     assert problems() == {}
     assert found["verl"].found == "0.9.1"
     assert found["verl extension points"].found == "2 of 2 as expected"
-    assert found["verl on the CPU"].verdict is Verdict.OK
-    assert found["torchvision"].verdict is Verdict.ABSENT
-    assert found["sentence encoder, offline"].verdict is Verdict.OK
-    assert found["loopback"].verdict is Verdict.OK
+    assert found["verl on the CPU"].severity is Severity.OK
+    assert found["torchvision"].severity is Severity.ABSENT
+    assert found["sentence encoder, offline"].severity is Severity.OK
+    assert found["loopback"].severity is Severity.OK
 
 
 def test_without_the_train_extra_nothing_of_it_is_tried_and_the_extra_is_named(machine):
     del machine.versions["verl"], machine.versions["torch"]
     found = findings()
     assert problems() == {}
-    assert found["extra train"].verdict is Verdict.ABSENT
+    assert found["extra train"].severity is Severity.ABSENT
     assert "pip install 'seg-research[train]'" in found["extra train"].advice
     assert not any("torch" in code or "verl" in code for code in machine.asked)
 
@@ -193,7 +193,7 @@ def test_surroundings_that_disturb_are_warned_of(machine, monkeypatch):
     )
     found = findings()
     assert {"ray cluster", "graphics card", "disk here"} <= {
-        t for t, f in found.items() if f.verdict is Verdict.WARNING
+        t for t, f in found.items() if f.severity is Severity.WARNING
     }
     assert found["disk here"].found == "0.0 GiB"
 
@@ -232,7 +232,7 @@ def test_json_is_for_programs(machine, capsys):
     assert main(["doctor", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] is True
-    assert {"topic", "verdict", "found", "wanted", "advice"} == set(told["findings"][0])
+    assert {"topic", "severity", "found", "wanted", "advice"} == set(told["findings"][0])
 
 
 def test_another_verl_ends_the_doctor_with_an_error_and_the_command_that_fixes_it(machine, capsys):

@@ -4,16 +4,19 @@ the difference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from seg_research.data.sample import GroundTruth
 from seg_research.episode.action import FormatFault
 from seg_research.episode.transcript import Transcript
-from seg_research.recipes.record_judge import OTHER_SETTINGS, differ
+from seg_research.recipes.judge import OTHER_SETTINGS, differ
 from seg_research.recipes.seg_research.compat import text as read
 from seg_research.recipes.seg_research.compat.terms import well_formed
 from seg_research.recipes.seg_research.final_answer import read_verdict
 from seg_research.recipes.seg_research.terms.process import useful_searches
+
+OUTCOME = ("box_iou", "box_l1", "point", "keyframe")
+PROCESS = ("guidance", "tapering", "format")
 
 EDITED = (
     "not what the original's definition gives: the line was edited, or another version wrote it"
@@ -78,6 +81,13 @@ def reason_between(
             return "; ".join(reasons) or OTHER_SETTINGS
         case _:
             return OTHER_SETTINGS
+
+
+def reason_of_score(changed: Sequence[str], recorded: Mapping[str, float]) -> str:
+    """Tell why a score is another one, given the names of the terms that are."""
+    if changed:
+        return f"follows from {', '.join(changed)}"
+    return VALIDATION if recorded.get("acc") == recorded["score"] else OTHER_SETTINGS
 
 
 def _outcome_reason(name: str, transcript: Transcript) -> str:

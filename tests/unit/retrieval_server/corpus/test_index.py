@@ -64,7 +64,10 @@ def test_another_corpus_is_refused(built, collections, memory):
     changed.write_text(collections[0].path.read_text().replace("Tarn", "Tern"))
     with pytest.raises(
         UsageError,
-        match=r"stale: made of text corpus text_corpus.jsonl .*build it again: seg-research index build --text",
+        match=(
+            r"stale: made of text corpus text_corpus.jsonl .*build it again: seg-research index"
+            r" build --text"
+        ),
     ):
         open_folder(built, TEXT, changed, memory, Retriever.DENSE)
 

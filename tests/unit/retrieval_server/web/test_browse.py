@@ -35,7 +35,10 @@ SENTENCES = [
     "Every autumn the fishermen hold a procession with lanterns along the old quay.",
     "The railway reached the town late, and the station is now a small museum.",
 ]
-ARTICLE = "<html><head><title>Velmora</title></head><body><nav>Home About Contact</nav><article><h1>Velmora</h1>{}</article></body></html>"
+ARTICLE = (
+    "<html><head><title>Velmora</title></head><body><nav>Home About"
+    " Contact</nav><article><h1>Velmora</h1>{}</article></body></html>"
+)
 PAGE = ARTICLE.format(
     "".join(
         f"<p>{sentence} {'Nothing else of note happened here. ' * 9}</p>" for sentence in SENTENCES
@@ -184,7 +187,10 @@ async def test_a_page_is_downloaded_once_for_all_who_want_it(local_server):
 
 
 async def test_robots_are_read_once_and_obeyed(local_server):
-    rules = "User-agent: *\nDisallow: /private/*.html$\nDisallow: /x\nAllow: /x/open\n\nUser-agent: other\nDisallow: /"
+    rules = (
+        "User-agent: *\nDisallow: /private/*.html$\nDisallow: /x\nAllow: /x/open\n\nUser-agent:"
+        " other\nDisallow: /"
+    )
     pages = {
         path: reply(200, PAGE, **HTML) for path in ("/a", "/private/p.html", "/x/y", "/x/open")
     }

@@ -114,7 +114,8 @@ KILLED = """
 import asyncio, sys
 from pathlib import Path
 from retrieval_server.web.budget_ledger import Budget, Ledger
-ledger = Ledger(Path(sys.argv[1]), "serper", usd_per_call=0.001, budget=Budget(), run="r", clock=lambda: 0.0)
+options = {"usd_per_call": 0.001, "budget": Budget(), "run": "r", "clock": lambda: 0.0}
+ledger = Ledger(Path(sys.argv[1]), "serper", **options)
 async def main():
     while True:
         await ledger.charge()

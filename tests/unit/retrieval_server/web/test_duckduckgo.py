@@ -28,7 +28,8 @@ async def failure(provider, kind=TEXT) -> CallError:
 
 
 DUCK_PAGE = """<html><body><div id="links">{results}</div></body></html>"""
-DUCK_RESULT = """<div class="result results_links web-result"><div class="links_main links_deep result__body">
+DUCK_RESULT = """<div class="result results_links web-result">
+<div class="links_main links_deep result__body">
 <h2 class="result__title"><a class="result__a" href="{url}">{title}</a></h2>
 <a class="result__snippet" href="{url}">{text}</a></div></div>"""
 

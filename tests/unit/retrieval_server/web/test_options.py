@@ -55,9 +55,11 @@ def test_without_a_provider_there_is_no_web():
 
 def test_every_option_arrives():
     arguments = (
-        "--provider serper --provider-url https://p.example.com --send-key --provider-rate 3 --provider-concurrency 2 --usd-per-call 0.002 "
-        "--max-calls-per-day 10 --max-usd-per-day 1 --max-calls-per-run 20 --max-usd-per-run 2 --run-name r --spend-file s.sqlite "
-        "--cache-mode record --cache-file c.sqlite --cache-ttl-days 2 --browse --browse-pages 4 --page-chars 500"
+        "--provider serper --provider-url https://p.example.com --send-key --provider-rate 3"
+        " --provider-concurrency 2 --usd-per-call 0.002 --max-calls-per-day 10 --max-usd-per-day 1"
+        " --max-calls-per-run 20 --max-usd-per-run 2 --run-name r --spend-file s.sqlite"
+        " --cache-mode record --cache-file c.sqlite --cache-ttl-days 2 --browse --browse-pages 4"
+        " --page-chars 500"
     )
     settings = parse(*arguments.split())
     default = web_options.WebSettings("serper")

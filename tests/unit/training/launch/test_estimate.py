@@ -210,10 +210,10 @@ def test_the_tiny_model_is_read_from_its_folder(tiny_folder, mini):
     more = {"actor_rollout_ref.model.path": tiny_folder, "data.train_files": mini.parquet("train")}
     config, samples = composed(**more), read_samples(mini.parquet("train"))
     tokens = episode_tokens(config, samples, shape)
-    assert tokens.prompt_pictures == 6 * (64 // shape.patch_px) ** 2
+    assert tokens.prompt_images == 6 * (64 // shape.patch_px) ** 2
     assert tokens.keyframe == (96 // shape.patch_px) ** 2
     told = "\n".join(describe(config, samples))
-    assert f"{tokens.prompt_pictures} of pictures" in told
+    assert f"{tokens.prompt_images} of images" in told
     assert "WARNING" not in told
 
 

@@ -11,7 +11,7 @@ from ray.exceptions import RayActorError
 
 from seg_common.errors import InfraError
 from seg_research.training.learner import worker_health
-from seg_research.training.learner.worker_health import WorkerWatch
+from seg_research.training.learner.worker_health import WorkerHealth
 
 
 class Worker:
@@ -48,11 +48,11 @@ def test_a_dead_worker_ends_the_step_with_what_to_do():
         InfraError,
         match=r"has died, perhaps for want of memory \(killed by the kernel\); the same command goes on",
     ):
-        WorkerWatch(period_s=0).check([fine, dead])
+        WorkerHealth(period_s=0).check([fine, dead])
 
 
 def test_a_busy_worker_is_asked_once_and_awaited():
-    busy, watch = Worker(None), WorkerWatch(period_s=0)
+    busy, watch = Worker(None), WorkerHealth(period_s=0)
     for _ in range(3):
         watch.check([busy])
     assert busy.asked == 1
@@ -67,11 +67,11 @@ def test_workers_are_not_asked_at_every_poll(monkeypatch, seconds_since_boot):
     monkeypatch.setattr(
         worker_health, "time", SimpleNamespace(monotonic=lambda: seconds_since_boot)
     )
-    worker, watch = Worker(True), WorkerWatch(period_s=3600)
+    worker, watch = Worker(True), WorkerHealth(period_s=3600)
     for _ in range(5):
         watch.check([worker])
     assert worker.asked == 1
 
 
 def test_without_workers_there_is_nothing_to_watch():
-    WorkerWatch(period_s=0).check([])
+    WorkerHealth(period_s=0).check([])

@@ -38,10 +38,10 @@ class Server:
 
     def __init__(self, processor, turns):
         self.tokenizer, self.turns, self.seeds = processor.tokenizer, list(turns), []
-        self.pictures = []
+        self.images = []
 
     async def generate(self, request_id, prompt_ids, sampling_params, image_data):
-        self.pictures.append(list(image_data))
+        self.images.append(list(image_data))
         self.seeds.append(sampling_params.get("seed"))
         text = self.turns.pop(0)
         ids = [*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id][
@@ -55,13 +55,13 @@ class Server:
         )
 
 
-class PictureSearch:
-    """Finds the same picture for every query, or fails."""
+class ImageSearch:
+    """Finds the same image for every query, or fails."""
 
     name = "search"
 
-    def __init__(self, picture: Path, error: Exception | None = None):
-        self.picture, self.error = picture, error
+    def __init__(self, image: Path, error: Exception | None = None):
+        self.image, self.error = image, error
 
     def accepts(self, action):
         return isinstance(action, Search)
@@ -69,9 +69,9 @@ class PictureSearch:
     async def run(self, action, sample):
         if self.error:
             raise self.error
-        image = read_image(self.picture).resize((32, 32))
+        image = read_image(self.image).resize((32, 32))
         return Observation(
-            Message("user", (Text("1. "), ImageRef(image, str(self.picture)))),
+            Message("user", (Text("1. "), ImageRef(image, str(self.image)))),
             "image_search",
             Outcome.OK,
             "found",
@@ -117,7 +117,7 @@ def play(composed, mini, tiny_processor, tmp_path, monkeypatch):
         config.actor_rollout_ref.rollout.prompt_length = config.data.max_prompt_length
         run.context = context = RolloutContext(config)
         tools = (
-            PictureSearch(sample.frames[0].path, error),
+            ImageSearch(sample.frames[0].path, error),
             ShowFrameTool(SegResearch().texts.show_frame, 96),
         )
 
@@ -172,7 +172,7 @@ def turns_for(sample) -> list[str]:
     ]
 
 
-async def test_a_trajectory_is_returned_with_its_score_tokens_and_pictures(
+async def test_a_trajectory_is_returned_with_its_score_tokens_and_images(
     play, tmp_path, tiny_processor
 ):
     output = await play(turns_for(play.sample))
@@ -206,9 +206,9 @@ async def test_a_trajectory_is_returned_with_its_score_tokens_and_pictures(
     assert not (tmp_path / STOP_FILE).exists()
 
 
-async def test_the_server_is_sent_all_pictures_each_turn_and_each_is_the_same_object_again(play):
+async def test_the_server_is_sent_all_images_each_turn_and_each_is_the_same_object_again(play):
     output = await play(turns_for(play.sample))
-    first, second, third = play.server.pictures
+    first, second, third = play.server.images
     assert (len(first), len(second), len(third)) == (6, 7, 8)
     assert list(map(id, third[:6])) == list(map(id, first))
     assert id(third[6]) == id(second[6])
@@ -228,9 +228,9 @@ async def test_what_was_earned_by_term_travels_with_the_tokens(play, tmp_path, m
     monkeypatch.setattr(MachineEncoder, "encode", encode)
     output = await play(
         turns_for(play.sample),
-        row_changes={"reward_model": {**play.row["reward_model"], "steps": ["a picture of b"]}},
+        row_changes={"reward_model": {**play.row["reward_model"], "steps": ["an image of b"]}},
     )
-    assert asked == [["a picture of b", "b"]]
+    assert asked == [["an image of b", "b"]]
     found = from_extra_fields(output.extra_fields)
     reward = found.reward
     assert (reward.counts, reward.answered, found.group) == ({"tapering": 1}, True, "u")
@@ -308,7 +308,7 @@ async def test_a_placeholder_that_was_sampled_ends_the_turn_before_it(
 
 
 async def test_a_turn_of_placeholders_alone_drops_the_trajectory(play, tmp_path):
-    with pytest.raises(InfraError, match="began a turn with a token that stands for a picture"):
+    with pytest.raises(InfraError, match="began a turn with a token that stands for an image"):
         await play(["<|image_pad|> there"])
     assert not (tmp_path / STOP_FILE).exists()
 
@@ -366,7 +366,7 @@ async def test_a_bug_in_a_tool_stops_the_run(play, tmp_path):
 
 async def test_data_that_changed_under_the_run_stops_it(play, tmp_path):
     broken = tmp_path / "00001.jpg"
-    broken.write_bytes(b"not a picture")
+    broken.write_bytes(b"not an image")
     frames = [{"image": str(broken), "resized_width": 64, "resized_height": 64}]
     truth = {"reward_model": {"style": "rule", "ground_truth": "{}", "steps": []}}
     with pytest.raises(UsageError, match=r"00001\.jpg"):

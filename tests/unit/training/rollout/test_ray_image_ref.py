@@ -1,4 +1,4 @@
-"""A picture that is sent to a server again and again crosses once, arrives as it was, and leaves
+"""An image that is sent to a server again and again crosses once, arrives as it was, and leaves
 nothing behind.
 """
 
@@ -25,34 +25,34 @@ LENDER = ImageLender()
 lend = LENDER.lend
 
 
-def picture(seed: int) -> Image.Image:
+def image(seed: int) -> Image.Image:
     return Image.fromarray(
         np.random.default_rng(seed).integers(0, 256, (64, 48, 3), dtype=np.uint8)
     )
 
 
-def test_it_is_the_same_picture():
-    original = picture(1)
+def test_it_is_the_same_image():
+    original = image(1)
     assert isinstance(lend(original), Image.Image)
     assert np.array_equal(np.asarray(lend(original)), np.asarray(original))
     assert (lend(original).size, lend(original).mode) == ((48, 64), "RGB")
 
 
-def test_trajectories_that_show_one_picture_lend_it_together():
-    original = picture(1)
+def test_trajectories_that_show_one_image_lend_it_together():
+    original = image(1)
     lent = lend(original)
     assert lend(original) is lent
-    assert lend(picture(1)) is not lent
+    assert lend(image(1)) is not lent
 
 
-def test_no_picture_is_taken_for_one_that_is_gone():
+def test_no_image_is_taken_for_one_that_is_gone():
     for seed in range(20):
-        assert np.array_equal(np.asarray(lend(picture(seed))), np.asarray(picture(seed)))
+        assert np.array_equal(np.asarray(lend(image(seed))), np.asarray(image(seed)))
 
 
 def test_nothing_is_kept_when_the_last_trajectory_has_ended():
     gc.collect()
-    lent = lend(picture(1))
+    lent = lend(image(1))
     before = len(LENDER)
     del lent
     gc.collect()
@@ -61,8 +61,8 @@ def test_nothing_is_kept_when_the_last_trajectory_has_ended():
 
 def test_where_no_ray_runs_the_pixels_themselves_are_pickled(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    for copied in (pickle.loads(pickle.dumps(lend(picture(1)))), copy.deepcopy(lend(picture(1)))):
-        assert np.array_equal(np.asarray(copied), np.asarray(picture(1)))
+    for copied in (pickle.loads(pickle.dumps(lend(image(1)))), copy.deepcopy(lend(image(1)))):
+        assert np.array_equal(np.asarray(copied), np.asarray(image(1)))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def running() -> Iterator[None]:
 
 @pytest.fixture
 def server(running):
-    """Like verl's: an actor whose methods are coroutines; keeps the pictures of its last turn."""
+    """Like verl's: an actor whose methods are coroutines; keeps the images of its last turn."""
 
     class Server:
         def __init__(self):
@@ -97,8 +97,8 @@ def server(running):
 
 
 @pytest.mark.slow
-def test_a_server_gets_plain_pictures_and_each_once(server):
-    originals = [picture(1), picture(2)]
+def test_a_server_gets_plain_images_and_each_once(server):
+    originals = [image(1), image(2)]
     lent = [lend(image) for image in originals]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Image.Image, "tobytes", None)  # no pixels are read any more
@@ -113,14 +113,14 @@ def test_a_server_gets_plain_pictures_and_each_once(server):
     del lent, originals
     gc.collect()
     assert [
-        np.array_equal(kept, np.asarray(picture(seed)))
+        np.array_equal(kept, np.asarray(image(seed)))
         for seed, kept in zip((1, 2), ray.get(server.later.remote()), strict=True)
     ]
 
 
 @pytest.mark.slow
-def test_the_object_store_is_emptied_when_the_pictures_are_gone(server):
-    lent = [lend(picture(seed)) for seed in range(20)]
+def test_the_object_store_is_emptied_when_the_images_are_gone(server):
+    lent = [lend(image(seed)) for seed in range(20)]
     ray.get(server.generate.remote(lent))
     assert ray.get(server.later.remote())[0].shape == (64, 48, 3)
     assert num_stored() >= 20

@@ -20,7 +20,7 @@ TEXT = [
 ]
 
 
-def picture(seed: int, width: int = 64, height: int = 64) -> Image.Image:
+def image(seed: int, width: int = 64, height: int = 64) -> Image.Image:
     return Image.fromarray(
         np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     )
@@ -33,7 +33,7 @@ def processor(tiny_folder):
 
 
 class Counting:
-    """Lists how many pictures are computed at a time."""
+    """Lists how many images are computed at a time."""
 
     def __init__(self, inner):
         self.inner, self.calls = inner, []
@@ -47,11 +47,11 @@ class Counting:
 
 
 def test_the_trainer_gets_the_same_numbers(processor):
-    pictures = [picture(1), picture(2, 96, 32)]
-    plain = processor(text=TEXT, images=pictures, return_tensors="pt")
+    images = [image(1), image(2, 96, 32)]
+    plain = processor(text=TEXT, images=images, return_tensors="pt")
     share_pixels(processor)
     for _ in range(2):
-        shared = processor(text=TEXT, images=pictures, return_tensors="pt")
+        shared = processor(text=TEXT, images=images, return_tensors="pt")
         assert shared.keys() == plain.keys()
         assert all(
             torch.equal(torch.as_tensor(shared[name]), torch.as_tensor(plain[name]))
@@ -60,19 +60,19 @@ def test_the_trainer_gets_the_same_numbers(processor):
 
 
 def test_the_counter_gives_the_same_tokens_and_computes_no_pixels_of_what_is_shown(processor):
-    plain = processor(text=TEXT, images=[picture(1), picture(2)], return_tensors="pt")
+    plain = processor(text=TEXT, images=[image(1), image(2)], return_tensors="pt")
     inner = processor.image_processor = Counting(processor.image_processor)
     counter = token_counter(processor)
     for seed in (1, 3, 5):
-        counted = counter(text=TEXT, images=[picture(seed), picture(seed + 1)], return_tensors="pt")
+        counted = counter(text=TEXT, images=[image(seed), image(seed + 1)], return_tensors="pt")
         assert torch.equal(
             torch.as_tensor(counted["input_ids"]), torch.as_tensor(plain["input_ids"])
         )
         assert "pixel_values" not in counted
-    assert inner.calls == [1]  # a blank picture of that size
+    assert inner.calls == [1]  # a blank image of that size
 
 
-def test_a_text_is_encoded_once_for_pictures_of_the_same_sizes(processor, monkeypatch):
+def test_a_text_is_encoded_once_for_images_of_the_same_sizes(processor, monkeypatch):
     encoded = []
     inner = type(processor).__call__
     monkeypatch.setattr(
@@ -83,15 +83,15 @@ def test_a_text_is_encoded_once_for_pictures_of_the_same_sizes(processor, monkey
     counter = token_counter(processor)
     assert token_counter(processor) is counter
 
-    def count(text, *pictures):
-        return counter(text=text, images=list(pictures) or None, videos=None, return_tensors="pt")[
+    def count(text, *images):
+        return counter(text=text, images=list(images) or None, videos=None, return_tensors="pt")[
             "input_ids"
         ]
 
-    first = count(TEXT, picture(1), picture(2))
-    assert torch.equal(count(TEXT, picture(3), picture(4)), first)
+    first = count(TEXT, image(1), image(2))
+    assert torch.equal(count(TEXT, image(3), image(4)), first)
     assert len(encoded) == 1
-    assert count(TEXT, picture(1), picture(2, 96, 32)).shape != first.shape
+    assert count(TEXT, image(1), image(2, 96, 32)).shape != first.shape
     assert count(["see"]).shape != first.shape
     assert len(encoded) == 3
 
@@ -103,10 +103,10 @@ def test_who_is_given_tokens_may_do_with_them_what_he_likes(processor):
     assert "input_ids" in counter(text=["see"], images=None, videos=None, return_tensors="pt")
 
 
-def test_each_picture_is_computed_once_and_only_joined_afterwards(processor):
+def test_each_image_is_computed_once_and_only_joined_afterwards(processor):
     inner = processor.image_processor = Counting(processor.image_processor)
     shared = share_pixels(processor)
-    frame, other = picture(1), picture(2)
+    frame, other = image(1), image(2)
     shared.prepare([frame])
     shared.prepare([frame, other])
     processor(text=TEXT, images=[frame, other], return_tensors="pt")
@@ -114,7 +114,7 @@ def test_each_picture_is_computed_once_and_only_joined_afterwards(processor):
     assert share_pixels(processor) is shared
 
 
-def test_equal_pictures_of_other_identity_are_not_mixed_up():
+def test_equal_images_of_other_identity_are_not_mixed_up():
     made = SharedPixels(
         lambda images, **_: {"pixel_values": torch.tensor([images[0].getpixel((0, 0))[0]])},
         max_bytes=1,
@@ -128,7 +128,7 @@ def test_equal_pictures_of_other_identity_are_not_mixed_up():
 
 def test_who_asks_for_something_else_is_served_by_the_image_processor(processor):
     shared = share_pixels(processor)
-    assert isinstance(shared([picture(1)], return_tensors="np")["pixel_values"], np.ndarray)
+    assert isinstance(shared([image(1)], return_tensors="np")["pixel_values"], np.ndarray)
     assert shared.merge_size == 2
 
 
@@ -137,7 +137,7 @@ def test_a_placeholder_that_lost_tokens_is_still_refused(processor):
     with pytest.raises(ValueError, match="Mismatch in `image` token count"):
         processor(
             text=TEXT,
-            images=[picture(1), picture(2)],
+            images=[image(1), image(2)],
             return_tensors="pt",
             truncation=True,
             max_length=10,

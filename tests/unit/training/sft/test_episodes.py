@@ -111,7 +111,7 @@ def test_what_is_wrong_is_named_with_its_line(write, bad, message):
         list(Selection(SftSettings()).read(write(line(), bad)))
 
 
-def test_a_missing_picture_is_named(write, tiny_processor):
+def test_a_missing_image_is_named(write, tiny_processor):
     path = write(line(prompt=[{"role": "user", "text": "<image>", "pictures": [PICTURE]}]))
     with pytest.raises(UsageError, match=r"episode a shows /nowhere/a.png, which is missing"):
         encode_files([path], tiny_processor, SftSettings(), 512, 0)

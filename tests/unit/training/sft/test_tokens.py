@@ -1,5 +1,5 @@
 """What a cold start trains on equals what a rollout of the same episode would be trained on:
-tokens, mask, positions, pictures.
+tokens, mask, positions, images.
 """
 
 import asyncio
@@ -74,8 +74,8 @@ class Loop(AgentLoopBase):
         raise NotImplementedError
 
 
-class PictureSearch:
-    """Finds text, or a picture that no file holds."""
+class ImageSearch:
+    """Finds text, or an image that no file holds."""
 
     name = "search"
 
@@ -83,9 +83,9 @@ class PictureSearch:
         return isinstance(action, Search)
 
     async def run(self, action, sample):
-        picture = Image.linear_gradient("L").resize((32, 32)).convert("RGB")
+        image = Image.linear_gradient("L").resize((32, 32)).convert("RGB")
         found = (
-            (ImageRef(picture, "http://somewhere/emblem.jpg"), Text("\n"))
+            (ImageRef(image, "http://somewhere/emblem.jpg"), Text("\n"))
             if action.tool is SearchKind.IMAGE
             else (Text("a kite\n"),)
         )
@@ -105,7 +105,7 @@ def processor(tiny_folder):
 
 @pytest.fixture(scope="module")
 def played(mini, processor, tmp_path_factory):
-    """Two episodes in verl's conversation, one with a picture more than the other, and the file
+    """Two episodes in verl's conversation, one with an image more than the other, and the file
     that records them.
     """
     folder, settings = tmp_path_factory.mktemp("sft"), tiny_settings()
@@ -122,7 +122,7 @@ def played(mini, processor, tmp_path_factory):
             return chat, await run_episode(
                 start_episode(recipe, sample),
                 chat,
-                [PictureSearch(), ShowFrameTool(SegResearch().texts.show_frame, 96)],
+                [ImageSearch(), ShowFrameTool(SegResearch().texts.show_frame, 96)],
             )
 
         chat, transcript = asyncio.run(play())
@@ -147,7 +147,7 @@ def dataset(played, encoded, processor):
     return SftDataset(
         [str(played.folder / "train.parquet")],
         processor.tokenizer,
-        SimpleNamespace(picture_cache_gb=1.0),
+        SimpleNamespace(image_cache_gb=1.0),
         processor,
     )
 
@@ -161,7 +161,7 @@ def test_tokens_and_mask_are_those_of_the_rollout(played, encoded):
         assert 0 < sum(row["loss_mask"]) < len(row["loss_mask"])
 
 
-def test_pictures_and_positions_are_those_of_the_rollout(played, encoded, dataset, processor):
+def test_images_and_positions_are_those_of_the_rollout(played, encoded, dataset, processor):
     counts = set()
     for row, item in zip(encoded.rows, (dataset[i] for i in range(len(dataset))), strict=True):
         images = played.chats[row["id"]].images
@@ -169,7 +169,7 @@ def test_pictures_and_positions_are_those_of_the_rollout(played, encoded, datase
         features = processor.image_processor(images=images, return_tensors="pt")
         seen = item["multi_modal_inputs"]
         assert torch.equal(seen["pixel_values"], features["pixel_values"]), (
-            "the very pixels, the found picture's too"
+            "the very pixels, the found image's too"
         )
         assert torch.equal(seen["image_grid_thw"], features["image_grid_thw"])
         ids = torch.tensor(row["input_ids"])[None]
@@ -185,7 +185,7 @@ def test_pictures_and_positions_are_those_of_the_rollout(played, encoded, datase
     assert len(counts) == 2, "episodes with different numbers of pictures"
 
 
-def test_verls_batches_take_different_numbers_of_pictures(dataset):
+def test_verls_batches_take_different_numbers_of_images(dataset):
     items = [dataset[i] for i in range(len(dataset))]
     batch = SFTTensorCollator("no_padding")(items)
     joined = extract_multi_modal_inputs(batch["multi_modal_inputs"])
@@ -198,7 +198,7 @@ def test_verls_batches_take_different_numbers_of_pictures(dataset):
     ]
 
 
-def test_an_episode_without_pictures_fits_into_the_same_batch(tmp_path, processor):
+def test_an_episode_without_images_fits_into_the_same_batch(tmp_path, processor):
     line = {
         "schema_version": 1,
         "id": "a",
@@ -214,7 +214,7 @@ def test_an_episode_without_pictures_fits_into_the_same_batch(tmp_path, processo
     data = SftDataset(
         str(tmp_path / "e.parquet"),
         processor.tokenizer,
-        SimpleNamespace(picture_cache_gb=0.0),
+        SimpleNamespace(image_cache_gb=0.0),
         processor,
     )
     item = data[0]
@@ -224,7 +224,7 @@ def test_an_episode_without_pictures_fits_into_the_same_batch(tmp_path, processo
 
 
 @pytest.mark.parametrize("size", [(64, 64), (32, 96), (50, 70), (8, 200)])
-def test_counting_a_picture_equals_processing_it(processor, size):
+def test_counting_a_image_equals_processing_it(processor, size):
     message = Message(
         "user",
         (
@@ -249,17 +249,17 @@ def test_a_turn_that_spells_chat_tokens_is_not_encoded(played, processor, spelt)
     assert EpisodeEncoder(processor).encode(first) is not None
 
 
-def test_pictures_are_held_within_the_budget(dataset, processor, monkeypatch):
-    from seg_research.training.sft.dataset import PictureCache
+def test_images_are_held_within_the_budget(dataset, processor, monkeypatch):
+    from seg_research.training.sft.dataset import ImageCache
 
-    paths = [picture["path"] for row in dataset._table["pictures"].to_pylist() for picture in row]
+    paths = [image["path"] for row in dataset._table["images"].to_pylist() for image in row]
     made = []
 
     def process(images, return_tensors):
         made.append(images[0].size)
         return {"pixel_values": torch.zeros(4, 8), "image_grid_thw": torch.tensor([[1, 2, 2]])}
 
-    cache = PictureCache(process, max_bytes=2 * 4 * 8 * 4)
+    cache = ImageCache(process, max_bytes=2 * 4 * 8 * 4)
     for path in (paths[0], paths[1], paths[0], paths[2], paths[0], paths[1]):
         cache.get(path, 32, 32)
     assert len(made) == 4, "the least recently used was made again, the others were held"

@@ -8,7 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from seg_research.evaluation.score import Row
+from seg_research.evaluation.rescore_rewards import Row
+from seg_research.recipes.judge import Note
 
 
 @dataclass(slots=True)
@@ -25,10 +26,6 @@ class _Mean:
         return f"{self.total / self.count:.4f}" if self.count else "-"
 
 
-def _counters() -> defaultdict[str, Counter[str]]:
-    return defaultdict(Counter[str])
-
-
 @dataclass(slots=True)
 class RescoreSummary:
     """Counts rows as they come.
@@ -43,27 +40,28 @@ class RescoreSummary:
     num_disagreeing: int = 0
     _found: defaultdict[str, _Mean] = field(default_factory=lambda: defaultdict(_Mean))
     _recorded: defaultdict[str, _Mean] = field(default_factory=lambda: defaultdict(_Mean))
-    _reasons: defaultdict[str, Counter[str]] = field(default_factory=_counters)
-    _sources: defaultdict[str, Counter[str]] = field(default_factory=_counters)
+    _reasons: defaultdict[str, Counter[str]] = field(
+        default_factory=lambda: defaultdict(Counter[str])
+    )
+    _notes: Counter[Note] = field(default_factory=Counter[Note])
 
     def add(self, row: Row) -> None:
         """Count a row."""
         self.num_rows += 1
-        if row.error:
+        judgement = row.judgement
+        if judgement is None:
             self.num_broken += 1
             return
-        self.num_disagreeing += bool(row.disagreements)
-        for term, source in row.sources.items():
-            self._sources[term][source.text] += 1
-        _add_all(self._found, row.values)
+        self.num_disagreeing += bool(judgement.disagreements)
+        if judgement.note is not None:
+            self._notes[judgement.note] += 1
+        _add_all(self._found, judgement.values)
         _add_all(self._recorded, row.recorded)
-        for changed in row.disagreements:
+        for changed in judgement.disagreements:
             self._reasons[changed.name][changed.reason] += 1
 
     def to_markdown(self) -> str:
-        """Return the table of means, where values came from, and the reasons of disagreements by
-        name.
-        """
+        """Return the table of means, the notes, and the reasons of disagreements by name."""
         lines = [
             "",
             "| term | mean | rows | recorded mean | rows that differ |",
@@ -71,13 +69,9 @@ class RescoreSummary:
         ]
         for name, mean in self._found.items():
             differing = self._reasons[name].total()
-            lines.append(
-                f"| {name} | {mean} | {mean.count} | {self._recorded[name]} | {differing} |"
-            )
-        lines.append("")
-        for term, counts in self._sources.items():
-            sources = ", ".join(f"{count} {text}" for text, count in counts.most_common())
-            lines.append(f"{term}: {sources}")
+            cells = (name, mean, mean.count, self._recorded[name], differing)
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+        lines += ["", *self._note_lines()]
         lines.append(
             f"disagreements with recorded numbers: {self.num_disagreeing} of {self.num_rows} rows"
         )
@@ -87,6 +81,12 @@ class RescoreSummary:
                 for reason, count in self._reasons[name].most_common()
             ]
         return "\n".join(lines) + "\n"
+
+    def _note_lines(self) -> list[str]:
+        by_topic: dict[str, list[str]] = {}
+        for note, count in self._notes.most_common():
+            by_topic.setdefault(note.topic, []).append(f"{count} {note.text}")
+        return [f"{topic}: {', '.join(texts)}" for topic, texts in by_topic.items()]
 
 
 def _add_all(means: defaultdict[str, _Mean], values: Mapping[str, float | None]) -> None:

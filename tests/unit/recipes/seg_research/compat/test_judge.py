@@ -5,12 +5,11 @@ import json
 import pytest
 
 from seg_research.cli.main import main
-from seg_research.evaluation.score import Rescorer, rescore
-from seg_research.evaluation.score_summary import RescoreSummary
-from seg_research.recipes.record_judge import OTHER_SETTINGS
+from seg_research.evaluation.rescore_rewards import rescore
+from seg_research.evaluation.rescore_summary import RescoreSummary
+from seg_research.recipes.judge import OTHER_SETTINGS
 from seg_research.recipes.seg_research.compat import disagreement_reasons as differences
-from seg_research.recipes.seg_research.compat.record_judge import make_judge
-from seg_research.recipes.seg_research.grammar import read_action
+from seg_research.recipes.seg_research.compat.judge import two_definitions
 from seg_research.recipes.seg_research.reward_settings import Mode, RewardSettings
 from seg_research.testing.fakes import WordEncoder
 
@@ -25,7 +24,10 @@ GTS = json.dumps(
     }
 )
 KEYFRAME = "<thinking> t </thinking>\n<keyframe> 3 </keyframe>"
-ANSWER = '<thinking> t </thinking>\n<answer> {"bbox_2d": [100, 100, 300, 500], "point_2d": [200, 300]} </answer>'
+ANSWER = (
+    "<thinking> t </thinking>\n<answer> "
+    '{"bbox_2d": [100, 100, 300, 500], "point_2d": [200, 300]} </answer>'
+)
 SEARCH = '<thinking> t </thinking>\n<search> {"name": "text_search", "query": "who"} </search>'
 
 
@@ -59,10 +61,9 @@ def score(tmp_path):
     def run(*lines, mode="compat"):
         source, out = tmp_path / "rollouts.jsonl", tmp_path / "out.json"
         source.write_text("".join(x if isinstance(x, str) else json.dumps(x) + "\n" for x in lines))
-        judge = make_judge(Mode(mode), RewardSettings(), WordEncoder())
-        rescorer = Rescorer(judge, read_action)
+        judge = two_definitions(Mode(mode), RewardSettings(), WordEncoder())
         summary = RescoreSummary()
-        for row in rescore(source, rescorer, out, lambda _: None):
+        for row in rescore(source, judge, out, lambda _: None):
             summary.add(row)
         return json.loads(out.read_text())["rows"], summary.to_markdown()
 
@@ -107,29 +108,6 @@ def test_a_process_score_that_is_the_format_tells_that_there_were_no_steps(score
     (row,), shown = score(recorded(process=1.0))
     assert (row["guidance_source"], row["terms"]["guidance"], row["score"]) == (None, None, 4.75)
     assert "1 without a value" in shown
-
-
-def test_a_line_that_fits_both_kinds_of_question_is_decided_by_the_others(score):
-    nothing = {"output": "", "outcome": (0.0,) * 4, "process": 0.0, "num_search": 0.0}
-    (row,), _ = score(recorded(**nothing))
-    assert (row["guidance_source"], row["terms"]["guidance"], row["process"]) == (None, None, 0)
-    rows, shown = score(recorded(**nothing), recorded(process=1.0))
-    assert [row["terms"]["guidance"] for row in rows] == [None, None]
-    assert "guidance: 2 without a value" in shown
-    rows, shown = score(recorded(process=0.955), recorded(**nothing))
-    assert [row["terms"]["guidance"] for row in rows] == [1, 0]
-    assert "guidance: 2 recovered from the recorded process score" in shown
-
-
-def test_another_question_decides_nothing(score):
-    nothing = recorded("", outcome=(0.0,) * 4, process=0.0, num_search=0.0)
-    rows, _ = score(nothing | {"gts": GTS.replace("100", "101")}, recorded(process=0.955))
-    assert [row["terms"]["guidance"] for row in rows] == [None, 1]
-
-
-def test_lines_of_a_question_that_contradict_each_other_give_no_guidance(score):
-    rows, _ = score(recorded(process=0.955), recorded(process=1.0))
-    assert [row["guidance_source"] for row in rows] == [None, None]
 
 
 def test_without_recorded_scores_the_process_part_is_the_format(score):
@@ -256,22 +234,6 @@ def test_many_rows_keep_their_order(score):
     assert [row["score"] for row in rows] == [4.75 if index % 3 else 0.0 for index in range(200)]
 
 
-def test_nothing_is_written_before_the_last_row(tmp_path):
-    source, out = tmp_path / "rollouts.jsonl", tmp_path / "out.json"
-    source.write_text("".join(json.dumps(line()) + "\n" for _ in range(3)))
-    out.write_text("before")
-    rows = rescore(
-        source,
-        Rescorer(make_judge(Mode.COMPAT, RewardSettings()), read_action),
-        out,
-        lambda _: None,
-    )
-    next(rows)
-    rows.close()
-    assert out.read_text() == "before"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "rollouts.jsonl"]
-
-
 def test_the_command(tmp_path, capsys):
     source, out = tmp_path / "rollouts.jsonl", tmp_path / "out.json"
     source.write_text(json.dumps(recorded(process=1.0) | {"score": 3.0}) + "\n{\n")
@@ -316,12 +278,3 @@ def test_settings_of_a_checkpoint(tmp_path, capsys):
     (model / "episode.json").write_text(json.dumps({"rewards": {"weights": {"box_iou": 2.0}}}))
     assert main(["score", str(source), "--settings", str(model)]) == 0
     assert "| score | 5.7500 |" in capsys.readouterr().out
-
-
-def test_a_checkpoint_of_another_recipe_is_refused(tmp_path, capsys):
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "episode.json").write_text("{}")
-    arguments = ["score", "rollouts.jsonl", "--recipe", "own.recipe:Own", "--settings", str(model)]
-    assert main(arguments) == 2
-    assert "are of recipe 'seg_research'; name one of the two" in capsys.readouterr().err
