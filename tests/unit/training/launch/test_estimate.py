@@ -12,13 +12,12 @@ from seg_common.errors import UsageError
 from seg_research.data.rows import read_samples
 from seg_research.training.launch.config import compose_config
 from seg_research.training.launch.estimate import (
-    PUBLISHED,
     describe,
     describe_learning,
     episode_tokens,
     estimate_memory,
-    model_shape,
 )
+from seg_research.training.launch.model_shape import PUBLISHED, model_shape
 from seg_research.training.sft.config import compose_sft
 
 NAMES = {
