@@ -17,7 +17,7 @@ class UsageError(SegResearchError, ValueError):
 
 class ToolError(SegResearchError):
     """The policy asked for something that cannot be done; the text is shown to it as an observation
-    and the episode goes on.
+    and the episode continues.
     """
 
 

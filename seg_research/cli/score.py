@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     judge = _judge(options)
     size = options.rollouts.stat().st_size if options.rollouts.is_file() else 0
     summary = RescoreSummary()
-    with tqdm(total=size, unit="B", unit_scale=True, desc="score", file=sys.stderr) as bar:
+    with tqdm(total=2 * size, unit="B", unit_scale=True, desc="score", file=sys.stderr) as bar:
         # Writing around the bar redraws it each time; a stream that is no terminal needs no such
         # care.
         say = partial(bar.write, file=sys.stdout) if sys.stdout.isatty() else print

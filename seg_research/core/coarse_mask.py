@@ -26,7 +26,7 @@ GRID_SIDE = 96
 @dataclass(frozen=True, slots=True)
 class CoarseMask:
     """Every `stride_px`-th pixel of a mask, cut out around its target with a margin of background
-    where the frame goes on.
+    where the frame continues.
 
     Attributes:
         size: of the whole frame.

@@ -76,7 +76,7 @@ def _is_size(size: object) -> bool:
 
 
 def _read_numbers(text: str) -> NDArray[np.int64]:
-    """Read signed numbers; bit 5 of a character says that the number goes on, bit 4 of its last one
+    """Read signed numbers; bit 5 of a character says that the number continues, bit 4 of its last one
     that it is negative.
     """
     characters = np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int64) - _FIRST_CHARACTER

@@ -144,7 +144,7 @@ def read_image(path: Path) -> Image.Image:
 
 def shown_image(path: Path, size: ImageSize) -> Image.Image:
     """Decode an image file as RGB and squash it to a size. Rollouts of one prompt get the same
-    picture, which nobody may change.
+    image, which nobody may change.
 
     Raises:
         UsageError: the file is missing or corrupt.

@@ -3,7 +3,7 @@ own.
 
 Memory is bounded: one pass notes the time stamp of every frame, later reads decode on from where
 the last one stopped, or seek. Reading forwards decodes every frame once; reading backwards decodes
-each group of pictures once per window.
+each group of pictures (GOP) once per window.
 """
 
 from __future__ import annotations

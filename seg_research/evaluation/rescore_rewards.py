@@ -1,4 +1,4 @@
-"""Score recorded rollouts anew and compare with what their lines say, row by row in constant
+"""Score recorded rollouts again and compare with what their lines say, row by row in constant
 memory.
 """
 
@@ -62,12 +62,16 @@ class Row:
 def rescore(
     source: Path, judge: Judge, out: Path | None, progress: Callable[[int], object]
 ) -> Iterator[Row]:
-    """Score a file line by line; `out` appears when the last row was taken. `progress` is told how
-    many bytes were read.
+    """Score a file line by line; `out` appears when the last row was taken. `progress` is called
+    with the bytes that were read, of twice the file's, which the judge surveys first.
 
     Raises:
         UsageError: the file is missing or `out` cannot be written.
     """
+    for _, line in _numbered_lines(source, progress):
+        found = _read(judge, line)
+        if not isinstance(found, str):
+            judge.survey(found)
     rows = judged(judge, _numbered_lines(source, progress))
     if out is None:
         yield from rows

@@ -2,8 +2,8 @@
 
 Frames are averaged within a sample first (`SampleScore`): a sample is one question about one
 target, so where a benchmark has one question an object, "per object" is the same thing. `Averaging`
-names what happens next. What is missing or broken counts 0 and is counted aloud. Axes: S samples, C
-targets, G groups (the abilities, then overall), M measures, B draws.
+names what happens next. What is missing or broken counts 0 and is reported beside the means. Axes:
+S samples, C targets, G groups (the abilities, then overall), M measures, B draws.
 """
 
 from __future__ import annotations

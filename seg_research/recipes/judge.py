@@ -61,7 +61,7 @@ class Judgement:
 
 
 class Judge(Protocol):
-    """Scores recorded rollouts by the definitions of one recipe."""
+    """Scores recorded rollouts of one file by the definitions of one recipe."""
 
     def read(self, fields: Mapping[str, Any]) -> Rollout:
         """Read a line.
@@ -69,6 +69,10 @@ class Judge(Protocol):
         Raises:
             UsageError: it is no rollout; names the field.
         """
+        ...
+
+    def survey(self, rollout: Rollout) -> None:
+        """Look at a rollout: all of a file come by before any of them is judged."""
         ...
 
     def judge(self, rollouts: Sequence[Rollout]) -> Sequence[Judgement]:
@@ -86,6 +90,9 @@ class RubricJudge:
     def read(self, fields: Mapping[str, Any]) -> Rollout:
         """Read a line."""
         return read_rollout(fields, self.read_action)
+
+    def survey(self, rollout: Rollout) -> None:
+        """Learn nothing: every rollout is judged for itself."""
 
     def judge(self, rollouts: Sequence[Rollout]) -> list[Judgement]:
         """Score rollouts together."""

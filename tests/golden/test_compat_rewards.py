@@ -68,11 +68,11 @@ def test_recorded_fields_come_out_exactly(step, tmp_path, capsys):
     assert "disagreements with recorded numbers: 0 of 128 rows" in shown
 
 
-@pytest.mark.parametrize(("step", "sources"), [("step_001", (122, 6)), ("step_020", (112, 16))])
-def test_guidance_is_recovered_where_the_process_score_is_not_the_format(
-    step, sources, tmp_path, capsys
-):
-    rows, _ = scored(step, "compat", tmp_path, capsys)
+@pytest.mark.parametrize(
+    ("step", "sources", "mean"), [("step_001", (120, 8), 0.8583), ("step_020", (112, 16), 0.9286)]
+)
+def test_guidance_is_recovered_where_the_question_has_steps(step, sources, mean, tmp_path, capsys):
+    rows, shown = scored(step, "compat", tmp_path, capsys)
     for row, line in zip(rows, lines(step), strict=True):
         terms = row["terms"]
         if row["guidance_source"] == "recovered":
@@ -83,6 +83,10 @@ def test_guidance_is_recovered_where_the_process_score_is_not_the_format(
             assert line["process_score"] == terms["format"]
     counted = Counter(row["guidance_source"] for row in rows)
     assert (counted["recovered"], counted[None]) == sources
+    assert f"| guidance | {mean:.4f} | {sources[0]} |" in shown
+    pairs = zip(rows, lines(step), strict=True)
+    without = {line["gts"] for row, line in pairs if not row["guidance_source"]}
+    assert 8 * len(without) == sources[1], "the eight rollouts of a question go together"
 
 
 @pytest.mark.parametrize("step", ["step_001", "step_020"])

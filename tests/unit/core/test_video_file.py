@@ -27,8 +27,8 @@ def clip(tmp_path_factory):
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = 48, 32, "yuv420p", 7
         stream.bit_rate = 8_000_000
         for position in range(NUM_FRAMES):
-            picture = np.full((32, 48, 3), shade(position), np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            image = np.full((32, 48, 3), shade(position), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     return path
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_decoded_is_named(tmp_path, content):
         len(open_video(path))
 
 
-def test_a_file_without_pictures_is_refused(tmp_path):
+def test_a_file_without_images_is_refused(tmp_path):
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=8000)

@@ -1,9 +1,5 @@
 """Score recorded rollouts by our definitions or by the original's, and explain by the other where a
 recorded number is another one now.
-
-Where a line does not hold the annotated steps of its question, guidance cannot be computed. Records
-of the original give it away all the same: their process score is half of guidance + tapering, and
-guidance is 0 or 1.
 """
 
 from __future__ import annotations
@@ -24,6 +20,7 @@ from seg_research.recipes.judge import (
     disagreements_between,
 )
 from seg_research.recipes.seg_research.compat import disagreement_reasons as reasons
+from seg_research.recipes.seg_research.compat.recovered_guidance import RecoveredGuidance
 from seg_research.recipes.seg_research.compat.terms import ValidationIoU
 from seg_research.recipes.seg_research.compat.text import count_search_tags, decoded_response
 from seg_research.recipes.seg_research.final_answer import count_searches, read_verdict
@@ -34,9 +31,6 @@ from seg_research.records.reader import read_rollout
 from seg_research.records.rollouts import Rollout
 from seg_research.rewards.rubric import PaidWhen, Rubric, Score, TermRole
 from seg_research.rewards.similarity import TextEncoder
-
-_EXACT = 1e-6
-"""How near to 0 or 1 a recovered guidance must be."""
 
 _BESIDE_TERMS = ("process", "num_search", SCORE)
 
@@ -64,14 +58,20 @@ class TwoDefinitionsJudge:
     Attributes:
         mode: the definition that counts.
         rubrics: one for each mode.
+        recovered: what the lines of the file tell of guidance.
     """
 
     mode: Mode
     rubrics: Mapping[Mode, Rubric]
+    recovered: RecoveredGuidance
 
     def read(self, fields: Mapping[str, Any]) -> Rollout:
         """Read a line of ours or of the original."""
         return read_rollout(fields, read_action)
+
+    def survey(self, rollout: Rollout) -> None:
+        """Note what a line tells of its question."""
+        self.recovered.survey(rollout)
 
     def judge(self, rollouts: Sequence[Rollout]) -> list[Judgement]:
         """Score rollouts together."""
@@ -86,8 +86,8 @@ class TwoDefinitionsJudge:
         guidance = source = None
         if rollout.truth is not None and rollout.truth.steps:
             source = GuidanceSource.STEPS
-        elif not rollout.knows_steps:
-            guidance = _recovered_guidance(rollout.recorded, scores[Mode.COMPAT])
+        else:
+            guidance = self.recovered.find(rollout, scores[Mode.COMPAT].terms.get("tapering"))
             source = None if guidance is None else GuidanceSource.RECOVERED
         values = {
             mode: _values(mode, self.rubrics[mode], rollout, scores[mode], guidance)
@@ -114,18 +114,7 @@ def two_definitions(
         Mode.COMPAT: replace(settings, mode=Mode.COMPAT, dense=False),
     }
     rubrics = {mode: build_rubric(of_mode, encoder) for mode, of_mode in chosen.items()}
-    return TwoDefinitionsJudge(mode, rubrics)
-
-
-def _recovered_guidance(recorded: Mapping[str, float], original: Score) -> float | None:
-    """Solve the recorded process score for guidance; None where it is the format term of a question
-    without steps.
-    """
-    process, tapering = recorded.get("process"), original.terms.get("tapering")
-    if process is None or tapering is None:
-        return None
-    guidance = 2 * process - tapering
-    return next((bit for bit in (0.0, 1.0) if abs(guidance - bit) < _EXACT), None)
+    return TwoDefinitionsJudge(mode, rubrics, RecoveredGuidance(rubrics[Mode.COMPAT]))
 
 
 def _values(

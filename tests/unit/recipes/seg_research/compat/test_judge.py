@@ -110,6 +110,29 @@ def test_a_process_score_that_is_the_format_tells_that_there_were_no_steps(score
     assert "1 without a value" in shown
 
 
+def test_a_line_that_fits_both_kinds_of_question_is_decided_by_the_others(score):
+    nothing = recorded("", outcome=(0.0,) * 4, process=0.0, num_search=0.0)
+    (row,), _ = score(nothing)
+    assert (row["guidance_source"], row["terms"]["guidance"], row["process"]) == (None, None, 0)
+    rows, shown = score(nothing, recorded(process=1.0))
+    assert [row["terms"]["guidance"] for row in rows] == [None, None]
+    assert "guidance: 2 without a value" in shown
+    rows, shown = score(nothing, recorded(process=0.955))
+    assert [row["terms"]["guidance"] for row in rows] == [0, 1]
+    assert "guidance: 2 recovered from the recorded process score" in shown
+
+
+def test_another_question_decides_nothing(score):
+    nothing = recorded("", outcome=(0.0,) * 4, process=0.0, num_search=0.0)
+    rows, _ = score(nothing | {"gts": GTS.replace("100", "101")}, recorded(process=0.955))
+    assert [row["terms"]["guidance"] for row in rows] == [None, 1]
+
+
+def test_lines_of_a_question_that_contradict_each_other_give_no_guidance(score):
+    rows, _ = score(recorded(process=0.955), recorded(process=1.0))
+    assert [row["guidance_source"] for row in rows] == [None, None]
+
+
 def test_without_recorded_scores_the_process_part_is_the_format(score):
     (row,), _ = score(line())
     assert (row["terms"]["guidance"], row["guidance_source"], row["process"], row["score"]) == (
