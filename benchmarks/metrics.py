@@ -130,7 +130,8 @@ def compare_formulas(num_frames: int) -> None:
     """Print J + F a frame for every kind of mask."""
     print(f"J + F, {num_frames} frames of {SIZE_HW[1]}x{SIZE_HW[0]}, CPU ms a frame on one core\n")
     print(
-        "| masks | plain J | plain F | ours J | ours F | plain / ours | original / ours | largest difference |"
+        "| masks | plain J | plain F | ours J | ours F | plain / ours | original / ours | "
+        "largest difference |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     ratios: list[float] = []
@@ -141,17 +142,25 @@ def compare_formulas(num_frames: int) -> None:
         difference = abs(
             np.stack([jaccard(truth, prediction), boundary_f(truth, prediction)], axis=1) - expected
         ).max()
-        plain_j_ms = cpu_ms_a_frame(lambda: [plain_j(*pair) for pair in pairs], num_frames)  # noqa: B023
-        plain_f_ms = cpu_ms_a_frame(lambda: [plain_f(*pair) for pair in pairs], num_frames)  # noqa: B023
+        plain_j_ms = cpu_ms_a_frame(
+            lambda: [plain_j(*pair) for pair in pairs],  # noqa: B023
+            num_frames,
+        )
+        plain_f_ms = cpu_ms_a_frame(
+            lambda: [plain_f(*pair) for pair in pairs],  # noqa: B023
+            num_frames,
+        )
         j_ms = cpu_ms_a_frame(lambda: jaccard(truth, prediction), num_frames)  # noqa: B023
         f_ms = cpu_ms_a_frame(lambda: boundary_f(truth, prediction), num_frames)  # noqa: B023
         ratios.append((plain_j_ms + plain_f_ms) / (j_ms + f_ms))
         row = [f"{ms:.2f}" for ms in (plain_j_ms, plain_f_ms, j_ms, f_ms)]
         print(
-            f"| {name} | {' | '.join(row)} | {ratios[-1]:.1f} | {ORIGINAL_MS / (j_ms + f_ms):.1f} | {difference:.0e} |"
+            f"| {name} | {' | '.join(row)} | {ratios[-1]:.1f} | "
+            f"{ORIGINAL_MS / (j_ms + f_ms):.1f} | {difference:.0e} |"
         )
     print(
-        f"\nworst plain / ours: {min(ratios):.1f} (asked for: 4); original: {ORIGINAL_MS} ms a frame on such a core\n"
+        f"\nworst plain / ours: {min(ratios):.1f} (asked for: 4); original: {ORIGINAL_MS} ms a "
+        "frame on such a core\n"
     )
 
 
@@ -199,11 +208,13 @@ MEASURED = """
 import json, re, resource, sys
 from seg_research.cli.main import main
 assert main(sys.argv[1:]) == 0
-# The peak that the kernel keeps for this program image; ru_maxrss would start at the peak of the benchmark that started it.
+# The peak that the kernel keeps for this program image; ru_maxrss would start at the peak of the
+# benchmark that started it.
 own_kib = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 own, workers = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 cpu_s = own.ru_utime + own.ru_stime + workers.ru_utime + workers.ru_stime
-open(sys.argv[-1] + ".cost", "w").write(json.dumps([cpu_s, own_kib / 1024, workers.ru_maxrss / 1024]))
+costs = [cpu_s, own_kib / 1024, workers.ru_maxrss / 1024]
+open(sys.argv[-1] + ".cost", "w").write(json.dumps(costs))
 """
 
 
@@ -269,7 +280,8 @@ def compare_evaluators(num_frames: int) -> None:
                 )
             )
     print(
-        f"`evaluate` over {12 * num_frames} frames (original, 1,200 frames on 2 cores: {ORIGINAL_EVALUATE_S:.0f} s), same scores\n"
+        f"`evaluate` over {12 * num_frames} frames (original, 1,200 frames on 2 cores: "
+        f"{ORIGINAL_EVALUATE_S:.0f} s), same scores\n"
     )
     print("| | seconds, start to end | CPU seconds |\n|---|---:|---:|")
     for name, seconds, cpu_s in rows:
@@ -285,7 +297,8 @@ def measure_memory() -> None:
         with tempfile.TemporaryDirectory() as folder:
             cost, _ = run_evaluate(link_folders(Path(folder), num_videos, num_frames), 2)
         print(
-            f"| {num_videos} videos of {num_frames} frames | {cost.own_mib:.0f} | {cost.worker_mib:.0f} |"
+            f"| {num_videos} videos of {num_frames} frames | {cost.own_mib:.0f} | "
+            f"{cost.worker_mib:.0f} |"
         )
 
 

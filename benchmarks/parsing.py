@@ -117,7 +117,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = measure(draw_sample(Path(folder)), top)
     print(
-        f"CPU time by size: ms at {top:,} characters, then its growth per doubling over the last {SIZES - 1} doublings (mean)"
+        f"CPU time by size: ms at {top:,} characters, then its growth per doubling over the "
+        f"last {SIZES - 1} doublings (mean)"
     )
     print(
         f"{'family':<32}{'parse ms':>10}{'x':>6}{'robust ms':>11}{'x':>6}{'compat ms':>11}{'x':>6}"

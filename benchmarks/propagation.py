@@ -199,11 +199,13 @@ def main() -> None:
     )
     num_millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     print(
-        f"SAM 2.1-{options.size}, {num_millions:.0f} M random weights, input {side_px} px, {num_frames} frames of 854x480, {name}"
+        f"SAM 2.1-{options.size}, {num_millions:.0f} M random weights, input {side_px} px, "
+        f"{num_frames} frames of 854x480, {name}"
     )
     measure(model, ask(1, 2), 2, 0)
     print(
-        "questions  seconds  frames/s  x one question | encoded  a frame and sweep | each alone: encoded  seconds | memory GB"
+        "questions  seconds  frames/s  x one question | encoded  a frame and sweep | each "
+        "alone: encoded  seconds | memory GB"
     )
     one_s = 0.0
     for num_questions in options.questions:
@@ -213,7 +215,8 @@ def main() -> None:
         met = num_frames - prompts[0].position + prompts[-1].position
         memory = peak_bytes(device)
         print(
-            f"{num_questions:9d} {seconds:8.2f} {num_frames / seconds:9.2f} {seconds / one_s:15.2f} | {encoded:7d} {encoded / met:18.2f} |"
+            f"{num_questions:9d} {seconds:8.2f} {num_frames / seconds:9.2f} "
+            f"{seconds / one_s:15.2f} | {encoded:7d} {encoded / met:18.2f} |"
             f" {num_questions * num_frames:19d} {num_questions * one_s:8.2f} | {memory / 1e9:9.2f}"
         )
 

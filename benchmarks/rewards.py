@@ -146,12 +146,14 @@ def print_speed(episodes: Sequence[FinishedEpisode], threads: int) -> None:
     times = measure(episodes, threads)
     plain_s = times["plain loop"]
     print(
-        f"{len(episodes)} rows of {ROLLOUTS.name}, {threads} thread(s); the original measured earlier: {ORIGINAL_ROWS_PER_S} rows/s"
+        f"{len(episodes)} rows of {ROLLOUTS.name}, {threads} thread(s); the original measured "
+        f"earlier: {ORIGINAL_ROWS_PER_S} rows/s"
     )
     print(f"{'':24}{'ms':>9}{'rows/s':>10}{'ratio':>8}")
     for name, elapsed_s in times.items():
         print(
-            f"{name:24}{elapsed_s * 1e3:9.0f}{len(episodes) / elapsed_s:10.0f}{plain_s / elapsed_s:8.1f}"
+            f"{name:24}{elapsed_s * 1e3:9.0f}{len(episodes) / elapsed_s:10.0f}"
+            f"{plain_s / elapsed_s:8.1f}"
         )
 
 
@@ -168,13 +170,16 @@ def print_memory() -> None:
     before, after = ([float(word) for word in line.split()] for line in done.stdout.splitlines())
     print("\nA fresh process")
     print(
-        f"  imports the rewards and builds a rubric: {before[0]:.2f} s, {before[1]:.0f} MB resident; no torch, no encoder"
+        f"  imports the rewards and builds a rubric: {before[0]:.2f} s, {before[1]:.0f} MB "
+        "resident; no torch, no encoder"
     )
     print(
-        f"  embeds its first text: {after[0]:.1f} s more, {after[1]:.0f} MB; {after[2]:.0f} MB of it beyond torch and transformers"
+        f"  embeds its first text: {after[0]:.1f} s more, {after[1]:.0f} MB; {after[2]:.0f} MB "
+        "of it beyond torch and transformers"
     )
     print(
-        "  Training pays the second line once a host, in one process of its own, whatever the number of agent-loop workers."
+        "  Training pays the second line once a host, in one process of its own, whatever the "
+        "number of agent-loop workers."
     )
 
 
@@ -187,7 +192,8 @@ def main() -> None:
     threads = parser.parse_args().threads
     if not ROLLOUTS.is_file():
         raise SystemExit(
-            f"{ROLLOUTS.resolve()} is not there: the recorded rollouts come with the project's shared folder"
+            f"{ROLLOUTS.resolve()} is not there: the recorded rollouts come with the project's "
+            "shared folder"
         )
     print_speed(read_episodes(ROLLOUTS), threads)
     print_memory()

@@ -291,7 +291,9 @@ def worker_of(
         # them.
         "seg.search.deadline_s": 300,
         "seg.episode.brief_prompt": "false",
-        "seg.episode.limits": "{max_tool_calls: 6, max_faults: 2, max_turn_tokens: 4096, reserve_tokens: 256}",
+        "seg.episode.limits": (
+            "{max_tool_calls: 6, max_faults: 2, max_turn_tokens: 4096, reserve_tokens: 256}"
+        ),
         "seg.episode.view": f"{{keyframe_px: {options.keyframe_px}, search_image_px: 256}}",
     }
     config = compose_config([f"{key}={value}" for key, value in values.items()])
@@ -439,9 +441,13 @@ def report(found: Load) -> None:
     worker_ms, loop_ms = cpu_ms.pop("worker"), cpu_ms.pop("event loop")
     per_s = num / found.wall_s
     rates = f"{per_s:.1f} | {found.clock.tokens / found.wall_s:,.0f} | {episode_s:.2f} s"
-    cost = f"{worker_ms:.0f} ({loop_ms:.0f}) ms | {worker_ms / episode_s / 10:.2f} % | {worker_ms / 1e3 * per_s:.2f}"
+    cost = (
+        f"{worker_ms:.0f} ({loop_ms:.0f}) ms | {worker_ms / episode_s / 10:.2f} % | "
+        f"{worker_ms / 1e3 * per_s:.2f}"
+    )
     show(
-        f"| {found.at_once} | {num} | {rates} | {policy:.1%} | {search:.1%} | {1 - policy - search:.1%} | {cost} |"
+        f"| {found.at_once} | {num} | {rates} | {policy:.1%} | {search:.1%} | "
+        f"{1 - policy - search:.1%} | {cost} |"
     )
     named = {
         "waiting on generate": parts["generate"] - parts["policy"],
@@ -451,7 +457,8 @@ def report(found: Load) -> None:
     rest = parts["episode"] - parts["policy"] - parts["search"] - sum(named.values())
     cached = found.clock.cached / max(1, found.clock.searches)
     show(
-        f"    ms of an episode: {shares}, other {rest / num * 1e3:.0f}; {found.clock.searches / num:.1f} searches, {cached:.0%} cached;"
+        f"    ms of an episode: {shares}, other {rest / num * 1e3:.0f}; "
+        f"{found.clock.searches / num:.1f} searches, {cached:.0%} cached;"
     )
     show(
         "    CPU ms of an episode in other processes: "
@@ -462,7 +469,8 @@ def report(found: Load) -> None:
         " → ".join(f"{getattr(at, name):.0f}" for at in found.memory) for name in ("own", "shared")
     )
     show(
-        f"    event loop late by {found.late_ms[0]:.1f} ms, at most {found.late_ms[1]:.0f}; load {os.getloadavg()[0]:.1f};"
+        f"    event loop late by {found.late_ms[0]:.1f} ms, at most {found.late_ms[1]:.0f}; "
+        f"load {os.getloadavg()[0]:.1f};"
     )
     show(f"    MB: {own}; shared {shared}")
 
@@ -547,7 +555,8 @@ async def rounds(
     """Run one round after the other on one event loop, as verl's worker does."""
     await load(worker, prompts, GROUP, GROUP)  # imports, connections, the sentence encoder
     show(
-        "| at once | episodes | episodes/s | tokens/s | one takes | policy | search | loop | CPU (event loop) | of its time | cores |"
+        "| at once | episodes | episodes/s | tokens/s | one takes | policy | search | loop | "
+        "CPU (event loop) | of its time | cores |"
     )
     show("|---|---|---|---|---|---|---|---|---|---|---|")
     for at_once in options.at_once:

@@ -1,12 +1,12 @@
 """A back-end without weights: GrabCut on the key frame, then frame by frame in both directions.
 Axes: N objects, H rows, W columns.
 
-Each step looks for the object in two ways (`object_tracker`). The *template* compares with the key frame:
-exact and free of drift while the shape holds, and it sees what is hidden and what has left the
-image. Where too little agrees (people, animals), the *flow* carries the last mask along and colours
-decide what of it is still the object; where the camera stands still, so does what moves at all.
-GrabCut then moves the edge onto the image's own. An object that was lost is looked for where it
-vanished, ever wider. Large frames are worked on at `MAX_SIDE_PX`.
+Each step looks for the object in two ways (`object_tracker`). The *template* compares with the key
+frame: exact and free of drift while the shape holds, and it sees what is hidden and what has left
+the image. Where too little agrees (people, animals), the *flow* carries the last mask along and
+colours decide what of it is still the object; where the camera stands still, so does what moves at
+all. GrabCut then moves the edge onto the image's own. An object that was lost is looked for where
+it vanished, ever wider. Large frames are worked on at `MAX_SIDE_PX`.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ def in_processes(
             yield finished.result()
     except BrokenProcessPool:
         raise InfraError(
-            "a worker process was killed (out of memory?); run the same command with fewer --workers to go on"
+            "a worker process was killed (out of memory?); run the same command with fewer "
+            "--workers to go on"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -189,7 +189,9 @@ class Sam2NativePropagator:
 
 
 def _describe(prompt: MaskPrompt) -> dict[str, NDArray[Any]]:
-    """Return box and points as the predictor takes them, in pixels of the video, all in one call."""
+    """Return box and points as the predictor takes them, in pixels of the video, all in one
+    call.
+    """
     described: dict[str, NDArray[Any]] = {}
     points = [(point.x, point.y) for point in (*prompt.points, *prompt.negative_points)]
     if prompt.box is not None:

@@ -91,7 +91,8 @@ def load_xmem(path: Path, device: torch.device) -> XMem:
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UsageError(
-            f"{path}: no such file; give the XMem.pth of the XMem release (github.com/hkchengrex/XMem, v1.0)"
+            f"{path}: no such file; give the XMem.pth of the XMem release "
+            "(github.com/hkchengrex/XMem, v1.0)"
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,5 +1,5 @@
-"""Get the tiny Qwen3-VL of the mini benchmark: a copy of the packaged one, or one trained from nothing
-but a seed.
+"""Get the tiny Qwen3-VL of the mini benchmark: a copy of the packaged one, or one trained from
+nothing but a seed.
 
 Training one takes most of an hour on a CPU core: first the image encoder learns what it sees, then
 the whole model learns to read, to point and to play episodes (docs/mini.md). The result is an

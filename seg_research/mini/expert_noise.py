@@ -1,5 +1,5 @@
-"""How often experts of the mini benchmark make mistakes on purpose: a model that imitates them leaves
-reinforcement learning something to improve.
+"""How often experts of the mini benchmark make mistakes on purpose: a model that imitates them
+leaves reinforcement learning something to improve.
 """
 
 from __future__ import annotations

@@ -82,7 +82,9 @@ def _ellipse(
     start: float = 0.0,
     end: float = 1.0,
 ) -> Points:
-    """Return an ellipse, or the sector between two fractions of a turn (clockwise from the right)."""
+    """Return an ellipse, or the sector between two fractions of a turn (clockwise from the
+    right).
+    """
     angle_N = 2 * np.pi * np.linspace(start, end, 41)[: 40 if end - start == 1 else 41]
     cos, sin = math.cos(turn), math.sin(turn)
     dx_N, dy_N = rx * np.cos(angle_N), ry * np.sin(angle_N)

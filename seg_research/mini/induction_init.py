@@ -153,7 +153,9 @@ def _find(
 
 
 def _align_neighbours(model: Any, tokenizer: Any, draw: torch.Generator) -> torch.Tensor:
-    """Put the numbers of the grid on a curve; return how its points become embeddings, (curve, D)."""
+    """Put the numbers of the grid on a curve; return how its points become embeddings, (curve,
+    D).
+    """
     embeddings_VD = model.model.language_model.embed_tokens.weight
     grid = range(0, 1001, COORDINATE_STEP)
     ids = torch.tensor(tokenizer.convert_tokens_to_ids([str(value) for value in grid]))

@@ -68,8 +68,8 @@ class MuonAdamW:
             group["lr"] = self._other_lr * scale
         self._adamw.step()
         for group, momentum in zip(self._matrices, self._momentum, strict=True):
-            # Matrices without gradient (the image encoder, in a step of text alone) keep their momentum and
-            # stay where they are.
+            # Matrices without gradient (the image encoder, in a step of text alone) keep their
+            # momentum and stay where they are.
             active = [i for i, parameter in enumerate(group) if parameter.grad is not None]
             if not active:
                 continue

@@ -45,15 +45,15 @@ _INNER_ONSETS = ("v", "z", "w", "d", "b")
 _ENDINGS = ("n", "l", "s", "r", "x")
 _VOWELS, _LAST_VOWELS = ("a", "e", "i", "o", "u"), ("a", "i", "o", "u")
 
-# fmt: off
-_REAL_WORDS = frozenset([
-    "brandon", "brazil", "brendan", "bribon", "darwin", "davis", "devil", "devin", "devon", "dildos", "dunbar", "durban", "duval",
-    "gabon", "gavin", "global", "gordon", "jarvis", "jordan", "judas", "kabul", "kazan", "kelvin", "kevin", "labor", "landon", "laval",
-    "levin", "lewis", "london", "luzon", "madras", "mandal", "mandir", "marvin", "medal", "medan", "melvin", "morbid", "naval",
-    "pardon", "pedal", "quezon", "radar", "rival", "robin", "rowan", "rubin", "tarzan", "tidal", "tobin", "trabzon", "travis", "trevor",
-    "tribal", "tudor", "turbin", "turban", "verbal", "verdun", "vidal", "wilbur",
-])
-# fmt: on
+_REAL_WORDS = frozenset(
+    """
+    brandon brazil brendan bribon darwin davis devil devin devon dildos dunbar durban duval
+    gabon gavin global gordon jarvis jordan judas kabul kazan kelvin kevin labor landon
+    laval levin lewis london luzon madras mandal mandir marvin medal medan melvin morbid
+    naval pardon pedal quezon radar rival robin rowan rubin tarzan tidal tobin trabzon
+    travis trevor tribal tudor turbin turban verbal verdun vidal wilbur
+    """.split()
+)
 _UGLY = re.compile(r"naz|nig|neg|tit|puss|anus|anal|porn|dildo|vulv|cun|jew")
 
 

@@ -20,7 +20,7 @@ from seg_research.core.geometry import Norm1000Box, Norm1000Point
 from seg_research.core.seeding import derive_seed
 from seg_research.data.sample import Sample, TargetOnFrame
 from seg_research.episode.policy import Generation
-from seg_research.episode.transcript import FinishReason, Message, TokenTrace
+from seg_research.episode.transcript import FinishReason, Message, Text, TokenTrace
 from seg_research.mini.expert_noise import IN_DEMONSTRATIONS, MistakeRates
 from seg_research.mini.folder import MiniFolder
 from seg_research.mini.grid import COORDINATE_STEP
@@ -172,7 +172,7 @@ class NoisyConversation:
 
 def _read(message: Message, asked: str) -> str:
     """Return the sentence that answers a search, as it stands in a passage; empty if none does."""
-    shown = "".join(part.text for part in message.parts if hasattr(part, "text"))  # type: ignore[union-attr]
+    shown = "".join(part.text for part in message.parts if isinstance(part, Text))
     words = asked.replace("'", " ").split()
     for hit in _HIT.finditer(shown):
         if hit["title"] not in words:

@@ -66,7 +66,9 @@ class World:
     images: tuple[KnowledgeImage, ...]
 
     def render(self, position: FramePosition, size: ImageSize = FRAME_SIZE) -> Rendering:
-        """Draw one frame; a size of another shape squashes the image, as preparing a sample does."""
+        """Draw one frame; a size of another shape squashes the image, as preparing a sample
+        does.
+        """
         canvas_HWC = _background_image(self.background, self.background_seed, size).copy()
         labels_HW = np.zeros((size.height_px, size.width_px), np.uint8)
         for index, actor in enumerate(self.cast):

@@ -152,7 +152,8 @@ def write_mini(
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         raise UsageError(
-            f"{out}: cannot write ({error.strerror or error}); free some space or choose another folder, then run again"
+            f"{out}: cannot write ({error.strerror or error}); free some space or choose "
+            "another folder, then run again"
         ) from error
     return manifest
 
@@ -183,8 +184,10 @@ def _found(out: Path, seed: int, sizes: MiniSizes, *, force: bool) -> MiniManife
         return manifest
     if not force:
         raise UsageError(
-            f"{out}: holds a mini benchmark with seed {manifest.seed}, {_told(manifest.sizes)} (version {manifest.version}), "
-            f"not seed {seed}, {_told(sizes)} (version {VERSION}); choose another folder, or replace it with --force"
+            f"{out}: holds a mini benchmark with seed {manifest.seed}, {_told(manifest.sizes)} "
+            f"(version {manifest.version}), "
+            f"not seed {seed}, {_told(sizes)} (version {VERSION}); choose another folder, or "
+            "replace it with --force"
         )
     return None
 

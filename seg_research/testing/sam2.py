@@ -63,9 +63,16 @@ def tiny_sam3_tracker(seed: int = 0) -> Sam3TrackerVideoModel:
     """Return the tracker of SAM 3 in miniature."""
     torch.manual_seed(seed)
     backbone = sam3.Sam3ViTConfig(
-        hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE_PX, patch_size=16,
-        window_size=2, global_attn_indexes=[1], pretrain_image_size=SIDE_PX,
-    )  # fmt: skip
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=SIDE_PX,
+        patch_size=16,
+        window_size=2,
+        global_attn_indexes=[1],
+        pretrain_image_size=SIDE_PX,
+    )
     vision = sam3.Sam3VisionConfig(
         backbone_config=backbone, fpn_hidden_size=HIDDEN, backbone_feature_sizes=_grids()
     )

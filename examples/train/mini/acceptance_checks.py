@@ -50,7 +50,10 @@ class AcceptanceCheck:
     @property
     def row(self) -> str:
         """One line of the table."""
-        return f"{self.name:<58}{self.value:>8.3f}{self.wanted:>9.2f}   {'ok' if self.value >= self.wanted else 'MISSED'}"
+        return (
+            f"{self.name:<58}{self.value:>8.3f}{self.wanted:>9.2f}   "
+            f"{'ok' if self.value >= self.wanted else 'MISSED'}"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -147,7 +150,8 @@ class AcceptanceRun:
                 "searches": sum(line["num_search"] for line in own) / len(own),
             }
             print(
-                f"  {ability:<30} named {result[ability]['named']:.2f}   searches {result[ability]['searches']:.2f}"
+                f"  {ability:<30} named {result[ability]['named']:.2f}   searches "
+                f"{result[ability]['searches']:.2f}"
             )
         return result
 
@@ -218,7 +222,8 @@ class AcceptanceRun:
         manifest = read_manifest(self.data.root)
         if manifest is None:
             raise UsageError(
-                f"{self.data.root}: not a mini benchmark of this version; make it again with: seg-research data mini"
+                f"{self.data.root}: not a mini benchmark of this version; make it again with: "
+                "seg-research data mini"
             )
 
         def script(sample: Sample, rollout: int) -> list[str]:
@@ -312,7 +317,8 @@ def _command(*arguments: object) -> None:
     code = run_command(words)
     if code:
         raise InfraError(
-            f"seg-research {words[0]} ended with exit code {code}; what is done is kept, run the same command again to go on"
+            f"seg-research {words[0]} ended with exit code {code}; what is done is kept, run "
+            "the same command again to go on"
         )
 
 

@@ -1,5 +1,5 @@
-"""Bring the tables of docs/mini.md up to date: its numbers come from docs/results/mini.md and from the
-acceptance checks of the packaged weights.
+"""Bring the tables of docs/mini.md up to date: its numbers come from docs/results/mini.md and from
+the acceptance checks of the packaged weights.
 
     python examples/train/mini/document.py
 """

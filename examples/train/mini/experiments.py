@@ -94,7 +94,8 @@ def run(options: argparse.Namespace) -> None:
     )
     if not (bench.model / "config.json").is_file():
         raise UsageError(
-            f"{bench.model}: no model here; make the cold start first (examples/train/mini/coldstart.sh)"
+            f"{bench.model}: no model here; make the cold start first "
+            "(examples/train/mini/coldstart.sh)"
         )
     bench.claim()
     bench.prepare_data()
@@ -160,7 +161,8 @@ class Bench:
             )
             if not same or any(held.get(key) != manifest[key] for key in ("sizes", "model_sha256")):
                 raise UsageError(
-                    f"{self.out}: holds experiments of another setting, version or cold start; choose another --out or delete it"
+                    f"{self.out}: holds experiments of another setting, version or cold start; "
+                    "choose another --out or delete it"
                 )
         self.out.mkdir(parents=True, exist_ok=True)
         versions = {
@@ -193,7 +195,8 @@ class Bench:
         if record.is_file():
             if json.loads(record.read_text(encoding="utf-8"))["overrides"] != list(overrides):
                 raise UsageError(
-                    f"{folder}: was trained with other overrides than the plan has now; delete it to train it again"
+                    f"{folder}: was trained with other overrides than the plan has now; delete "
+                    "it to train it again"
                 )
             return
         began = time.monotonic()
@@ -315,7 +318,8 @@ def command(*arguments: object) -> None:
     code = run_command(words)
     if code:
         raise InfraError(
-            f"seg-research {words[0]} ended with exit code {code}; what is done is kept, run the same command again to go on"
+            f"seg-research {words[0]} ended with exit code {code}; what is done is kept, run "
+            "the same command again to go on"
         )
 
 

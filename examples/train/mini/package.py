@@ -29,11 +29,13 @@ _LARGEST_MB = 20
 
 _CARD = """# mini_coldstart
 
-A Qwen3-VL of {millions:.2f} million parameters that reads, points and searches on the project's `mini` benchmark, and on nothing else.
-It is where the experiments of `examples/train/mini` start. Trained on a CPU from a seed; nothing of it comes from another model.
+A Qwen3-VL of {millions:.2f} million parameters that reads, points and searches on the project's
+`mini` benchmark, and on nothing else. It is where the experiments of `examples/train/mini` start.
+Trained on a CPU from a seed; nothing of it comes from another model.
 
 * **Command**: `bash examples/train/mini/coldstart.sh` (seed {seed})
-{made}* **Data**: drawn by this repository; names of the test split occur in no lesson. What the lessons are: `docs/mini.md`
+{made}* **Data**: drawn by this repository; names of the test split occur in no training example.
+  What the training examples are: `docs/mini.md`
 * **Files**: {size_mb:.1f} MB, bf16; `model.safetensors` has SHA-256 `{digest}`
 * **Made with**: {versions}; commit `{commit}`
 

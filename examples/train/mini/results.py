@@ -161,7 +161,8 @@ def judged_rows(name: str, seed: int, step: int, folder: Path) -> list[Row]:
     rows: list[Row] = []
     if not (folder / "sampled" / "result.json").is_file():
         raise UsageError(
-            f"{folder}: not judged to the end; run experiments.py again, it goes on where it stopped"
+            f"{folder}: not judged to the end; run experiments.py again, it goes on where it "
+            "stopped"
         )
     for result in sorted(folder.glob("*/result.json")):
         decoding = result.parent.name

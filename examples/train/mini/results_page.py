@@ -84,11 +84,14 @@ def introduction(manifest: Mapping[str, Any], questions: pd.DataFrame) -> str:
     return (
         "# Experiments on mini\n\n"
         "<!-- Written by examples/train/mini/results.py; edits here are lost. -->\n\n"
-        "A tiny Qwen3-VL, cold-started on expert episodes, trained further with RL on two CPU cores: "
+        "A tiny Qwen3-VL, cold-started on expert episodes, trained further with RL on two CPU "
+        "cores: "
         f"{runs} run{'s' * (runs > 1)} of {sizes['steps']} steps. "
         f"Every {sizes['eval_every']} steps the policy was judged on {count} questions "
-        f"(benchmark of seed {judging['seed']}) about videos and entities that training never showed and that no setting was chosen on: "
-        "as it samples in training (temperature 1), which is the policy that the gradient improves, and greedily. "
+        f"(benchmark of seed {judging['seed']}) about videos and entities that training never "
+        "showed and that no setting was chosen on: "
+        "as it samples in training (temperature 1), which is the policy that the gradient "
+        "improves, and greedily. "
         "Lines are means over seeds; bands reach from the lowest to the highest seed.\n"
     )
 
@@ -230,7 +233,8 @@ def final_table(questions: pd.DataFrame, experiments: Sequence[str] | Mapping[st
         cells += [f"{by_ability[a]:.2f}" if a in by_ability else "" for a in ABILITIES]
         lines.append(f"| {' | '.join(cells)} |")
     note = (
-        "All but the first column are of sampled episodes. *As needed*: episodes with exactly as many searches as their question needs, "
+        "All but the first column are of sampled episodes. *As needed*: episodes with exactly "
+        "as many searches as their question needs, "
         "however they end. The last four are searches per episode of each ability."
     )
     return "\n".join([*lines, "", note, ""])
@@ -317,10 +321,14 @@ def check_claims(
 
 
 _RULE = (
-    "One experiment beats another if its lowest seed lies above the other's highest; where a margin is named, the means must differ by it. "
-    "Intervals are bootstraps over clips, whose questions count with their mean over seeds; those of differences are paired. "
-    "Searches by ability are those of training episodes, in the first and the last fifth of the steps. "
-    "Farming must make a quarter of a search on the test. That episodes search as often as needed was added when most runs had been seen.\n"
+    "One experiment beats another if its lowest seed lies above the other's highest; where a "
+    "margin is named, the means must differ by it. "
+    "Intervals are bootstraps over clips, whose questions count with their mean over seeds; "
+    "those of differences are paired. "
+    "Searches by ability are those of training episodes, in the first and the last fifth of "
+    "the steps. "
+    "Farming must make a quarter of a search on the test. That episodes search as often as "
+    "needed was added when most runs had been seen.\n"
 )
 
 
@@ -353,7 +361,9 @@ def beats(
 
 
 def interleaved(examination: Mapping[str, Any] | None) -> Claim:
-    """Judge whether the cold start needs what its searches return; it may never have been examined."""
+    """Judge whether the cold start needs what its searches return; it may never have been
+    examined.
+    """
     if examination is None:
         return Claim(
             "interleaved search beats answering without what it finds, by 20 points", "", None
@@ -395,7 +405,8 @@ def search_claims(training: pd.DataFrame) -> list[Claim]:
     return [
         Claim(
             texts[0],
-            f"{before['multi-hop']:.2f} against {before['one-hop']:.2f}, then {multi:.2f} against {one:.2f}",
+            f"{before['multi-hop']:.2f} against {before['one-hop']:.2f}, then {multi:.2f} "
+            f"against {one:.2f}",
             bool(multi > one),
         ),
         Claim(texts[1], f"{one:.2f}", bool(abs(one - 1) <= 0.25)),
@@ -411,7 +422,10 @@ def sooner(training: pd.DataFrame) -> Claim:
     """Judge whether the hierarchical reward leads to two searches where two are needed before the
     outcome alone does.
     """
-    text = "the hierarchical reward finds the second search of multi-hop questions sooner than outcome only"
+    text = (
+        "the hierarchical reward finds the second search of multi-hop questions sooner than "
+        "outcome only"
+    )
     mean = training.groupby(["experiment", "seed"])["searches multi-hop"].mean()
     if not {"hierarchical", "outcome_only"} <= set(training.experiment):
         return Claim(text, "", None)
@@ -438,7 +452,10 @@ def efficient(questions: pd.DataFrame, other: str) -> Claim:
     """Judge whether the hierarchical policy searches exactly as often as needed in more episodes
     than another.
     """
-    text = f"the hierarchical reward makes more episodes search exactly as often as needed than {other} (sampled)"
+    text = (
+        "the hierarchical reward makes more episodes search exactly as often as needed than "
+        f"{other} (sampled)"
+    )
     rows = [last_step(questions, name) for name in ("hierarchical", other)]
     if any(of.empty for of in rows):
         return Claim(text, "", None)
@@ -459,7 +476,8 @@ def provenance(manifest: Mapping[str, Any]) -> str:
             for stage in ("training", "judging")
         ),
         f"Cold start: SHA-256 `{manifest['model_sha256']}`. Versions: {versions}.",
-        "Every run's commit and minutes and the whole plan are in [manifest.json](manifest.json), the numbers behind the figures in "
+        "Every run's commit and minutes and the whole plan are in "
+        "[manifest.json](manifest.json), the numbers behind the figures in "
         "[training.csv](training.csv) and [questions.csv](questions.csv).",
     ]
     if manifest["unfinished"]:
@@ -482,4 +500,7 @@ def commits(runs: Mapping[str, Any], stage: str) -> str:
             for of in stages
         }
     )
-    return f"commit {', '.join(named)}, at most {max(of['minutes'] for of in stages):.0f} minutes a run"
+    return (
+        f"commit {', '.join(named)}, at most {max(of['minutes'] for of in stages):.0f} minutes "
+        "a run"
+    )

@@ -139,8 +139,8 @@ def _find_out(
 
 
 def _happens(rng: SplitRandom, share: float) -> bool:
-    """Decide at random; draws nothing where the share is 0, so that an expert without mistakes plays
-    the same episodes as one that knows of none.
+    """Decide at random; draws nothing where the share is 0, so that an expert without mistakes
+    plays the same episodes as one that knows of none.
     """
     return share > 0 and rng.random() < share
 

@@ -56,7 +56,8 @@ class TrainingExample:
     def add_image(self, image: SquareImage) -> str:
         """Add an image and return the text that stands for it."""
         self.images.append(image)
-        return f"<|vision_start|>{'<|image_pad|>' * (image.shape[0] // PATCH_FACTOR_PX) ** 2}<|vision_end|>"
+        num_tokens = (image.shape[0] // PATCH_FACTOR_PX) ** 2
+        return f"<|vision_start|>{'<|image_pad|>' * num_tokens}<|vision_end|>"
 
     @property
     def text(self) -> str:

@@ -34,12 +34,17 @@ def corpus(seed: int) -> Iterator[str]:
     rng = SplitRandom(seed)
     for _ in range(_EPISODES):
         yield passage_qa(rng, 1200).text
-        yield f"{any_name(rng)} {any_name(rng)} {any_name(rng)} other {any_look(rng).words} only with"
+        yield (
+            f"{any_name(rng)} {any_name(rng)} {any_name(rng)} other {any_look(rng).words} only with"
+        )
         yield request(f"the {rng.choice(_REQUESTS)}") + request(
             f"the other thing with the {rng.choice(['colour', 'shape'])} of the emblem of"
         )
         number = rng.randrange(106)
-        yield f"frame {number} </thinking>\n<keyframe> {number} </keyframe> Frame {number} in high resolution: from left to right"
+        yield (
+            f"frame {number} </thinking>\n<keyframe> {number} </keyframe> Frame {number} in "
+            "high resolution: from left to right"
+        )
         yield '</thinking>\n<answer> {"bbox_2d": [20, 40, 60, 80], "point_2d": [20, 40]} </answer>'
     fault = SegResearch().grammar.fault_text(
         FormatFault(FaultKind.NO_ACTION, "no <search>, <keyframe> or <answer> block was found")

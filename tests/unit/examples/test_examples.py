@@ -21,7 +21,11 @@ from seg_research.testing.fakes import play
 from seg_research.testing.samples import draw_sample
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-ANSWER = '<thinking> there </thinking>\n<answer> {"bbox_2d": [10, 10, 500, 500], "point_2d": [100, 100]} </answer>'
+ANSWER = (
+    '<thinking> there </thinking>\n<answer> {"bbox_2d": [10, 10, 500, 500], "point_2d": '
+    "[100, "
+    "100]} </answer>"
+)
 KEYFRAME = "<thinking> it shows best there </thinking>\n<keyframe> 0 </keyframe>"
 
 

@@ -134,7 +134,11 @@ def test_page_judges_the_claims(results, raw, tmp_path):
         for line in page.splitlines()
         if line.count("|") == 4
     }
-    searching = "interleaved search beats answering without what it finds, by 20 points (cold start, greedy, 80 other questions)"
+    searching = (
+        "interleaved search beats answering without what it finds, by 20 points (cold "
+        "start, "
+        "greedy, 80 other questions)"
+    )
     assert verdicts[searching] == "agrees"
     assert verdicts["RL from the cold start gains at least 10 points of J&F (sampled)"] == "agrees"
     assert verdicts["the hierarchical reward beats outcome only (greedy)"] == "agrees"
@@ -144,25 +148,29 @@ def test_page_judges_the_claims(results, raw, tmp_path):
         == "**does not agree**"
     )
     assert (
-        "hierarchical 60.0 (59.0 to 61.0), outcome_only 50.0 (49.0 to 51.0); difference +10.0, 95 % +10.0 to +10.0 | agrees"
-        in page
+        "hierarchical 60.0 (59.0 to 61.0), outcome_only 50.0 (49.0 to 51.0); difference +10.0, "
+        "95 % +10.0 to +10.0 | agrees" in page
     )
     assert "| 0.50 against 0.50, then 2.00 against 1.00 | agrees |" in page
     assert "| in-video questions cease to be searched | 0.50, then 0.00 | agrees |" in page
     assert (
-        "sooner than outcome only | 1.25 (1.25 to 1.25), 0.25 (0.25 to 0.25) searches over all steps | agrees |"
-        in page
+        "sooner than outcome only | 1.25 (1.25 to 1.25), 0.25 (0.25 to 0.25) searches over all "
+        "steps | agrees |" in page
     )
     assert verdicts["under the published rewards the policy farms searches"] == "not run"
-    efficient = "the hierarchical reward makes more episodes search exactly as often as needed than {} (sampled)"
+    efficient = (
+        "the hierarchical reward makes more episodes search exactly as often as needed "
+        "than {} "
+        "(sampled)"
+    )
     assert verdicts[efficient.format("hierarchical_compat")] == "not run"
     assert (
-        f"| {efficient.format('outcome_only')} | 75.0 % (75.0 to 75.0) against 25.0 % (25.0 to 25.0) | agrees |"
-        in page
+        f"| {efficient.format('outcome_only')} | 75.0 % (75.0 to 75.0) against 25.0 % (25.0 to "
+        "25.0) | agrees |" in page
     )
     assert (
-        "| hierarchical | 62.0 | 60.0 | 60.0 to 60.0 | 59.0 to 61.0 (2) | 1.50 | 100 % | 75 % | 1.12 | 0.00 | 1.00 | 2.00 | 1.50 |"
-        in page
+        "| hierarchical | 62.0 | 60.0 | 60.0 to 60.0 | 59.0 to 61.0 (2) | 1.50 | 100 % | 75 % "
+        "| 1.12 | 0.00 | 1.00 | 2.00 | 1.50 |" in page
     )
     assert "Not finished, and not counted: hierarchical/seed2" in page
     assert all((out / f"{name}.svg").stat().st_size > 5000 for name in ("presets", "abilities"))
@@ -187,12 +195,12 @@ def test_farming_is_seen_where_it_is(results, raw, tmp_path):
     assert results.main([str(raw), "--out", str(tmp_path / "page")]) == 0
     page = (tmp_path / "page" / "mini.md").read_text()
     assert (
-        "| under the published rewards the policy farms searches | 1.00 searches an episode against 0.00 | agrees |"
-        in page
+        "| under the published rewards the policy farms searches | 1.00 searches an episode "
+        "against 0.00 | agrees |" in page
     )
     assert (
-        "than hierarchical_compat (sampled) | 25.0 % (25.0 to 25.0) against 50.0 % (50.0 to 50.0) | **does not agree** |"
-        in page
+        "than hierarchical_compat (sampled) | 25.0 % (25.0 to 25.0) against 50.0 % (50.0 to "
+        "50.0) | **does not agree** |" in page
     )
     assert (tmp_path / "page" / "modes.svg").is_file()
 

@@ -1,4 +1,6 @@
-"""Examples lower the loss of what they pretrain, and a killed course goes on to the same weights."""
+"""Examples lower the loss of what they pretrain, and a killed course goes on to the same
+weights.
+"""
 
 from itertools import islice
 

@@ -67,7 +67,10 @@ def passages_of(sample, look):
         }
     role, holder = steps[0].split()[0], steps[0].split()[-1]
     return {
-        holder: f"(Title: {holder}) {holder} is a town by the sea. {role.capitalize()} of {holder}: {look}."
+        holder: (
+            f"(Title: {holder}) {holder} is a town by the sea. {role.capitalize()} of "
+            f"{holder}: {look}."
+        )
     }
 
 

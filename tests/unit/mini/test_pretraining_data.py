@@ -1,5 +1,5 @@
-"""Examples are repeatable, use training names alone, look like episodes, and point where the figures
-are.
+"""Examples are repeatable, use training names alone, look like episodes, and point where the
+figures are.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""Worlds of the mini benchmark: what they promise about visibility, ambiguity, knowledge and repetition."""
+"""Worlds of the mini benchmark: what they promise about visibility, ambiguity, knowledge and
+repetition.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,6 @@
-"""The mini benchmark on disk: layout, repetition, and what happens to a folder that is not empty."""
+"""The mini benchmark on disk: layout, repetition, and what happens to a folder that is not
+empty.
+"""
 
 import hashlib
 import json

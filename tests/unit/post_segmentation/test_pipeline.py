@@ -54,7 +54,9 @@ def test_masks_of_every_frame_lie_where_the_original_puts_them(
 
 
 def test_the_key_frame_is_found_by_name_on_disk(clip, row_of, write_predictions, tmp_path):
-    """The recorded number is 8; as a position it would be another frame (the original's mistake)."""
+    """The recorded number is 8; as a position it would be another frame (the original's
+    mistake).
+    """
     row = row_of(clip, position=2)
     assert row["keyframe"]["id"] == 8
     segment(
@@ -418,7 +420,9 @@ def test_run_lengths_hold_the_masks_of_the_images(clip, row_of, write_prediction
 @pytest.mark.shared
 @pytest.mark.skipif(not ROLLOUTS.is_file(), reason="needs ../shared/data/rollouts")
 def test_rollouts_of_the_original_become_masks(clip, tmp_path):
-    """Their key frame is the number in a file's name, which they wrote down without its position."""
+    """Their key frame is the number in a file's name, which they wrote down without its
+    position.
+    """
     recorded = json.loads(ROLLOUTS.read_text().splitlines()[0])
     frame_id = read_row(recorded).prediction.objects[0].frame_id
     video = tmp_path / "video"

@@ -191,7 +191,8 @@ def test_an_option_that_is_not_for_the_chosen_one_is_refused(monkeypatch):
 
 def test_the_table_of_the_document_says_what_the_back_ends_say():
     rows = [
-        f"| `{spec.name}` | {spec.summary} | {options_of(spec)} | {prompts_of(spec)} | {needs_of(spec)} |"
+        f"| `{spec.name}` | {spec.summary} | {options_of(spec)} | {prompts_of(spec)} | "
+        f"{needs_of(spec)} |"
         for spec in list_backends()
     ]
     page = (ROOT / "docs" / "segmentation.md").read_text()

@@ -182,7 +182,8 @@ def test_what_is_remembered_does_not_grow_with_the_video():
         tracker.follow(vision, position, [track], 1, 20_000)
         sizes.append((len(track.memories), len(track.pointers)))
     assert set(sizes[20:]) == {(5, 9)}, (
-        "three and five frames beside the key frame for the way back, one less behind the next frame"
+        "three and five frames beside the key frame for the way back, one less behind the next "
+        "frame"
     )
     assert all(
         memory.untyped_storage().nbytes() == memory.nbytes for memory in track.memories.values()
