@@ -20,10 +20,14 @@ the half of it. `--turn-tokens 0` counts the expert's own, which are some thirty
 would say 512 times 25 tokens a second as well, in turns so short that an episode lasts five
 seconds.
 
-    python benchmarks/rollout.py                                  1, 16, 128 and 512 episodes at
-    once; some ten minutes python benchmarks/rollout.py --at-once 64 --episodes 256      one of 8
-    processes that carry 512 between them; five minutes python benchmarks/rollout.py --at-once 512
-    --episodes 2048    whether memory stays flat
+1, 16, 128 and 512 episodes at once, some ten minutes; one of 8 processes that carry 512 between
+them, five minutes; whether memory stays flat:
+
+    python benchmarks/rollout.py
+    python benchmarks/rollout.py --at-once 64 --episodes 256
+    python benchmarks/rollout.py --at-once 512 --episodes 2048
+
+Longer than 400 lines because Ray sends to its workers what stands in this script itself.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from enum import StrEnum
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-Points = NDArray[np.float64]
+from seg_research.mini.polygons import Points, ellipse, polygon, smooth
+
 Rgb = tuple[int, int, int]
 
 OUTLINE = 0.028
@@ -69,50 +69,6 @@ def layers_of(shape: Shape) -> tuple[Layer, ...]:
     )
 
 
-def _polygon(*points: tuple[float, float]) -> Points:
-    return np.array(points, dtype=np.float64)
-
-
-def _ellipse(
-    x: float,
-    y: float,
-    rx: float,
-    ry: float,
-    turn: float = 0.0,
-    start: float = 0.0,
-    end: float = 1.0,
-) -> Points:
-    """Return an ellipse, or the sector between two fractions of a turn (clockwise from the
-    right).
-    """
-    angle_N = 2 * np.pi * np.linspace(start, end, 41)[: 40 if end - start == 1 else 41]
-    cos, sin = math.cos(turn), math.sin(turn)
-    dx_N, dy_N = rx * np.cos(angle_N), ry * np.sin(angle_N)
-    return np.stack([x + cos * dx_N - sin * dy_N, y + sin * dx_N + cos * dy_N], axis=1)
-
-
-def _smooth(*points: tuple[float, float]) -> Points:
-    """Return a closed Catmull-Rom curve through the points."""
-    knots_N2 = _polygon(*points)
-    before, after, beyond = (
-        np.roll(knots_N2, 1, 0),
-        np.roll(knots_N2, -1, 0),
-        np.roll(knots_N2, -2, 0),
-    )
-    pieces = []
-    for t in np.linspace(0, 1, 8, endpoint=False):
-        pieces.append(
-            0.5
-            * (
-                2 * knots_N2
-                + (after - before) * t
-                + (2 * before - 5 * knots_N2 + 4 * after - beyond) * t**2
-                + (3 * knots_N2 - before - 3 * after + beyond) * t**3
-            )
-        )
-    return np.stack(pieces, axis=1).reshape(-1, 2)
-
-
 def _kite() -> list[Layer]:
     top, left, right, low, mid = (
         (0.0, -0.52),
@@ -123,22 +79,22 @@ def _kite() -> list[Layer]:
     )
     return [
         Layer(
-            _polygon(
+            polygon(
                 (-0.02, 0.26), (0.06, 0.36), (0.0, 0.46), (0.05, 0.48), (0.11, 0.36), (0.02, 0.26)
             ),
             -0.3,
             outlined=True,
         ),
-        Layer(_polygon((0.03, 0.44), (-0.13, 0.36), (-0.13, 0.54)), 0.15, outlined=True),
-        Layer(_polygon((0.03, 0.44), (0.18, 0.36), (0.18, 0.54)), -0.15, outlined=True),
-        Layer(_polygon(top, right, low, left), outlined=True),
-        Layer(_polygon(top, mid, left), 0.38),
-        Layer(_polygon(right, low, mid), -0.18),
+        Layer(polygon((0.03, 0.44), (-0.13, 0.36), (-0.13, 0.54)), 0.15, outlined=True),
+        Layer(polygon((0.03, 0.44), (0.18, 0.36), (0.18, 0.54)), -0.15, outlined=True),
+        Layer(polygon(top, right, low, left), outlined=True),
+        Layer(polygon(top, mid, left), 0.38),
+        Layer(polygon(right, low, mid), -0.18),
     ]
 
 
 def _lantern() -> list[Layer]:
-    body = _smooth(
+    body = smooth(
         (-0.2, -0.32),
         (0.2, -0.32),
         (0.38, -0.1),
@@ -150,20 +106,20 @@ def _lantern() -> list[Layer]:
     )
     return [
         Layer(
-            _polygon((-0.05, 0.36), (0.05, 0.36), (0.09, 0.56), (-0.09, 0.56)),
+            polygon((-0.05, 0.36), (0.05, 0.36), (0.09, 0.56), (-0.09, 0.56)),
             fixed=_BEAK,
             outlined=True,
         ),
         Layer(body, outlined=True),
-        Layer(_ellipse(0, 0, 0.22, 0.31), 0.28),
-        Layer(_ellipse(0, 0, 0.09, 0.31), 0.62),
+        Layer(ellipse(0, 0, 0.22, 0.31), 0.28),
+        Layer(ellipse(0, 0, 0.09, 0.31), 0.62),
         Layer(
-            _polygon((-0.21, -0.44), (0.21, -0.44), (0.25, -0.3), (-0.25, -0.3)),
+            polygon((-0.21, -0.44), (0.21, -0.44), (0.25, -0.3), (-0.25, -0.3)),
             fixed=(92, 58, 50),
             outlined=True,
         ),
         Layer(
-            _polygon((-0.22, 0.28), (0.22, 0.28), (0.19, 0.4), (-0.19, 0.4)),
+            polygon((-0.22, 0.28), (0.22, 0.28), (0.19, 0.4), (-0.19, 0.4)),
             fixed=(92, 58, 50),
             outlined=True,
         ),
@@ -173,15 +129,15 @@ def _lantern() -> list[Layer]:
 def _fish() -> list[Layer]:
     return [
         Layer(
-            _smooth((0.24, 0.02), (0.5, -0.24), (0.47, 0.02), (0.52, 0.28), (0.26, 0.08)),
+            smooth((0.24, 0.02), (0.5, -0.24), (0.47, 0.02), (0.52, 0.28), (0.26, 0.08)),
             -0.14,
             outlined=True,
         ),
         Layer(
-            _smooth((-0.12, -0.2), (0.02, -0.36), (0.22, -0.3), (0.2, -0.12)), -0.14, outlined=True
+            smooth((-0.12, -0.2), (0.02, -0.36), (0.22, -0.3), (0.2, -0.12)), -0.14, outlined=True
         ),
         Layer(
-            _smooth(
+            smooth(
                 (-0.5, 0.0),
                 (-0.34, -0.2),
                 (-0.06, -0.27),
@@ -194,30 +150,30 @@ def _fish() -> list[Layer]:
             outlined=True,
         ),
         Layer(
-            _smooth(
+            smooth(
                 (-0.4, 0.09), (-0.1, 0.1), (0.2, 0.06), (0.06, 0.17), (-0.12, 0.21), (-0.32, 0.16)
             ),
             0.5,
         ),
-        Layer(_smooth((-0.06, -0.02), (0.12, 0.0), (0.09, 0.13), (-0.02, 0.1)), -0.22),
-        Layer(_ellipse(-0.3, -0.05, 0.075, 0.075), fixed=(255, 255, 255)),
-        Layer(_ellipse(-0.315, -0.05, 0.042, 0.042), fixed=_INK),
+        Layer(smooth((-0.06, -0.02), (0.12, 0.0), (0.09, 0.13), (-0.02, 0.1)), -0.22),
+        Layer(ellipse(-0.3, -0.05, 0.075, 0.075), fixed=(255, 255, 255)),
+        Layer(ellipse(-0.315, -0.05, 0.042, 0.042), fixed=_INK),
     ]
 
 
 def _boat() -> list[Layer]:
     return [
         Layer(
-            _polygon((-0.02, -0.5), (0.03, -0.5), (0.03, 0.24), (-0.02, 0.24)),
+            polygon((-0.02, -0.5), (0.03, -0.5), (0.03, 0.24), (-0.02, 0.24)),
             fixed=_WOOD,
             outlined=True,
         ),
-        Layer(_polygon((0.05, -0.48), (0.2, -0.22), (0.36, 0.14), (0.05, 0.14)), outlined=True),
+        Layer(polygon((0.05, -0.48), (0.2, -0.22), (0.36, 0.14), (0.05, 0.14)), outlined=True),
         Layer(
-            _polygon((-0.06, -0.4), (-0.06, 0.14), (-0.32, 0.14), (-0.2, -0.12)), 0.4, outlined=True
+            polygon((-0.06, -0.4), (-0.06, 0.14), (-0.32, 0.14), (-0.2, -0.12)), 0.4, outlined=True
         ),
         Layer(
-            _smooth(
+            smooth(
                 (-0.48, 0.24),
                 (0.0, 0.22),
                 (0.48, 0.22),
@@ -229,7 +185,7 @@ def _boat() -> list[Layer]:
             -0.12,
             outlined=True,
         ),
-        Layer(_polygon((-0.42, 0.27), (0.44, 0.25), (0.42, 0.31), (-0.4, 0.33)), fixed=_CREAM),
+        Layer(polygon((-0.42, 0.27), (0.44, 0.25), (0.42, 0.31), (-0.4, 0.33)), fixed=_CREAM),
     ]
 
 
@@ -238,14 +194,14 @@ def _star() -> list[Layer]:
     tips = [
         (r * math.sin(i * math.pi / 5), -r * math.cos(i * math.pi / 5)) for i, r in enumerate(radii)
     ]
-    layers = [Layer(_polygon(*tips), outlined=True)]
-    layers += [Layer(_polygon((0, 0), tips[i], tips[i - 1]), 0.3) for i in range(0, 10, 2)]
-    layers += [Layer(_polygon((0, 0), tips[i], tips[(i + 1) % 10]), -0.12) for i in range(0, 10, 2)]
+    layers = [Layer(polygon(*tips), outlined=True)]
+    layers += [Layer(polygon((0, 0), tips[i], tips[i - 1]), 0.3) for i in range(0, 10, 2)]
+    layers += [Layer(polygon((0, 0), tips[i], tips[(i + 1) % 10]), -0.12) for i in range(0, 10, 2)]
     return layers
 
 
 def _mushroom() -> list[Layer]:
-    cap = _smooth(
+    cap = smooth(
         (-0.48, 0.06),
         (-0.43, -0.2),
         (-0.2, -0.42),
@@ -259,7 +215,7 @@ def _mushroom() -> list[Layer]:
     )
     return [
         Layer(
-            _smooth(
+            smooth(
                 (-0.15, 0.05),
                 (0.15, 0.05),
                 (0.15, 0.25),
@@ -272,15 +228,15 @@ def _mushroom() -> list[Layer]:
             outlined=True,
         ),
         Layer(cap, outlined=True),
-        Layer(_ellipse(-0.2, -0.16, 0.1, 0.085, -0.4), fixed=_CREAM),
-        Layer(_ellipse(0.1, -0.28, 0.085, 0.065, 0.2), fixed=_CREAM),
-        Layer(_ellipse(0.25, -0.06, 0.085, 0.07, 0.3), fixed=_CREAM),
-        Layer(_ellipse(-0.02, -0.01, 0.055, 0.045), fixed=_CREAM),
+        Layer(ellipse(-0.2, -0.16, 0.1, 0.085, -0.4), fixed=_CREAM),
+        Layer(ellipse(0.1, -0.28, 0.085, 0.065, 0.2), fixed=_CREAM),
+        Layer(ellipse(0.25, -0.06, 0.085, 0.07, 0.3), fixed=_CREAM),
+        Layer(ellipse(-0.02, -0.01, 0.055, 0.045), fixed=_CREAM),
     ]
 
 
 def _balloon() -> list[Layer]:
-    body = _smooth(
+    body = smooth(
         (0, -0.5),
         (0.24, -0.44),
         (0.37, -0.22),
@@ -294,7 +250,7 @@ def _balloon() -> list[Layer]:
     )
     return [
         Layer(
-            _polygon(
+            polygon(
                 (-0.012, 0.34),
                 (0.03, 0.34),
                 (0.06, 0.42),
@@ -305,15 +261,15 @@ def _balloon() -> list[Layer]:
             fixed=_CREAM,
             outlined=True,
         ),
-        Layer(_polygon((0, 0.27), (0.08, 0.38), (-0.08, 0.38)), -0.15, outlined=True),
+        Layer(polygon((0, 0.27), (0.08, 0.38), (-0.08, 0.38)), -0.15, outlined=True),
         Layer(body, outlined=True),
-        Layer(_ellipse(-0.15, -0.25, 0.075, 0.14, 0.45), 0.68),
-        Layer(_ellipse(-0.23, -0.04, 0.028, 0.05, 0.1), 0.5),
+        Layer(ellipse(-0.15, -0.25, 0.075, 0.14, 0.45), 0.68),
+        Layer(ellipse(-0.23, -0.04, 0.028, 0.05, 0.1), 0.5),
     ]
 
 
 def _leaf() -> list[Layer]:
-    blade = _smooth(
+    blade = smooth(
         (0.0, -0.5),
         (0.2, -0.32),
         (0.31, -0.06),
@@ -324,23 +280,23 @@ def _leaf() -> list[Layer]:
         (-0.2, -0.32),
     )
     veins = [
-        _polygon((0, y), (side * 0.2, y - 0.14), (side * 0.21, y - 0.1), (0, y + 0.045))
+        polygon((0, y), (side * 0.2, y - 0.14), (side * 0.21, y - 0.1), (0, y + 0.045))
         for y in (-0.14, 0.03, 0.19)
         for side in (-1, 1)
     ]
     upright = [
         Layer(
-            _polygon((-0.035, 0.3), (0.035, 0.3), (0.06, 0.52), (-0.02, 0.53)), -0.35, outlined=True
+            polygon((-0.035, 0.3), (0.035, 0.3), (0.06, 0.52), (-0.02, 0.53)), -0.35, outlined=True
         ),
         Layer(blade, outlined=True),
         Layer(
-            _smooth(
+            smooth(
                 (0.0, -0.47), (0.19, -0.3), (0.29, -0.06), (0.2, 0.17), (0.0, 0.34), (0.0, -0.1)
             ),
             -0.16,
         ),
         *(Layer(vein, 0.42) for vein in veins),
-        Layer(_polygon((0, -0.4), (0.025, 0.34), (-0.025, 0.34)), 0.42),
+        Layer(polygon((0, -0.4), (0.025, 0.34), (-0.025, 0.34)), 0.42),
     ]
     cos, sin = math.cos(0.7), math.sin(0.7)
     turn = np.array([[cos, sin], [-sin, cos]])
@@ -351,14 +307,14 @@ def _leaf() -> list[Layer]:
 
 def _bird() -> list[Layer]:
     return [
-        Layer(_polygon((-0.5, -0.14), (-0.34, -0.2), (-0.34, -0.08)), fixed=_BEAK, outlined=True),
+        Layer(polygon((-0.5, -0.14), (-0.34, -0.2), (-0.34, -0.08)), fixed=_BEAK, outlined=True),
         Layer(
-            _polygon((0.2, 0.0), (0.52, -0.06), (0.5, 0.06), (0.44, 0.12), (0.2, 0.2)),
+            polygon((0.2, 0.0), (0.52, -0.06), (0.5, 0.06), (0.44, 0.12), (0.2, 0.2)),
             -0.15,
             outlined=True,
         ),
         Layer(
-            _smooth(
+            smooth(
                 (-0.4, -0.14),
                 (-0.34, -0.3),
                 (-0.2, -0.35),
@@ -372,16 +328,16 @@ def _bird() -> list[Layer]:
             ),
             outlined=True,
         ),
-        Layer(_smooth((-0.3, 0.04), (-0.1, 0.12), (0.12, 0.16), (0.02, 0.27), (-0.2, 0.22)), 0.5),
+        Layer(smooth((-0.3, 0.04), (-0.1, 0.12), (0.12, 0.16), (0.02, 0.27), (-0.2, 0.22)), 0.5),
         Layer(
-            _smooth(
+            smooth(
                 (-0.14, -0.1), (0.1, -0.34), (0.38, -0.44), (0.33, -0.2), (0.24, 0.04), (0.04, 0.1)
             ),
             0.22,
             outlined=True,
         ),
-        Layer(_ellipse(-0.24, -0.2, 0.052, 0.052), fixed=(255, 255, 255)),
-        Layer(_ellipse(-0.25, -0.2, 0.03, 0.03), fixed=_INK),
+        Layer(ellipse(-0.24, -0.2, 0.052, 0.052), fixed=(255, 255, 255)),
+        Layer(ellipse(-0.25, -0.2, 0.03, 0.03), fixed=_INK),
     ]
 
 
@@ -389,14 +345,14 @@ def _gem() -> list[Layer]:
     a, b, c, d = (-0.28, -0.36), (0.28, -0.36), (0.5, -0.1), (-0.5, -0.1)
     tip, left, right, top = (0.0, 0.42), (-0.2, -0.1), (0.2, -0.1), (0.0, -0.36)
     return [
-        Layer(_polygon(a, b, c, tip, d), outlined=True),
-        Layer(_polygon(a, top, left), 0.35),
-        Layer(_polygon(top, right, left), 0.62),
-        Layer(_polygon(b, right, top), 0.2),
-        Layer(_polygon(a, left, d), 0.1),
-        Layer(_polygon(d, left, tip), 0.3),
-        Layer(_polygon(right, c, tip), -0.22),
-        Layer(_polygon(b, c, right), -0.15),
+        Layer(polygon(a, b, c, tip, d), outlined=True),
+        Layer(polygon(a, top, left), 0.35),
+        Layer(polygon(top, right, left), 0.62),
+        Layer(polygon(b, right, top), 0.2),
+        Layer(polygon(a, left, d), 0.1),
+        Layer(polygon(d, left, tip), 0.3),
+        Layer(polygon(right, c, tip), -0.22),
+        Layer(polygon(b, c, right), -0.15),
     ]
 
 

@@ -46,13 +46,70 @@ _ENDINGS = ("n", "l", "s", "r", "x")
 _VOWELS, _LAST_VOWELS = ("a", "e", "i", "o", "u"), ("a", "i", "o", "u")
 
 _REAL_WORDS = frozenset(
-    """
-    brandon brazil brendan bribon darwin davis devil devin devon dildos dunbar durban duval
-    gabon gavin global gordon jarvis jordan judas kabul kazan kelvin kevin labor landon
-    laval levin lewis london luzon madras mandal mandir marvin medal medan melvin morbid
-    naval pardon pedal quezon radar rival robin rowan rubin tarzan tidal tobin trabzon
-    travis trevor tribal tudor turbin turban verbal verdun vidal wilbur
-    """.split()
+    [
+        "brandon",
+        "brazil",
+        "brendan",
+        "bribon",
+        "darwin",
+        "davis",
+        "devil",
+        "devin",
+        "devon",
+        "dildos",
+        "dunbar",
+        "durban",
+        "duval",
+        "gabon",
+        "gavin",
+        "global",
+        "gordon",
+        "jarvis",
+        "jordan",
+        "judas",
+        "kabul",
+        "kazan",
+        "kelvin",
+        "kevin",
+        "labor",
+        "landon",
+        "laval",
+        "levin",
+        "lewis",
+        "london",
+        "luzon",
+        "madras",
+        "mandal",
+        "mandir",
+        "marvin",
+        "medal",
+        "medan",
+        "melvin",
+        "morbid",
+        "naval",
+        "pardon",
+        "pedal",
+        "quezon",
+        "radar",
+        "rival",
+        "robin",
+        "rowan",
+        "rubin",
+        "tarzan",
+        "tidal",
+        "tobin",
+        "trabzon",
+        "travis",
+        "trevor",
+        "tribal",
+        "tudor",
+        "turbin",
+        "turban",
+        "verbal",
+        "verdun",
+        "vidal",
+        "wilbur",
+    ]
 )
 _UGLY = re.compile(r"naz|nig|neg|tit|puss|anus|anal|porn|dildo|vulv|cun|jew")
 

@@ -3,6 +3,8 @@ go through the real parser and tools.
 
 An attacker knows the true target as JSON, the strongest knowledge there can be, and must gain
 nothing by it unless it is plainly answered.
+
+Longer than 400 lines because it is one catalogue.
 """
 
 from __future__ import annotations
