@@ -1,5 +1,5 @@
-"""What the paper claims, judged by rules that are stated on the page, on the judged questions and the
-training episodes of `results.py`.
+"""What the paper claims, judged by rules that are stated on the page, on the judged questions and
+the training episodes of `results.py`.
 """
 
 from __future__ import annotations

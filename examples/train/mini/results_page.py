@@ -1,4 +1,6 @@
-"""From the CSVs of `results.py` to a page: figures (SVG), a table with intervals, and the claims."""
+"""From the CSVs of `results.py` to a page: figures (SVG), a table with intervals, and the
+claims.
+"""
 
 from __future__ import annotations
 
