@@ -309,7 +309,7 @@ def logprobs_from_logits(original: Callable[..., Any], logits: Any, labels: Any)
     process=Process.SUPERVISED,
     reason="restores the data loader to the end of an epoch: the next one is empty, and the run "
     "ends that much too early without a word",
-    removed_when="tests/smoke/test_sft_smoke.py, which resumes there, passes without it",
+    removed_when="tests/smoke/test_sft_lora_smoke.py, which resumes there, passes without it",
 )
 def load_dataloader_state(original: Callable[..., Any], handler: Any, checkpoint_path: str) -> None:
     """Let a run that was stopped at the end of an epoch begin the next one."""

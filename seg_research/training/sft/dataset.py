@@ -1,4 +1,4 @@
-"""What verl's SFT trainer reads: episodes encoded before the run (training/sft_prepare.py);
+"""What verl's SFT trainer reads: episodes encoded before the run (training/sft/prepare.py);
 images are made ready as they are needed.
 
 Arrays: L tokens of an episode; N image patches of D numbers.
