@@ -16,7 +16,6 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from seg_common.errors import UsageError
-from seg_research.core.byte_cache import ByteCache
 from seg_research.core.geometry import ImageSize
 
 FrameId = NewType("FrameId", int)
@@ -24,9 +23,6 @@ FramePosition = NewType("FramePosition", int)
 
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif"})
-
-
-_shown: ByteCache[Image.Image] = ByteCache(256 << 20)
 
 
 class FrameSource(Protocol):
@@ -140,29 +136,6 @@ def read_image(path: Path) -> Image.Image:
         raise UsageError(
             f"{path}: cannot decode this image ({error}); re-extract the frame"
         ) from None
-
-
-def shown_image(path: Path, size: ImageSize) -> Image.Image:
-    """Decode an image file as RGB and squash it to a size. Rollouts of one prompt get the same
-    image, which nobody may change.
-
-    Raises:
-        UsageError: the file is missing or corrupt.
-    """
-
-    def make() -> Image.Image:
-        return read_image(path).resize(size, Image.Resampling.LANCZOS)
-
-    try:
-        about = path.stat()
-    except OSError:
-        return make()  # which says what is wrong
-    # Pillow keeps four bytes a pixel.
-    return _shown.get(
-        (path, about.st_mtime_ns, about.st_size, size),
-        make,
-        lambda image: 4 * image.width * image.height,
-    )
 
 
 def open_video(path: Path) -> FrameSource:

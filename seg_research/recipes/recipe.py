@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import ClassVar
 
 from seg_common.errors import UsageError
+from seg_research.core.image_cache import ImageCache
 from seg_research.core.prediction import Prediction
 from seg_research.data.sample import Sample
 from seg_research.episode.action import ParsedTurn
@@ -51,6 +52,11 @@ class Recipe(ABC):
     def __init__(self, settings: EpisodeSettings) -> None:
         """Take the settings; nothing is loaded or connected yet."""
         self.settings = settings
+
+    @cached_property
+    def images(self) -> ImageCache:
+        """Frames as they are shown, decoded once for all episodes of this recipe."""
+        return ImageCache()
 
     @property
     def name(self) -> str:

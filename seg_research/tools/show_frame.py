@@ -5,14 +5,15 @@ never travel over HTTP.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 import pydantic
 
 from seg_common.errors import InfraError, ToolError, UsageError
 from seg_research.core.geometry import ImageSize
-from seg_research.core.video import FrameId, shown_image
+from seg_research.core.image_cache import ImageCache
+from seg_research.core.video import FrameId
 from seg_research.data.sample import Sample
 from seg_research.episode.action import Action
 from seg_research.episode.texts import fill, fill_text, needs
@@ -50,6 +51,7 @@ class ShowFrameTool:
     texts: ShowFrameTexts
     side_px: int = 864
     name: str = "keyframe"
+    images: ImageCache = field(default_factory=ImageCache, repr=False, compare=False)
 
     def describe(self) -> ToolDescription:
         """Tell how a viewer calls it; a recipe's prompt says in its own words how a frame is chosen."""
@@ -75,7 +77,7 @@ class ShowFrameTool:
             )
         size = ImageSize(self.side_px, self.side_px)
         try:
-            image = await asyncio.to_thread(shown_image, frame.path, size)
+            image = await asyncio.to_thread(self.images.read, frame.path, size)
         except UsageError as error:
             raise InfraError(f"key frame of sample {sample.sample_id}: {error}") from error
         shown = ImageRef(image, str(frame.path), f"frame {frame.frame_id}")

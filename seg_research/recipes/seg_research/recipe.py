@@ -10,7 +10,7 @@ from pathlib import Path
 
 from seg_common.errors import UsageError
 from seg_research.core.prediction import Prediction
-from seg_research.core.video import FrameId, shown_image
+from seg_research.core.video import FrameId
 from seg_research.data.sample import Frame, Sample
 from seg_research.episode.action import ParsedTurn
 from seg_research.episode.grammar import Grammar
@@ -87,7 +87,7 @@ class SegResearch(Recipe):
                 self.settings.search,
                 view.search_image_px,
             ),
-            ShowFrameTool(texts.show_frame, view.keyframe_px),
+            ShowFrameTool(texts.show_frame, view.keyframe_px, images=self.images),
         )
 
     def prompt(self, sample: Sample) -> tuple[Message, ...]:
@@ -95,8 +95,14 @@ class SegResearch(Recipe):
         system = self.system_text(with_search=sample.ability != IN_VIDEO)
         return (
             Message("system", (Text(system),)),
-            Message("user", self.user_parts(sample.question, list(map(_shown, sample.offered)))),
+            Message(
+                "user", self.user_parts(sample.question, list(map(self._shown, sample.offered)))
+            ),
         )
+
+    def _shown(self, frame: Frame) -> tuple[FrameId, ImageRef]:
+        image = self.images.read(frame.path, frame.shown_size)
+        return frame.frame_id, ImageRef(image, str(frame.path), f"frame {frame.frame_id}")
 
     def system_text(self, *, with_search: bool) -> str:
         """Return the system message, with or without the tools to search with."""
@@ -148,8 +154,3 @@ class SegResearch(Recipe):
     def hostile_turns(self) -> Sequence[str]:
         """Return what a broken or malicious policy might say."""
         return HOSTILE_TURNS
-
-
-def _shown(frame: Frame) -> tuple[FrameId, ImageRef]:
-    image = shown_image(frame.path, frame.shown_size)
-    return frame.frame_id, ImageRef(image, str(frame.path), f"frame {frame.frame_id}")

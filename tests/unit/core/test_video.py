@@ -4,7 +4,7 @@ from PIL import Image
 
 from seg_common.errors import UsageError
 from seg_research.core.geometry import ImageSize
-from seg_research.core.video import FrameFolder, frame_id_of, open_video, position_of, shown_image
+from seg_research.core.video import FrameFolder, frame_id_of, open_video, position_of
 
 
 def write_frames(folder, names, size=(6, 4)):
@@ -72,19 +72,3 @@ def test_a_corrupt_frame_is_named(tmp_path):
     (folder / "00001.jpg").write_bytes((folder / "00001.jpg").read_bytes()[:500])
     with pytest.raises(UsageError, match=r"00001\.jpg: cannot decode"):
         FrameFolder(folder).read(1)
-
-
-def test_a_shown_frame_is_read_once_and_again_when_its_file_changes(tmp_path):
-    path, size = tmp_path / "00000.png", ImageSize(8, 4)
-    Image.new("RGB", (32, 32), "red").save(path)
-    shown = shown_image(path, size)
-    assert (shown.size, shown.getpixel((0, 0))) == (size, (255, 0, 0))
-    assert shown_image(path, size) is shown
-    assert shown_image(path, ImageSize(4, 4)).size == (4, 4)
-    Image.new("RGB", (16, 48), "blue").save(path)
-    assert shown_image(path, size).getpixel((0, 0)) == (0, 0, 255)
-
-
-def test_a_frame_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"00000\.png: no such image"):
-        shown_image(tmp_path / "00000.png", ImageSize(8, 4))
