@@ -51,7 +51,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
+class _PreparedQuestion:
     """What came of one question: its row, or why there is none. `key` tells by what it was made."""
 
     key: str
@@ -113,7 +113,7 @@ def _resumed(
     unfinished: Path,
     workers: int,
     progress: Progress | None,
-) -> Iterator[_Outcome]:
+) -> Iterator[_PreparedQuestion]:
     """Yield what came of each question, in order; what `unfinished` holds is not made again, and
     what is made is added to it.
     """
@@ -131,7 +131,7 @@ def _resumed(
     made = map_ordered(work, todo, workers, report)
     for key in keys:
         if key in rows:
-            yield _Outcome(key, rows[key])
+            yield _PreparedQuestion(key, rows[key])
             continue
         outcome = next(made)
         if outcome.row is not None:
@@ -146,7 +146,7 @@ class _Work:
     reader_name: str
     preparation: Preparation
 
-    def __call__(self, question: BenchmarkQuestion) -> _Outcome:
+    def __call__(self, question: BenchmarkQuestion) -> _PreparedQuestion:
         """Prepare one row; where skipping is allowed, a faulty one is answered with the complaint.
 
         Raises:
@@ -154,11 +154,13 @@ class _Work:
         """
         key = self.key(question)
         try:
-            return _Outcome(key, _prepare_row(self.reader_name, self.preparation, question))
+            return _PreparedQuestion(
+                key, _prepare_row(self.reader_name, self.preparation, question)
+            )
         except UsageError as error:
             complaint = f"{question.where}: {error}"
         if self.preparation.skip_bad:
-            return _Outcome(key, complaint=complaint)
+            return _PreparedQuestion(key, complaint=complaint)
         is_train = self.preparation.split is Split.TRAIN
         raise UsageError(complaint + "; or leave faulty rows out with --skip-bad" * is_train)
 

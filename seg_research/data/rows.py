@@ -82,7 +82,7 @@ class _ExtraInfo(BaseModel):
     coordinates: Coordinates | None = None
 
 
-class _Row(BaseModel):
+class _PreparedRow(BaseModel):
     """The columns a sample is made of; others may stand beside them."""
 
     model_config = ConfigDict(extra="ignore")
@@ -149,7 +149,7 @@ def sample_of(row: Mapping[str, Any], where: str) -> Sample:
         UsageError: a column is missing, of the wrong type or out of range.
     """
     try:
-        parsed = _Row.model_validate(row)
+        parsed = _PreparedRow.model_validate(row)
     except ValidationError as error:
         raise UsageError(
             f"{where}: {first_fault(error)}; prepare it again with: seg-research data NAME"
@@ -210,7 +210,7 @@ def _frame(image: _Image, where: str) -> Frame:
     return Frame(frame_id, path, shown_size, image.role or FrameRole.OFFERED)
 
 
-def _ground_truth(row: _Row, frames: Sequence[Frame], where: str) -> GroundTruth:
+def _ground_truth(row: _PreparedRow, frames: Sequence[Frame], where: str) -> GroundTruth:
     known = row.reward_model
     targets = read_targets(known.ground_truth, _scales(row, frames, where), where)
     shown = sorted(chain.from_iterable(target.frames for target in targets))
@@ -223,7 +223,7 @@ def _ground_truth(row: _Row, frames: Sequence[Frame], where: str) -> GroundTruth
     return GroundTruth(() if known.absent else targets, steps, bool(known.absent), known.difficulty)
 
 
-def _scales(row: _Row, frames: Sequence[Frame], where: str) -> dict[FrameId, ImageSize]:
+def _scales(row: _PreparedRow, frames: Sequence[Frame], where: str) -> dict[FrameId, ImageSize]:
     """Return what width and height of each frame are in the unit of the row's coordinates."""
     if row.extra_info.coordinates is not Coordinates.RESIZED_PIXELS:
         return {frame.frame_id: THOUSANDTHS for frame in frames}

@@ -33,7 +33,7 @@ class _Mask(BaseModel):
     png: str
 
 
-class _TargetOnFrame(BaseModel):
+class _FrameFields(BaseModel):
     bbox_2d: tuple[float, float, float, float]
     point_2d: tuple[float, float]
     area: float
@@ -41,13 +41,13 @@ class _TargetOnFrame(BaseModel):
     mask: _Mask | None = None
 
 
-class _Target(BaseModel):
+class _TargetFields(BaseModel):
     id: str
-    frames: dict[str, _TargetOnFrame]
+    frames: dict[str, _FrameFields]
 
 
-class _Targets(BaseModel):
-    targets: list[_Target]
+class _TargetsFields(BaseModel):
+    targets: list[_TargetFields]
 
 
 def targets_to_json(targets: Iterable[Target]) -> dict[str, Any]:
@@ -99,16 +99,16 @@ def read_targets(text: str, scales: Scales, where: str) -> tuple[Target, ...]:
     return tuple(targets)
 
 
-def _parse(text: str, where: str) -> _Targets:
+def _parse(text: str, where: str) -> _TargetsFields:
     try:
         found: object = json.loads(text)
         if not isinstance(found, dict):
             raise UsageError(f"{where}: ground truth is not a JSON object keyed by frame id")
         fields = cast("dict[str, object]", found)
         if "targets" in fields:
-            return _Targets.model_validate(fields)
-        frames = {name: _TargetOnFrame.model_validate(frame) for name, frame in fields.items()}
-        return _Targets(targets=[_Target(id=ONLY_TARGET_ID, frames=frames)])
+            return _TargetsFields.model_validate(fields)
+        frames = {name: _FrameFields.model_validate(frame) for name, frame in fields.items()}
+        return _TargetsFields(targets=[_TargetFields(id=ONLY_TARGET_ID, frames=frames)])
     except ValidationError as error:
         raise UsageError(f"{where}: ground truth: {first_fault(error)}") from None
     except (ValueError, RecursionError) as error:
@@ -118,7 +118,7 @@ def _parse(text: str, where: str) -> _Targets:
 
 
 def _read_frames(
-    frames: Mapping[str, _TargetOnFrame], scales: Scales, where: str
+    frames: Mapping[str, _FrameFields], scales: Scales, where: str
 ) -> dict[FrameId, TargetOnFrame]:
     found: dict[FrameId, TargetOnFrame] = {}
     for name, frame in frames.items():
@@ -132,7 +132,7 @@ def _read_frames(
     return found
 
 
-def _read_frame(frame: _TargetOnFrame, scale: ImageSize, where: str) -> TargetOnFrame:
+def _read_frame(frame: _FrameFields, scale: ImageSize, where: str) -> TargetOnFrame:
     per_x, per_y = NORM / scale.width_px, NORM / scale.height_px
     x1, y1, x2, y2 = frame.bbox_2d
     x, y = frame.point_2d

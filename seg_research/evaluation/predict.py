@@ -159,9 +159,11 @@ def claim(out: Path, identity: dict[str, Any]) -> set[tuple[str, int]]:
         UsageError: it holds predictions of a run with other settings.
     """
     note = out.with_suffix(".run.json")
-    mine = json.loads(json.dumps(identity, default=str))
+    mine: dict[str, Any] = json.loads(json.dumps(identity, default=str))
     if out.is_file() and out.stat().st_size:
-        theirs = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+        theirs: dict[str, Any] = (
+            json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+        )
         differing = sorted(
             key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)
         )

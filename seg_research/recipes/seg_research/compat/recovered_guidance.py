@@ -20,7 +20,7 @@ _EXACT = 1e-6
 
 
 @dataclass(slots=True)
-class _Question:
+class _Evidence:
     """Whether all lines of a question so far fit one that has steps, and one that has none."""
 
     fits_steps: bool = True
@@ -34,7 +34,7 @@ class RecoveredGuidance:
         """Take the original's definitions; without its three process terms nothing is recovered."""
         terms = {term.name: term.score for term in original.terms}
         self._terms = terms if {"guidance", "tapering", "format"} <= terms.keys() else {}
-        self._questions: dict[int, _Question] = {}
+        self._questions: dict[int, _Evidence] = {}
 
     def survey(self, rollout: Rollout) -> None:
         """Note whether the recorded process score fits a question with steps, or without."""
@@ -44,7 +44,7 @@ class RecoveredGuidance:
         tapering, well_formed = (
             self._terms[name](rollout.transcript, truth) for name in ("tapering", "format")
         )
-        question = self._questions.setdefault(_key(rollout), _Question())
+        question = self._questions.setdefault(_key(rollout), _Evidence())
         question.fits_steps &= _solve(process, tapering) is not None
         question.fits_no_steps &= abs(process - (well_formed or 0.0)) < _EXACT
 
