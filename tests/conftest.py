@@ -57,10 +57,22 @@ def skipped_without_extras() -> Generator[None]:
 
 
 TEXTS = (
-    "You find one target in a video. Frame 0 frame 12 frame 24: who wears the emblem of the harbour town?",
-    '<thinking> find it </thinking>\n<search> {"name": "text_search", "query": "emblem of the town"} </search>',
-    '<thinking> it is in plain sight </thinking>\n<answer> {"bbox_2d": [100, 120, 400, 520], "point_2d": [240, 300]} </answer>',
-    "<information>\n1. (Title: Velmora) Velmora is a harbour town whose emblem is the blue kite.\n</information>",
+    (
+        "You find one target in a video. Frame 0 frame 12 frame 24: who wears the emblem of the"
+        " harbour town?"
+    ),
+    (
+        '<thinking> find it </thinking>\n<search> {"name": "text_search", "query": "emblem of the'
+        ' town"} </search>'
+    ),
+    (
+        '<thinking> it is in plain sight </thinking>\n<answer> {"bbox_2d": [100, 120, 400, 520],'
+        ' "point_2d": [240, 300]} </answer>'
+    ),
+    (
+        "<information>\n1. (Title: Velmora) Velmora is a harbour town whose emblem is the blue"
+        " kite.\n</information>"
+    ),
 )
 
 TALK = (
@@ -207,7 +219,7 @@ def teach_talkative(folder: Path, one_video: Path, search_url: str) -> Path:
 
     torch.set_num_threads(1)
     samples, settings = read_samples(one_video), tiny_settings()
-    (frame, *_) = set.intersection(*({f.frame_id for f in s.offered} for s in samples))
+    frame, *_ = set.intersection(*({f.frame_id for f in s.offered} for s in samples))
     turns = [turn.replace("FRAME", str(frame)) for turn in TALK]
     recipe = build_recipe(settings)
     texts = [message.plain() for sample in samples for message in recipe.prompt(sample)]

@@ -22,7 +22,10 @@ TURNS = [
     '<search> {"name": "image_search", "query": "town"} </search>',
     "no action",
     "<keyframe> 3 </keyframe>",
-    '<thinking> it is in plain sight </thinking>\n<answer> {"bbox_2d": [100, 120, 400, 520], "point_2d": [240, 300]} </answer>',
+    (
+        '<thinking> it is in plain sight </thinking>\n<answer> {"bbox_2d": [100, 120, 400, 520],'
+        ' "point_2d": [240, 300]} </answer>'
+    ),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Every command in a ```bash block of the documentation exists and is spelt right. Nothing is run."""
+"""Every command in a ```bash block of the documentation exists and is spelt right; none is run."""
 
 import importlib
 import re
@@ -132,7 +132,10 @@ def test_the_readme_shows_the_two_commands():
 
 
 def test_reading_a_block():
-    block = "```bash\n$ cd x && A=1 make test  # why\nseg-research serve \\\n  --port 1 > log 2>&1 &\n```\n```python\nmake nothing\n```\n"
+    block = (
+        "```bash\n$ cd x && A=1 make test  # why\nseg-research serve \\\n  --port 1 > log 2>&1"
+        " &\n```\n```python\nmake nothing\n```\n"
+    )
     assert list(commands(block)) == [
         ["cd", "x"],
         ["make", "test"],

@@ -111,7 +111,7 @@ def library_files() -> Iterator[Path]:
 
 
 def strings_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Give the string constants of a file with their lines; parts of f-strings too, docstrings not."""
+    """Give the string constants of a file with their lines, f-strings included, docstrings not."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     statements = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
     documentation = {id(value) for value in statements}

@@ -80,7 +80,9 @@ def test_models_and_hardware_are_those_of_train(model, hardware):
         "engine.optimizer_offload": "actor_rollout_ref.actor.fsdp_config.optimizer_offload",
         "engine.offload_policy": "actor_rollout_ref.actor.fsdp_config.offload_policy",
         "model.use_remove_padding": "actor_rollout_ref.model.use_remove_padding",
-        "model.enable_gradient_checkpointing": "actor_rollout_ref.model.enable_gradient_checkpointing",
+        "model.enable_gradient_checkpointing": (
+            "actor_rollout_ref.model.enable_gradient_checkpointing"
+        ),
         "model.lora_rank": "actor_rollout_ref.model.lora_rank",
         "model.lora_alpha": "actor_rollout_ref.model.lora_alpha",
         "model.target_modules": "actor_rollout_ref.model.target_modules",

@@ -126,7 +126,9 @@ def test_verl_still_hides_the_terms_from_estimators():
 
 @needs_verl
 def test_verl_still_ignores_the_cap_on_generation():
-    """When this fails, see whether `training/learner/replay.py` is still needed for dynamic sampling."""
+    """When this fails, see whether `training/learner/replay.py` is still needed for dynamic
+    sampling.
+    """
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
     assert "is ignored by the built-in V1 ReplayBuffer" in inspect.getsource(

@@ -21,7 +21,9 @@ pytestmark = [
     pytest.mark.shared,
     pytest.mark.skipif(
         not ROLLOUTS.is_dir(),
-        reason=f"{ROLLOUTS} is not there: the recorded rollouts come with the project's shared folder",
+        reason=(
+            f"{ROLLOUTS} is not there: the recorded rollouts come with the project's shared folder"
+        ),
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""No trick earns more than an honest miss, and docs/rewards.md says which ones the original pays."""
+"""No trick earns more than an honest miss, and docs/rewards.md says which the original pays."""
 
 import json
 import re

@@ -17,7 +17,9 @@ PROMPTS, ROLLOUTS = 2, 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put training runs first: where tests run in several processes, the longest must not begin last."""
+    """Put training runs first: where tests run in several processes, the longest must not begin
+    last.
+    """
     items.sort(key=lambda item: item.get_closest_marker("verl") is None)
 
 
@@ -113,7 +115,8 @@ class Run:
         while not condition():
             self.members()
             assert self.process.poll() is None, (
-                f"{self.said[-2000:]}\n{self.log[-3000:] if (self.folder / 'trainer.log').exists() else ''}"
+                f"{self.said[-2000:]}\n"
+                f"{self.log[-3000:] if (self.folder / 'trainer.log').exists() else ''}"
             )
             assert time.monotonic() < give_up, f"waited {seconds} s in vain\n{self.log[-3000:]}"
             time.sleep(0.2)

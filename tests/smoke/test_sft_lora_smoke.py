@@ -1,6 +1,6 @@
 """A real cold start: verl's SFT trainer on episodes of the scripted expert, interrupted and taken
-up again; then GRPO from what it left, with the LoRA settings of `hardware=1gpu_lora` carried over to
-the CPU, and what that exports.
+up again; then GRPO from what it left, with the LoRA settings of `hardware=1gpu_lora` carried over
+to the CPU, and what that exports.
 """
 
 import json

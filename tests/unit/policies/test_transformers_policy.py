@@ -110,12 +110,14 @@ async def test_the_whole_reads_as_chatml_and_closes_an_unclosed_turn_once(tiny_p
         IMAGE_TOKEN, ""
     )
     shown = [
-        f"<|im_start|>user\nresult {i}: <|vision_start|><|vision_end|> end<|im_end|>\n<|im_start|>assistant\n"
+        f"<|im_start|>user\nresult {i}: <|vision_start|><|vision_end|>"
+        " end<|im_end|>\n<|im_start|>assistant\n"
         for i in range(3)
     ]
-    assert text.partition("assistant\n")[2] == (
-        f"<search> a town </search><|im_end|>\n{shown[0]}<search> a kite </search><|im_end|>\n{shown[1]}"
-        f"<keyframe> 12 </keyframe><|im_end|>\n{shown[2]}"
+    assert (
+        text.partition("assistant\n")[2]
+        == f"<search> a town </search><|im_end|>\n{shown[0]}<search> a kite"
+        f" </search><|im_end|>\n{shown[1]}<keyframe> 12 </keyframe><|im_end|>\n{shown[2]}"
     )
 
 

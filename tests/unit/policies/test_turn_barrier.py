@@ -13,7 +13,7 @@ from seg_research.policies.turn_barrier import TurnBarrier
 
 
 class FakeEngine:
-    """Answers each request with itself in capitals; fails, or waits to be released, where told so."""
+    """Answers each request with itself in capitals; fails or waits for a release if told so."""
 
     def __init__(self, *, error=None, gate=None):
         self.batches: list[list[str]] = []

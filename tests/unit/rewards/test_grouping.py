@@ -1,4 +1,4 @@
-"""Advantages of a group: what published GRPO does with it (findings B5b), and that ours does not."""
+"""Advantages of a group: what published GRPO does with it (findings B5b), and ours does not."""
 
 import dataclasses
 from itertools import permutations, product
@@ -39,7 +39,9 @@ SAFE = [
 
 
 def name_of(settings: GroupSettings) -> str:
-    return f"{settings.scale}{', term by term' if settings.per_term else ''}{'' if settings.level_per_step else ', as published'}"
+    per_term = ", term by term" if settings.per_term else ""
+    published = "" if settings.level_per_step else ", as published"
+    return f"{settings.scale}{per_term}{published}"
 
 
 def breakdown(

@@ -44,7 +44,10 @@ async def look_up(*hits: SearchHit, kind: SearchKind = SearchKind.TEXT, **option
 
 async def test_passages_are_laid_out_as_the_original_does():
     observation = await look_up(passage("Velmora", "Paints in red."), passage("Quillon", "Sings."))
-    expected = "<information>\n1. (Title: Velmora) Paints in red.\n2. (Title: Quillon) Sings.\n</information>"
+    expected = (
+        "<information>\n1. (Title: Velmora) Paints in red.\n2. (Title: Quillon)"
+        " Sings.\n</information>"
+    )
     assert observation.message.plain() == expected
     assert observation.message.parts == (Text(expected),)
     assert (observation.message.role, observation.outcome, observation.summary) == (
@@ -102,7 +105,10 @@ class Answering:
 async def test_an_exhausted_budget_is_told_as_the_reason():
     tool = tool_with(Answering(note="today's search budget of 5 calls is used up"))
     observation = await tool.run(Search(SearchKind.TEXT, "a"), SAMPLE)
-    expected = "<information>\nNothing was found: today's search budget of 5 calls is used up.\n</information>"
+    expected = (
+        "<information>\nNothing was found: today's search budget of 5 calls is used"
+        " up.\n</information>"
+    )
     assert observation.message.plain() == expected
     assert observation.outcome is Outcome.EMPTY
     assert observation.summary == "nothing found: today's search budget of 5 calls is used up"

@@ -31,7 +31,11 @@ from verl.workers.rollout import base
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 platform = get_platform()
 print(json.dumps({
-    "platform": [platform.device_name, platform.communication_backend_name(), platform.ray_resource_name()],
+    "platform": [
+        platform.device_name,
+        platform.communication_backend_name(),
+        platform.ray_resource_name(),
+    ],
     "rollout": base._ROLLOUT_REGISTRY["transformers", "async"],
     "replica": RolloutReplicaRegistry.get("transformers").__name__,
     "patched": getattr(distributed.initialize_global_process_group_ray, "_seg_patched", False),
@@ -169,6 +173,9 @@ def test_a_verl_with_another_seam_is_refused_before_anything_runs(monkeypatch):
     monkeypatch.setenv(LAUNCHER_VARIABLE, str(os.getppid()))
     with pytest.raises(
         UsageError,
-        match=r"not the one that was tested: verl.a:b: takes \(x\), expected \(y\) \(and 1 more; seg-research doctor",
+        match=(
+            r"not the one that was tested: verl.a:b: takes \(x\), expected \(y\) \(and 1 more;"
+            r" seg-research doctor"
+        ),
     ):
         plugin._register()

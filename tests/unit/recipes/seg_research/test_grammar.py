@@ -226,7 +226,10 @@ def test_only_a_thought_before_the_action_is_a_thought():
 
 
 def test_a_thought_about_an_answer_is_no_answer():
-    text = f"<thinking> maybe {answer('{' + REGION + '}')} <search> <keyframe> 9 </keyframe> </thinking> <keyframe> 2 </keyframe>"
+    text = (
+        f"<thinking> maybe {answer('{' + REGION + '}')} <search> <keyframe> 9 </keyframe>"
+        " </thinking> <keyframe> 2 </keyframe>"
+    )
     assert parse_turn(text).action == ShowFrame(2)
 
 

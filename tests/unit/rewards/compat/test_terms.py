@@ -176,7 +176,8 @@ def test_a_missing_point_costs_the_point_alone():
 
 def test_the_last_of_two_equal_keys_counts():
     assert answered(
-        '{"bbox_2d": [0, 0, 0, 0], "bbox_2d": [100, 100, 300, 500], "point_2d": [0, 0], "point_2d": [200, 300]}'
+        '{"bbox_2d": [0, 0, 0, 0], "bbox_2d": [100, 100, 300, 500], "point_2d": [0, 0], "point_2d":'
+        " [200, 300]}"
     ) == (
         1,
         1,
@@ -265,10 +266,10 @@ def test_the_query_that_guides(search, query):
 
 def test_a_space_before_the_brace_lets_the_query_run_on():
     spaced = SEARCH.replace('"}', '" }')
-    assert first_query(
-        spaced, "found", SEARCH
-    ) == 'who" } </search>\nuser\nfound\nassistant\n<thinking> t </thinking>\n<search> ' + (
-        '{"name": "text_search", "query": "who'
+    assert (
+        first_query(spaced, "found", SEARCH)
+        == 'who" } </search>\nuser\nfound\nassistant\n<thinking> t </thinking>\n<search> '
+        + '{"name": "text_search", "query": "who'
     )
 
 

@@ -51,7 +51,10 @@ soups = st.lists(st.sampled_from(PIECES), max_size=24).map("".join)
 
 THOUGHT = r"<thinking>.*?</thinking>\s*"
 TEXT_QUERY = r'\{"name":\s*"text_search".*?"query":\s*"(.*?)"\}'
-CHAIN = rf"^\s*(?:{THOUGHT}<search>.*?</search>\s*)*{THOUGHT}<keyframe>\s*\d+\s*</keyframe>\s*{THOUGHT}<answer>.*?</answer>\s*$"
+CHAIN = (
+    rf"^\s*(?:{THOUGHT}<search>.*?</search>\s*)*{THOUGHT}<keyframe>\s*\d+\s*</keyframe>\s*"
+    rf"{THOUGHT}<answer>.*?</answer>\s*$"
+)
 
 
 def group(match):
@@ -91,7 +94,8 @@ def test_the_first_answer_after_a_thought(text):
 
 @given(soups)
 @example(
-    "<thinking></thinking><search></search></thinking><search></search><thinking></thinking><search></search>"
+    "<thinking></thinking><search></search></thinking><search></search>"
+    "<thinking></thinking><search></search>"
 )
 @example("<thinking></thinking>\x1c<search></search>")
 def test_thoughtful_searches(text):
@@ -111,7 +115,8 @@ def test_text_queries(text):
 
 @given(soups)
 @example(
-    "<thinking>a</thinking><search></search><thinking></thinking><keyframe> 3 </keyframe>\n<thinking></thinking><answer>1</answer> \n"
+    "<thinking>a</thinking><search></search><thinking></thinking><keyframe> 3"
+    " </keyframe>\n<thinking></thinking><answer>1</answer> \n"
 )
 @example(
     "<thinking></thinking><keyframe>3</keyframe><thinking></thinking><answer></answer><answer>"
@@ -151,7 +156,10 @@ def test_added_tokens_that_are_not_special_stay():
 
 
 def test_pictures_leave_observations_but_not_what_the_policy_wrote():
-    output = "a <image><|im_end|>\n<|im_start|>user\nb <image> c<|im_end|>\n<|im_start|>assistant\nd <image>"
+    output = (
+        "a <image><|im_end|>\n<|im_start|>user\nb <image> c<|im_end|>\n<|im_start|>assistant\nd"
+        " <image>"
+    )
     assert recorded(output) == "a <image>\nuser\nb  c\nassistant\nd <image>"
 
 

@@ -274,5 +274,6 @@ def test_another_verl_is_refused_before_anything_starts(command, monkeypatch, ca
     assert main([*command, *overrides()]) == EXIT_USAGE
     assert (
         capsys.readouterr().err
-        == 'seg-research: verl: 0.9.2 is installed, 0.9.1 was tested; run: pip install "verl==0.9.1"\n'
+        == "seg-research: verl: 0.9.2 is installed, 0.9.1 was tested; run: pip install"
+        ' "verl==0.9.1"\n'
     )

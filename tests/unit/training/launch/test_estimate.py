@@ -1,4 +1,4 @@
-"""Estimates follow their stated formula; the shapes they start from are those of the real models."""
+"""Estimates follow their stated formula; the shapes they start from are the real models'."""
 
 import math
 

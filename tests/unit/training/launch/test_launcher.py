@@ -104,7 +104,8 @@ def wait_until(condition, seconds: float = 120.0) -> None:
 
 def test_a_run_shows_each_step_and_leaves_a_policy(config, run_dir, trainer):
     trainer(
-        "step(1, **{'critic/score/mean': 0.5, 'undefined': None}); step(2, **{'critic/score/mean': 0.75}); checkpoint(2)"
+        "step(1, **{'critic/score/mean': 0.5, 'undefined': None}); step(2, **{'critic/score/mean':"
+        " 0.75}); checkpoint(2)"
     )
     seen = []
     policy = launch(config, URL, lambda step, metrics: seen.append((step, metrics)))
@@ -121,7 +122,8 @@ def test_the_trainer_is_given_the_whole_configuration_with_the_address_of_the_se
     config, run_dir, trainer
 ):
     trainer(
-        "checkpoint(2); print(sys.argv[1:], os.environ['VERL_PLATFORM'], os.environ['VERL_USE_EXTERNAL_MODULES'])"
+        "checkpoint(2); print(sys.argv[1:], os.environ['VERL_PLATFORM'],"
+        " os.environ['VERL_USE_EXTERNAL_MODULES'])"
     )
     launch(config, URL, silent)
     resolved = OmegaConf.load(run_dir / "resolved.yaml")

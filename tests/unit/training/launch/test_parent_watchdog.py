@@ -1,4 +1,4 @@
-"""A trainer ends when its launcher is killed; other processes of the run are none of its business."""
+"""A trainer ends when its launcher is killed; other processes of the run live on."""
 
 import os
 import signal
@@ -21,7 +21,8 @@ time.sleep(600)
 LAUNCHER = f"""
 import os, subprocess, sys
 os.environ["{LAUNCHER_VARIABLE}"] = str(os.getpid())
-child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], stdout=subprocess.PIPE, start_new_session=True)
+command = [sys.executable, "-c", {CHILD!r}]
+child = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
 child.stdout.readline()
 print(child.pid, flush=True)
 child.wait()

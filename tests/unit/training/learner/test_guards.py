@@ -87,7 +87,8 @@ def test_an_outage_stops_the_run_though_it_has_just_begun():
     assert verdicts[:3] == [None] * 3
     assert (
         verdicts[3]
-        == "4 of the last 4 episodes were ended by a failing service (limit 5%); the last one: search server down"
+        == "4 of the last 4 episodes were ended by a failing service (limit 5%); the last one:"
+        " search server down"
     )
 
 

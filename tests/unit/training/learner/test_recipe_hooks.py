@@ -1,4 +1,4 @@
-"""A recipe changes model, loss and rewards in verl's processes, and in none where it does not ask."""
+"""A recipe changes model, loss and rewards in verl's processes, and none if it does not ask."""
 
 import json
 from pathlib import Path

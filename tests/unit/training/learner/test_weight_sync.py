@@ -16,7 +16,8 @@ from seg_research.training.run_contract import STOP_FILE
 
 LOG = """\
 (WorkerDict pid=1) INFO starting
-(vLLMHttpServer pid=2) (Worker pid=3) ERROR AssertionError: Attempted to load weight (torch.Size([128])) into parameter (torch.Size([0]))
+(vLLMHttpServer pid=2) (Worker pid=3) ERROR AssertionError: \
+Attempted to load weight (torch.Size([128])) into parameter (torch.Size([0]))
 (WorkerDict pid=1) INFO waiting
 """
 
@@ -66,7 +67,8 @@ def test_an_engine_that_never_answers_stops_the_run_with_what_it_last_said(manag
     manager.update_weights(3)
     reason = (tmp_path / STOP_FILE).read_text()
     assert reason.startswith(
-        "the weights of step 3 did not reach the rollout engine within seg.rollout.sync_timeout_s=0.01 s; "
+        "the weights of step 3 did not reach the rollout engine within"
+        " seg.rollout.sync_timeout_s=0.01 s; "
     )
     assert reason.count("\n") == 1
     assert "Attempted to load weight" in reason

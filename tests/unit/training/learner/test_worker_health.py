@@ -1,4 +1,4 @@
-"""A dead worker is noticed, a busy one is let alone; Ray is not started, its answers are made up."""
+"""A dead worker is noticed, a busy one is let alone; Ray does not run, its answers are made up."""
 
 from types import SimpleNamespace
 
@@ -46,7 +46,10 @@ def test_a_dead_worker_ends_the_step_with_what_to_do():
     fine, dead = Worker(True), Worker(RayActorError(error_msg="killed by the kernel\nmore"))
     with pytest.raises(
         InfraError,
-        match=r"has died, perhaps for want of memory \(killed by the kernel\); the same command goes on",
+        match=(
+            r"has died, perhaps for want of memory \(killed by the kernel\); the same command"
+            r" goes on"
+        ),
     ):
         WorkerHealth(period_s=0).check([fine, dead])
 

@@ -168,7 +168,10 @@ def turns_for(sample) -> list[str]:
     return [
         '<thinking> a </thinking>\n<search> {"name": "image_search", "query": "b"} </search>',
         f"<thinking> a </thinking>\n<keyframe> {frame} </keyframe>",
-        '<thinking> a </thinking>\n<answer> {"bbox_2d": [100, 100, 300, 300], "point_2d": [200, 200]} </answer>',
+        (
+            '<thinking> a </thinking>\n<answer> {"bbox_2d": [100, 100, 300, 300], "point_2d": [200,'
+            " 200]} </answer>"
+        ),
     ]
 
 

@@ -16,7 +16,8 @@ from seg_research.training.rollout.shared_image_processor import (
 )
 
 TEXT = [
-    "see <|vision_start|><|image_pad|><|vision_end|> and <|vision_start|><|image_pad|><|vision_end|>"
+    "see <|vision_start|><|image_pad|><|vision_end|> and"
+    " <|vision_start|><|image_pad|><|vision_end|>"
 ]
 
 

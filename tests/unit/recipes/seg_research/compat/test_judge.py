@@ -190,7 +190,9 @@ OUT_OF_PLACE = SEARCH + told(KEYFRAME + ANSWER) + "<thinking> t </thinking>"
             (0, 0, 0, 0),
             0.85,
             {
-                "process": f"guidance: {differences.ANSWERED_ONLY}; tapering: {differences.ANSWERED_ONLY}"
+                "process": (
+                    f"guidance: {differences.ANSWERED_ONLY}; tapering: {differences.ANSWERED_ONLY}"
+                )
             },
         ),
         (

