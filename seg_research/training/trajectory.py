@@ -54,7 +54,7 @@ def fetch_extra_fields(keys: Sequence[str], partition_id: str) -> list[dict[str,
     """Fetch the extra fields of trajectories from verl's queue, in the order of their keys."""
     if not keys:
         return []
-    rows = tq.kv_batch_get(
+    rows: Any = tq.kv_batch_get(
         keys=list(keys), partition_id=partition_id, select_fields=["extra_fields"]
     )
     # One row comes as tensordict's wrapper, several as what is in it.

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from transfer_queue import KVBatchMeta
 from verl.trainer.ppo import core_algos
 
 from seg_common.errors import InvariantError
@@ -87,8 +86,8 @@ class TrainingStep:
         return spread_BT, spread_BT
 
 
-def fetch_step(config: DictConfig, batch: KVBatchMeta) -> TrainingStep:
-    """Fetch the rollouts of a step from verl's queue."""
+def fetch_step(config: DictConfig, batch: Any) -> TrainingStep:
+    """Fetch the rollouts of a step, one of verl's batches of keys, from its queue."""
     fetched = fetch_trajectories(batch.keys, batch.partition_id)
     # verl's padding repeats the extra fields of a real rollout.
     trajectories = tuple(

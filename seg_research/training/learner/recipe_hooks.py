@@ -102,7 +102,7 @@ def after_rollout(trainer: Any, batch: Any, metrics: dict[str, Any]) -> None:
     found = list(hook("after_rollout")(trainer, batch, given))
     if [one is None for one in found] != [one is None for one in given]:
         raise InvariantError("trainer hook 'after_rollout': expected one trajectory for each")
-    fields = tq.kv_batch_get(
+    fields: Any = tq.kv_batch_get(
         keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"]
     )
     scores = [row.clone() for row in fields["rm_scores"].unbind()]
