@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -174,7 +174,7 @@ class Backend:
             return self.spec.build(self.config)
 
     @contextmanager
-    def _missing_packages_named(self) -> Iterator[None]:
+    def _missing_packages_named(self) -> Generator[None]:
         try:
             yield
         except ModuleNotFoundError as error:

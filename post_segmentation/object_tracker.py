@@ -2,6 +2,10 @@
 optical flow, colours, and what moves before a still camera. Axes: H rows, W columns.
 """
 
+# scipy has no types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingTypeStubs=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -16,7 +20,7 @@ from post_segmentation.grabcut_mask import Bgr, Window, cut_guess, grow, shrink,
 from post_segmentation.static_background import StaticBackground
 from post_segmentation.template_tracker import (
     Match,
-    Pose,
+    Similarity,
     Template,
     chain,
     dense_flow,
@@ -103,7 +107,7 @@ class ObjectState:
     """
 
     mask_HW: Mask
-    pose: Pose
+    pose: Similarity
     centre: NDArray[np.float64]
     rigid_votes: int = 1
     num_lost: int = 0
@@ -328,7 +332,7 @@ def _find_moving(
 
 
 def _seen(
-    template: Template, state: ObjectState, mask_HW: Mask, pose: Pose | None = None
+    template: Template, state: ObjectState, mask_HW: Mask, pose: Similarity | None = None
 ) -> ObjectState:
     """Return the new state; without a pose from the template, the last one moves along with the
     mask.

@@ -1,8 +1,12 @@
-"""Pictures a person can judge: each object tinted in a colour of its own, box and points on the key
+"""Images a person can judge: each object tinted in a colour of its own, box and points on the key
 frame, as PNG or MP4.
 
 Axes: N objects, H rows, W columns, C colours.
 """
+
+# Types of av are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -62,9 +66,9 @@ def draw_overlay(
         )
     for number, mask_HW in enumerate(masks_NHW):
         tinted_HWC[_rim(mask_HW)] = _colour(number)
-    picture = Image.fromarray(tinted_HWC.astype(np.uint8))
-    draw = ImageDraw.Draw(picture)
-    line_px = max(1, round(max(picture.size) / 320))
+    image = Image.fromarray(tinted_HWC.astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    line_px = max(1, round(max(image.size) / 320))
     for number, prompt in prompts:
         if prompt.box is not None:
             box = prompt.box
@@ -93,7 +97,7 @@ def draw_overlay(
                 fill=NEGATIVE_RGB,
                 width=line_px,
             )
-    return picture
+    return image
 
 
 def write_overlay_video(
@@ -138,9 +142,9 @@ def _encode(
                 for number, prompt in enumerate(prompts)
                 if prompt.position == position
             ]
-            picture = draw_overlay(frames.read(position), read_masks(position), shown)
+            image = draw_overlay(frames.read(position), read_masks(position), shown)
             padded = Image.new("RGB", (stream.width, stream.height))
-            padded.paste(picture)
+            padded.paste(image)
             for _ in range(KEYFRAME_HOLD if shown else 1):
                 container.mux(
                     stream.encode(av.VideoFrame.from_ndarray(np.asarray(padded), format="rgb24"))

@@ -108,7 +108,9 @@ def segment(
     """
     manifest = settings.out / MANIFEST_NAME
     identity = settings.backend.identity()
-    settled = {} if settings.overwrite else _read_manifest(manifest)
+    settled: Mapping[str, Mapping[str, Any]] = (
+        {} if settings.overwrite else _read_manifest(manifest)
+    )
     # Finds out now whether the folder can be written to.
     write_atomic(manifest, manifest.read_bytes() if manifest.exists() else b"")
     digests = {r.sample_id: digest(r, identity, settings.mask_format) for r in requests}
@@ -120,7 +122,7 @@ def segment(
         on_outcome(outcome)
 
     for request in requests:
-        record = settled.get(request.sample_id, {})
+        record: Mapping[str, Any] = settled.get(request.sample_id, {})
         early = _settle_early(request, record, digests[request.sample_id], settings)
         if early is None:
             waiting.append(request)

@@ -41,7 +41,7 @@ def in_processes(
     pool = ProcessPoolExecutor(
         num_workers,
         context,
-        initializer=_settle,
+        initializer=_start_worker,
         initargs=(started, num_workers, _gpu_names(num_gpus)),
     )
     try:
@@ -63,7 +63,7 @@ def _gpu_names(num_gpus: int) -> list[str]:
     ]
 
 
-def _settle(started: Synchronized[int], num_workers: int, gpus: Sequence[str]) -> None:
+def _start_worker(started: Synchronized[int], num_workers: int, gpus: Sequence[str]) -> None:
     """Take this process's share of the machine, before torch is imported."""
     with started.get_lock():
         number = started.value

@@ -6,6 +6,10 @@ memory. Objects of one key frame share a session; for the next key frame it begi
 what it knows of the first ones would reach the others.
 """
 
+# Types of torch and transformers are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import os
@@ -150,6 +154,7 @@ class Sam2NativePropagator:
         predictor = self._predictor
         with self._precision():
             predictor.reset_state(state)
+            logits_N1HW: Any = None
             for number, prompt in enumerate(prompts):
                 if prompt.mask_HW is not None:
                     _, _, logits_N1HW = predictor.add_new_mask(

@@ -13,6 +13,10 @@ does (resize, scale, normalise; prompts to the model's input size; masks to the 
 done here, with the numbers the model folder states.
 """
 
+# Types of torch and transformers are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import json

@@ -12,6 +12,10 @@ Axes: B objects of a batch, C channels, H rows, W columns, L = H·W cells of the
 map, M tokens of one remembered frame, P points of a prompt, Q remembered object pointers.
 """
 
+# Types of torch and transformers are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections import defaultdict

@@ -5,6 +5,10 @@ One object a session: it is shown the key frame's mask of a single object. Needs
 moves tensors there itself.
 """
 
+# Types of torch and transformers are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator

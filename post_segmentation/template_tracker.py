@@ -19,7 +19,7 @@ from post_segmentation.grabcut_mask import Bgr, Window, difference_of, window_ar
 from seg_research.core.geometry import PixelBox
 from seg_research.core.masks import Mask, mask_box
 
-Pose: TypeAlias = NDArray[np.float64]
+Similarity: TypeAlias = NDArray[np.float64]
 """Similarity (2, 3) that takes key-frame pixels to pixels of another frame."""
 
 SAME_COLOUR = 28
@@ -46,7 +46,7 @@ class Match(NamedTuple):
         agreement: their share, in [0, 1]; 0 where hardly anything is inside the image.
     """
 
-    pose: Pose
+    pose: Similarity
     placed_HW: Mask
     agreeing_HW: Mask
     agreement: float
@@ -68,7 +68,7 @@ def dense_flow(source_HW: NDArray[np.uint8], target_HW: NDArray[np.uint8]) -> ND
     return flow_HW2.astype(np.float32, copy=False)[:height_px, :width_px]
 
 
-def motion_of(mask_HW: Mask, flow_HW2: NDArray[np.float32], window: Window) -> Pose | None:
+def motion_of(mask_HW: Mask, flow_HW2: NDArray[np.float32], window: Window) -> Similarity | None:
     """Fit one similarity to the flow of a mask's pixels, outliers left out; None where they do not
     move as one.
 
@@ -88,7 +88,7 @@ def motion_of(mask_HW: Mask, flow_HW2: NDArray[np.float32], window: Window) -> P
         source_N2, source_N2 + flow_HW2[rows, columns], ransacReprojThreshold=1.0, maxIters=200
     )
     # OpenCV's stubs do not say that there may be no solution.
-    solved = cast("Pose | None", pose)
+    solved = cast("Similarity | None", pose)
     return (
         solved
         if solved is not None and 1 / MAX_STEP_SCALE < _scale(solved) < MAX_STEP_SCALE
@@ -96,12 +96,12 @@ def motion_of(mask_HW: Mask, flow_HW2: NDArray[np.float32], window: Window) -> P
     )
 
 
-def chain(first: Pose, then: Pose) -> Pose:
+def chain(first: Similarity, then: Similarity) -> Similarity:
     """Return the pose that applies one pose and then another."""
     return (_square(then) @ _square(first))[:2]
 
 
-def moved(pose: Pose, offset: NDArray[np.floating]) -> Pose:
+def moved(pose: Similarity, offset: NDArray[np.floating]) -> Similarity:
     """Return the pose shifted by (dx, dy)."""
     shifted = pose.copy()
     shifted[:, 2] += offset
@@ -126,7 +126,7 @@ class Template:
             return None
         return cls(image, _smooth(image), mask_HW, box, int(np.count_nonzero(mask_HW)))
 
-    def match(self, pose: Pose, image: Bgr) -> Match:
+    def match(self, pose: Similarity, image: Bgr) -> Match:
         """Compare the template at a pose with a frame."""
         placed_HW, agreeing_HW = (
             np.zeros(image.shape[:2], np.bool_),
@@ -144,7 +144,7 @@ class Template:
         return Match(pose, placed_HW, agreeing_HW, int(np.count_nonzero(agreeing)) / num_placed)
 
     def register(
-        self, pose: Pose, image: Bgr, grey: NDArray[np.uint8], num_rounds: int = 2
+        self, pose: Similarity, image: Bgr, grey: NDArray[np.uint8], num_rounds: int = 2
     ) -> Match:
         """Improve a pose by the flow from the placed template to the frame, as long as that makes
         them agree more.
@@ -170,8 +170,8 @@ class Template:
         return best
 
     def search(
-        self, near: Pose, image: Bgr, centre: NDArray[np.float64], radius_px: float
-    ) -> Pose | None:
+        self, near: Similarity, image: Bgr, centre: NDArray[np.float64], radius_px: float
+    ) -> Similarity | None:
         """Look for the object around a place, at half resolution, over turns and sizes near those
         of a pose.
 
@@ -179,7 +179,9 @@ class Template:
         by its inner half.
         """
         half_size = max(1, round(image.shape[1] / 2)), max(1, round(image.shape[0] / 2))
-        half = cv2.resize(image, half_size, interpolation=cv2.INTER_AREA).astype(np.float32)
+        half: NDArray[np.float32] = cv2.resize(
+            image, half_size, interpolation=cv2.INTER_AREA
+        ).astype(np.float32)
         reach = (
             round(
                 0.3
@@ -207,7 +209,7 @@ class Template:
                 best = found * 2
         return best
 
-    def _kernel_poses(self, near: Pose, reach: int) -> Iterator[Pose]:
+    def _kernel_poses(self, near: Similarity, reach: int) -> Iterator[Similarity]:
         """Yield poses that draw the template, at half size, in the middle of a square of side
         2·reach + 1.
         """
@@ -220,7 +222,11 @@ class Template:
                 yield np.column_stack([linear, reach - linear @ middle])
 
     def _mismatch(
-        self, pose: Pose, side_px: int, padded: NDArray[np.float32], known: NDArray[np.float32]
+        self,
+        pose: Similarity,
+        side_px: int,
+        padded: NDArray[np.float32],
+        known: NDArray[np.float32],
     ) -> NDArray[np.float32]:
         """Return the mean squared difference per channel at every place of the kernel, over the
         pixels that are known there.
@@ -237,7 +243,7 @@ class Template:
         enough = num_known > SEARCH_MIN_INSIDE * max(float(weight.sum()), 1.0)
         return np.where(enough, squares / np.maximum(3 * num_known, 1), np.inf).astype(np.float32)
 
-    def _window(self, pose: Pose, shape: tuple[int, ...], margin_px: int) -> Window:
+    def _window(self, pose: Similarity, shape: tuple[int, ...], margin_px: int) -> Window:
         xs, ys = [self.box.x1, self.box.x2], [self.box.y1, self.box.y2]
         corners = np.array([[x, y, 1.0] for x in xs for y in ys]) @ pose.T
         low, high = corners.min(axis=0), corners.max(axis=0)
@@ -245,7 +251,7 @@ class Template:
             PixelBox(float(low[0]), float(low[1]), float(high[0]), float(high[1])), shape, margin_px
         )
 
-    def _warp_mask(self, pose: Pose, window: Window) -> Mask:
+    def _warp_mask(self, pose: Similarity, window: Window) -> Mask:
         return (
             _warp(self.mask_HW.astype(np.uint8) * 255, pose, window, outside=cv2.BORDER_CONSTANT)
             > 127
@@ -253,7 +259,7 @@ class Template:
 
 
 def _warp(
-    image: NDArray[np.uint8], pose: Pose, window: Window, outside: int = cv2.BORDER_REPLICATE
+    image: NDArray[np.uint8], pose: Similarity, window: Window, outside: int = cv2.BORDER_REPLICATE
 ) -> NDArray[np.uint8]:
     size = window.columns.stop - window.columns.start, window.rows.stop - window.rows.start
     return cv2.warpAffine(image, pose, size, flags=cv2.INTER_LINEAR, borderMode=outside).astype(
@@ -275,9 +281,9 @@ def _correlate(image: NDArray[np.float32], kernel: NDArray[np.float32]) -> NDArr
     return cv2.matchTemplate(image, kernel, cv2.TM_CCORR).astype(np.float32, copy=False)
 
 
-def _square(pose: Pose) -> NDArray[np.float64]:
+def _square(pose: Similarity) -> NDArray[np.float64]:
     return np.vstack([pose, [0.0, 0.0, 1.0]])
 
 
-def _scale(pose: Pose) -> float:
+def _scale(pose: Similarity) -> float:
     return float(np.hypot(pose[0, 0], pose[1, 0]))

@@ -9,6 +9,10 @@ precision the network runs in: the similarity is a difference of large sums, whi
 mantissa would drown.
 """
 
+# Types of torch and transformers are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass, fields

@@ -4,6 +4,10 @@ remembered of them.
 Axes: O objects, C channels, H rows, W columns, Q cells of the frame's stride-16 grid.
 """
 
+# Types of torch and transformers are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import torch

@@ -7,6 +7,10 @@ depends on the image alone, so its masks are those of a run of its own.
 Axes: S seeds, O objects, H rows, W columns.
 """
 
+# Types of torch and transformers are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -2,6 +2,10 @@
 where a file does not fit.
 """
 
+# Types of torch and transformers are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import pickle

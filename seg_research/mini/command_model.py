@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,8 +133,7 @@ def _pretrain_grounding(
     with tqdm(total=options.grounding, unit="step", desc="grounding", file=sys.stderr) as bar:
 
         def report(step: int, figures: dict[str, float]) -> None:
-            shown = {name: f"{figure:.2f}" for name, figure in figures.items()}
-            bar.set_postfix(shown, refresh=False)
+            bar.set_postfix_str(_listed(figures), refresh=False)
             bar.update()
 
         pretrain_grounding(
@@ -154,8 +154,11 @@ def _pretrain(
     with tqdm(total=settings.steps, unit="step", desc="pretraining", file=sys.stderr) as bar:
 
         def report(step: int, losses: dict[str, float]) -> None:
-            shown = {kind: f"{loss:.2f}" for kind, loss in losses.items()}
-            bar.set_postfix(shown, refresh=False)
+            bar.set_postfix_str(_listed(losses), refresh=False)
             bar.update(step - bar.n)
 
         pretrain(model, tokenizer, clips, settings, store, report)
+
+
+def _listed(numbers: Mapping[str, float]) -> str:
+    return ", ".join(f"{name}={number:.2f}" for name, number in numbers.items())

@@ -9,6 +9,10 @@ removed.
 Axes: K labelled tokens; V vocabulary; D features.
 """
 
+# Types of torch and transformers are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import random

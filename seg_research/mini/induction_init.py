@@ -12,6 +12,10 @@ an image, start out alike.
 Axes: V vocabulary; D features of a token; K features of a head.
 """
 
+# Types of torch and transformers are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import math

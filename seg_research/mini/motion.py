@@ -119,7 +119,7 @@ def draw_cast(rng: np.random.Generator, colours: Sequence[Colour]) -> tuple[Acto
                     pair=number if members == 2 else None,
                 )
             )
-    return tuple(actors[i] for i in rng.permutation(len(actors)))
+    return tuple(actors[int(i)] for i in rng.permutation(len(actors)))
 
 
 def _looks(rng: np.random.Generator, colours: Sequence[Colour]) -> list[Look]:

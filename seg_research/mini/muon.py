@@ -6,6 +6,10 @@ their speed; here it is float32, and matrices of one shape are iterated together
 (the coefficients are theirs).
 """
 
+# Types of torch and transformers are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections import defaultdict

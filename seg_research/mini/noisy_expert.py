@@ -84,8 +84,8 @@ class NoisyConversation:
     meaning: Meaning
     rng: random.Random
     mistakes: MistakeRates
-    _searches: list[str] = field(default_factory=list)
-    _notes: list[str] = field(default_factory=list)
+    _searches: list[str] = field(default_factory=list[str])
+    _notes: list[str] = field(default_factory=list[str])
     _asked: str = ""
     _spare: int = 1
     _frame: TargetOnFrame | None = None

@@ -42,7 +42,7 @@ def smooth(*points: tuple[float, float]) -> Points:
         np.roll(knots_N2, -1, 0),
         np.roll(knots_N2, -2, 0),
     )
-    pieces = []
+    pieces: list[Points] = []
     for t in np.linspace(0, 1, 8, endpoint=False):
         pieces.append(
             0.5

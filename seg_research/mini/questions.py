@@ -85,7 +85,7 @@ class Sight:
     def offered_T(self) -> NDArray[np.int64]:
         """The positions an evenly spaced choice of six would offer."""
         last = self.share_TN.shape[0] - 1
-        return np.linspace(0, last, _OFFERED_FRAMES).astype(np.int64)
+        return np.linspace(0, last, _OFFERED_FRAMES, dtype=np.float64).astype(np.int64)
 
 
 def draw_questions(

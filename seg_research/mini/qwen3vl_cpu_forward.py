@@ -9,6 +9,10 @@ needs no mask, and each layer is compiled. A test compares the result with that 
 Axes: B sequences; L tokens; N images; P patches of one image; D features.
 """
 
+# Types of torch and transformers are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

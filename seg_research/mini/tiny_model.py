@@ -5,6 +5,10 @@ Images: patches of 8 px, merged 2 × 2, so one token covers 16 × 16 px and imag
 multiples of 16.
 """
 
+# Types of torch and transformers are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import json

@@ -6,6 +6,10 @@ Everything is drawn into a folder beside the target, which takes the target's na
 what stands under that name is whole.
 """
 
+# pyarrow has no types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingTypeStubs=false
+
 from __future__ import annotations
 
 import hashlib
@@ -162,10 +166,11 @@ def read_manifest(folder: Path) -> MiniManifest | None:
     """Read the manifest of a folder; None where there is none that this version understands."""
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         # Folders that were drawn before the field was renamed stay readable.
         content.setdefault("num_images", content.pop("num_pictures", None))
-        return MiniManifest(**{**content, "sizes": MiniSizes(**content["sizes"]), "new": False})
+        content |= {"sizes": MiniSizes(**content["sizes"]), "new": False}
+        return MiniManifest(**content)
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

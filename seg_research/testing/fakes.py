@@ -145,7 +145,7 @@ async def play(
     settings: EpisodeSettings | None = None,
 ) -> Transcript:
     """Run prepared turns through the real episode loop and the real tools of a recipe, with small
-    pictures.
+    images.
     """
     recipe = build_recipe(replace(settings or SegResearchSettings(), view=SMALL_VIEW))
     tools = recipe.connect(searcher or FakeSearcher())

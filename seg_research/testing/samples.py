@@ -43,16 +43,16 @@ def draw_sample(
     frames: list[Frame] = []
     squares: dict[FrameId, PixelBox] = {}
     for position, number in enumerate(frame_ids):
-        picture = Image.new("RGB", FRAME_SIZE, (90, 120, 60))
+        image = Image.new("RGB", FRAME_SIZE, (90, 120, 60))
         if position < len(frame_ids) - 1:
             side_px = 12 + 6 * position
             square = PixelBox(20, 15, 20 + side_px, 15 + side_px)
-            ImageDraw.Draw(picture).rectangle(
+            ImageDraw.Draw(image).rectangle(
                 (square.x1, square.y1, square.x2, square.y2), fill=(200, 40, 40)
             )
             squares[FrameId(number)] = square
         path = video / f"{number:05d}.jpg"
-        picture.save(path)
+        image.save(path)
         frames.append(Frame(FrameId(number), path, SHOWN_SIZE))
     truth = GroundTruth.of_one(
         {frame_id: _truth(square, squares) for frame_id, square in squares.items()}, steps

@@ -88,7 +88,7 @@ def teach(
     mask_BL = torch.nn.utils.rnn.pad_sequence(
         [torch.ones_like(own) for own in ids], batch_first=True
     )
-    pictures = processor.image_processor(
+    images = processor.image_processor(
         images=[image for teacher in played for image in teacher.images], return_tensors="pt"
     )
     kinds_BL = ((ids_BL == image_id) & (mask_BL == 1)).long()
@@ -96,7 +96,7 @@ def teach(
         "input_ids": ids_BL,
         "attention_mask": mask_BL,
         "mm_token_type_ids": kinds_BL,
-        **pictures,
+        **images,
     }
     labels_BL = torch.where(spoken_BL == 1, ids_BL, IGNORED)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98))

@@ -77,7 +77,7 @@ def draw_clip(index: int) -> Clip:
 
     cv2.setNumThreads(1)
     world = draw_world(_SEED, Split.TRAIN, index)
-    positions = np.sort(
+    positions: NDArray[np.int64] = np.sort(
         np.random.default_rng([_SEED, index]).choice(NUM_FRAMES, NUM_OFFERED, replace=False)
     )
     count = len(world.cast)
@@ -114,7 +114,7 @@ def draw_clip(index: int) -> Clip:
         boxes,
         points,
         area,
-        tuple(int(world.frame_ids[p]) for p in positions),
+        tuple(int(world.frame_ids[int(p)]) for p in positions),
         tuple(actor.look for actor in world.cast),
         tuple(actor.pair for actor in world.cast),
         tuple(actor.diameter for actor in world.cast),

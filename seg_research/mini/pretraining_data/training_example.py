@@ -42,8 +42,8 @@ class TrainingExample:
     the text shows them.
     """
 
-    pieces: list[tuple[str, float]] = field(default_factory=list)
-    images: list[SquareImage] = field(default_factory=list)
+    pieces: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
+    images: list[SquareImage] = field(default_factory=list[SquareImage])
 
     def add_context(self, text: str) -> None:
         """Add context."""

@@ -31,17 +31,17 @@ def draw_clip(folder):
     folder.mkdir(parents=True)
     names, masks = [], []
     for number, x in enumerate(CENTRES):
-        picture, mask = scene.copy(), np.zeros((HEIGHT, WIDTH), np.uint8)
+        image, mask = scene.copy(), np.zeros((HEIGHT, WIDTH), np.uint8)
         y = 40 + round(6 * np.sin(number / 2))
         cv2.circle(mask, (x, y), RADIUS, 1, -1)
-        cv2.circle(picture, (x, y), RADIUS, (210, 40, 30), -1)
-        cv2.rectangle(picture, (x - 6, y - 6), (x + 1, y + 8), (250, 220, 60), -1)
-        picture[mask == 0] = scene[mask == 0]
-        picture[:, POST] = (40, 90, 60)
+        cv2.circle(image, (x, y), RADIUS, (210, 40, 30), -1)
+        cv2.rectangle(image, (x - 6, y - 6), (x + 1, y + 8), (250, 220, 60), -1)
+        image[mask == 0] = scene[mask == 0]
+        image[:, POST] = (40, 90, 60)
         mask[:, POST] = 0
         names.append(f"{4 * number:05d}")
         masks.append(mask.astype(bool))
-        Image.fromarray(picture).save(folder / f"{names[-1]}.png")
+        Image.fromarray(image).save(folder / f"{names[-1]}.png")
     return Clip(folder, names, masks)
 
 

@@ -8,7 +8,7 @@ from seg_research.core.masks import mask_box
 RNG = np.random.default_rng(3)
 
 
-def picture(shape=(60, 80), background=90):
+def plain_image(shape=(60, 80), background=90):
     return np.clip(RNG.normal(background, 6, (*shape, 3)), 0, 255).astype(np.uint8)
 
 
@@ -22,14 +22,14 @@ def iou(a, b):
 
 
 def test_the_object_is_cut_out_of_its_box():
-    image, truth = picture(), disc((60, 80), 40, 30, 15)
+    image, truth = plain_image(), disc((60, 80), 40, 30, 15)
     image[truth] = (30, 30, 220)
     assert iou(cut_box(image, mask_box(truth), [], []), truth) > 0.97
 
 
 def test_a_dark_rim_on_a_dark_background_is_given_back():
     image, truth, inner = (
-        picture(background=30),
+        plain_image(background=30),
         disc((60, 80), 40, 30, 15),
         disc((60, 80), 40, 30, 13),
     )
@@ -39,7 +39,7 @@ def test_a_dark_rim_on_a_dark_background_is_given_back():
 
 
 def test_a_negative_point_keeps_its_surroundings_out():
-    image, truth = picture(), disc((60, 80), 40, 30, 15)
+    image, truth = plain_image(), disc((60, 80), 40, 30, 15)
     image[truth] = (30, 30, 220)
     assert cut_box(image, mask_box(truth), [], [])[20, 40]
     assert not cut_box(image, mask_box(truth), [], [PixelPoint(40, 20)])[20, 40]
@@ -63,7 +63,7 @@ def test_where_colours_tell_nothing_the_middle_of_the_box_is_kept():
     ],
 )
 def test_extreme_boxes_give_a_mask_inside_them(box):
-    mask = cut_box(picture(), box, [], [])
+    mask = cut_box(plain_image(), box, [], [])
     assert mask.shape == (60, 80)
     found = mask_box(mask)
     assert found is None or (
@@ -75,7 +75,7 @@ def test_extreme_boxes_give_a_mask_inside_them(box):
 
 
 def test_a_guess_moves_onto_the_edge_of_the_image_and_no_further():
-    image, truth = picture(), disc((60, 80), 40, 30, 15)
+    image, truth = plain_image(), disc((60, 80), 40, 30, 15)
     image[truth] = (30, 30, 220)
     guess = disc((60, 80), 42, 31, 15)
     sure = disc((60, 80), 41, 30, 8)
@@ -86,7 +86,7 @@ def test_a_guess_moves_onto_the_edge_of_the_image_and_no_further():
 
 
 def test_cutting_is_repeatable():
-    image, truth = picture(), disc((60, 80), 40, 30, 15)
+    image, truth = plain_image(), disc((60, 80), 40, 30, 15)
     image[truth] = RNG.integers(0, 255, (truth.sum(), 3))
     assert (
         cut_box(image, mask_box(truth), [], []) == cut_box(image, mask_box(truth), [], [])

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from post_segmentation.process_pool import _gpu_names, _settle, in_processes
+from post_segmentation.process_pool import _gpu_names, _start_worker, in_processes
 from seg_common.errors import InfraError
 
 
@@ -31,7 +31,7 @@ def test_each_process_has_the_next_gpu(monkeypatch):
     gpus = _gpu_names(2)
     found = []
     for _ in range(3):
-        _settle(started, 3, gpus)
+        _start_worker(started, 3, gpus)
         found.append(os.environ["CUDA_VISIBLE_DEVICES"])
     assert found == ["4", "7", "4"]
 

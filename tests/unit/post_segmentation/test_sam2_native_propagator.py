@@ -121,8 +121,8 @@ class SecModel:
 def video(tmp_path):
     rng = np.random.default_rng(0)
     for position in range(4):
-        picture = Image.fromarray(rng.integers(0, 255, (12, 16, 3), np.uint8))
-        picture.save(tmp_path / f"{5 * position:03d}.{'png' if position == 2 else 'jpg'}")
+        image = Image.fromarray(rng.integers(0, 255, (12, 16, 3), np.uint8))
+        image.save(tmp_path / f"{5 * position:03d}.{'png' if position == 2 else 'jpg'}")
     return open_video(tmp_path)
 
 
