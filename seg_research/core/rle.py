@@ -76,8 +76,8 @@ def _is_size(size: object) -> bool:
 
 
 def _read_numbers(text: str) -> NDArray[np.int64]:
-    """Read signed numbers; bit 5 of a character says that the number continues, bit 4 of its last one
-    that it is negative.
+    """Read signed numbers; bit 5 of a character says that the number continues, bit 4 of its last
+    one that it is negative.
     """
     characters = np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int64) - _FIRST_CHARACTER
     if characters.size == 0 or characters.min() < 0 or characters.max() > 63 or characters[-1] & 32:

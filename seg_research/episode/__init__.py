@@ -1,1 +1,1 @@
-"""The episode: a state machine without I/O, the protocols of its policy, and the loop that runs it."""
+"""The episode: a state machine without I/O, its policy's protocol, and the loop that runs it."""

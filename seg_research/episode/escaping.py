@@ -69,7 +69,7 @@ def blank_invisible(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Escaper:
-    """Breaks chat tokens, tags and invisible characters in text that neither the model nor we wrote.
+    """Breaks chat tokens, tags and invisible characters in text that is not the model's nor ours.
 
     Once is enough, it takes time linear in the text, and the text stays legible; it grows by half
     at most where no tag is shorter than two letters.

@@ -38,8 +38,8 @@ def paired_frames(
         )
     if 0 in shapes["truth"]:
         raise UsageError(
-            f"masks have the shape {shapes['truth']}: nothing to judge; expected at least one frame "
-            "and one pixel"
+            f"masks have the shape {shapes['truth']}: nothing to judge; expected at least one frame"
+            " and one pixel"
         )
     for t in range(len(truth_THW)):
         frame = {name: _foreground(masks[t], name, t) for name, masks in named.items()}

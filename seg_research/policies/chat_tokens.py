@@ -19,7 +19,7 @@ END_OF_TURN = "<|im_end|>"
 
 
 def as_chat(message: Message) -> dict[str, Any]:
-    """Convert to the structured content that chat templates and verl read, pictures as PIL images."""
+    """Convert to the structured content that chat templates and verl read, with PIL images."""
     content: list[dict[str, Any]] = []
     for part in message.parts:
         match part:
@@ -45,7 +45,8 @@ class ChatTokens:
         newline = tokenizer.encode("\n", add_special_tokens=False)
         if self.end_id in (None, tokenizer.unk_token_id) or len(newline) != 1:
             raise UsageError(
-                f"{type(tokenizer).__name__}: expected a ChatML tokenizer with {END_OF_TURN} and a one-token newline (Qwen family)"
+                f"{type(tokenizer).__name__}: expected a ChatML tokenizer with {END_OF_TURN} and a"
+                " one-token newline (Qwen family)"
             )
         self._newline_id: int = newline[0]
 

@@ -60,7 +60,8 @@ def check_model_folder(path: Path) -> None:
     """
     if not (path / "config.json").is_file():
         raise UsageError(
-            f"{path}: not a model folder (no config.json); make the tiny one with: seg-research model --out {path}"
+            f"{path}: not a model folder (no config.json); make the tiny one with: seg-research"
+            f" model --out {path}"
         )
 
 

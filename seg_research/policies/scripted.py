@@ -19,7 +19,7 @@ Script = Callable[[Sample, int], Sequence[str]]
 
 
 class ScriptedConversation:
-    """Say prepared turns one after the other, whatever is shown; after the last one, say nothing."""
+    """Say prepared turns in order, whatever is shown; after the last one, say nothing."""
 
     def __init__(self, turns: Sequence[str]) -> None:
         """Remember what to say."""
@@ -66,7 +66,7 @@ def expert_script(recipe: Recipe) -> Script:
 
 
 def hostile_script(recipe: Recipe) -> Script:
-    """Say turns that a broken or malicious policy might; a fixed order for each sample and rollout."""
+    """Say turns that a broken or malicious policy might; sample and rollout fix the order."""
 
     def turns(sample: Sample, rollout: int) -> list[str]:
         order = list(recipe.hostile_turns())

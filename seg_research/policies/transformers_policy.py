@@ -47,7 +47,8 @@ class LocalConversation:
         budget = min(max_tokens, self.limits.max_response_tokens - len(self._response_ids))
         if budget < 1:
             raise InvariantError(
-                f"no room to generate: {len(self._response_ids)} of {self.limits.max_response_tokens} response tokens are used"
+                f"no room to generate: {len(self._response_ids)} of"
+                f" {self.limits.max_response_tokens} response tokens are used"
             )
         request = Request(
             [*self._prompt_ids, *self._response_ids], list(self._images), budget, self.sampling

@@ -1,4 +1,4 @@
-"""What a recipe may change in the trainer. Import paths instead of functions, `package.module:name`,
+"""What a recipe may change in the trainer. Import paths (`package.module:name`) and not functions,
 so that a recipe imports no torch.
 """
 

@@ -113,8 +113,8 @@ class RubricJudge:
 def disagreements_between(
     recorded: Mapping[str, float], values: Values, reason_of: Callable[[str], str]
 ) -> list[Disagreement]:
-    """Return the recorded numbers that are others now, the total last; `reason_of` is asked for each
-    in this order.
+    """Return the recorded numbers that differ now, the total last; `reason_of` is asked for each in
+    this order.
     """
     names = sorted(recorded, key=lambda name: name == SCORE)
     return [

@@ -1,4 +1,4 @@
-"""Find a recipe by its name: a folder here, or a class of one's own; and the settings that it takes."""
+"""Find a recipe by its name: a folder here, or a class of your own; and its settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def recipe_class(name: str) -> type[Recipe]:
     if not colon:
         if name not in recipe_names():
             raise UsageError(
-                f"unknown recipe '{name}'; there are: {', '.join(recipe_names())}, or your own: package.module:Class"
+                f"unknown recipe '{name}'; there are: {', '.join(recipe_names())}, or your own:"
+                " package.module:Class"
             )
         return _only_recipe(importlib.import_module(f"{_HERE}.{name}.recipe"))
     try:

@@ -67,7 +67,7 @@ class EpisodeSettings:
         return replace(self, search=replace(self.search, url=None))
 
     def save(self, folder: Path) -> None:
-        """Write beside a checkpoint, together with the texts where they are not the recipe's own."""
+        """Write beside a checkpoint, with the texts where they are not the recipe's own."""
         stored = self
         if self.texts is not None:
             shutil.copyfile(self.texts, folder / TEXTS_FILE_NAME)

@@ -1,4 +1,4 @@
-"""Load what a recipe says to a policy from a YAML file, and check it whole before anything starts."""
+"""Load what a recipe says to a policy from a YAML file, and check all of it at the start."""
 
 from __future__ import annotations
 

@@ -90,9 +90,9 @@ def load_sentence_encoder(name: str, num_threads: int) -> SentenceEncoder:
         )
     with _offline():
         from sentence_transformers import SentenceTransformer
-        from transformers.utils.logging import disable_progress_bar  # pyright: ignore[reportUnknownVariableType]
+        from transformers.utils import logging as transformers_logging
 
-        disable_progress_bar()
+        transformers_logging.disable_progress_bar()
         try:
             model = SentenceTransformer(_locate(name), device="cpu", local_files_only=True)
         except (OSError, ValueError) as error:

@@ -54,7 +54,7 @@ class ShowFrameTool:
     images: ImageCache = field(default_factory=ImageCache, repr=False, compare=False)
 
     def describe(self) -> ToolDescription:
-        """Tell how a viewer calls it; a recipe's prompt says in its own words how a frame is chosen."""
+        """Tell how a viewer calls it; a recipe's prompt says how a frame is chosen."""
         return ToolDescription((), label="Key frame")
 
     def accepts(self, action: Action) -> bool:

@@ -54,7 +54,7 @@ def read_verdict(transcript: Transcript) -> Verdict:
 
 
 def final(transcript: Transcript) -> Prediction:
-    """Return what an episode finally claims; an answer that no key frame precedes locates nothing."""
+    """Return what an episode finally claims; an answer without a key frame locates nothing."""
     keyframe, answer = read_verdict(transcript)
     objects: tuple[PredictedObject, ...] = ()
     if answer is not None and keyframe is not None:

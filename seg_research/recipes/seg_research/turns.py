@@ -77,7 +77,8 @@ def _best_frame(sample: Sample) -> tuple[FrameId, TargetOnFrame]:
     target = None if sample.truth is None else sample.truth.single()
     if target is None or not target.frames:
         raise UsageError(
-            f"sample {sample.sample_id}: the scripted expert needs the ground truth of at least one offered frame"
+            f"sample {sample.sample_id}: the scripted expert needs the ground truth of at least one"
+            " offered frame"
         )
     return max(target.frames.items(), key=lambda item: (item[1].max_conn_area, -item[0]))
 

@@ -17,7 +17,8 @@ def _register() -> None:
     end_with_launcher()
     allow_missing_torchvision()
     if on_cpu():
-        from seg_research.training.cpu import platform as cpu_platform  # noqa: F401  registers itself
+        # Registers itself.
+        from seg_research.training.cpu import platform as _platform  # noqa: F401
 
         torch.set_num_threads(int(os.environ.get(THREADS_VARIABLE, "1")))
     apply_patches(Process.SUPERVISED)
