@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from seg_common.arguments import at_least, number
+from seg_common.errors import UsageError
 from seg_common.registry import find_attribute
 
 if TYPE_CHECKING:
@@ -78,7 +80,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="folder with episode.json to use instead of the model's own",
     )
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="recipe of a scripted policy, or package.module:Class; a model brings its own",
+    )
     parser.add_argument("--search-url", metavar="URL", help="a running search server")
+    _add_search_arguments(parser)
     parser.add_argument(
         "--text",
         type=Path,
@@ -105,6 +113,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_SEARCH_OPTIONS = {
+    "top_k_text": "passages shown of a search",
+    "top_k_images": "images shown of a search",
+    "body_chars": "characters shown of a title or passage",
+    "page_chars": "characters shown of a page",
+}
+
+
+def _add_search_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what changes the search settings that come with the model."""
+    parser.add_argument(
+        "--browse",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="have the pages of web results read; as the model's settings say unless given",
+    )
+    parser.add_argument(
+        "--deadline-s",
+        type=number(),
+        metavar="S",
+        help="for one search; as the model's settings say unless given",
+    )
+    for name, meaning in _SEARCH_OPTIONS.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(
+            option,
+            type=at_least(1),
+            metavar="N",
+            help=f"{meaning}; as the model's settings say unless given",
+        )
+
+
+def _with_options(settings: EpisodeSettings, options: argparse.Namespace) -> EpisodeSettings:
+    """Return the settings with those of the command line in place of the model's."""
+    names = ("browse", "deadline_s", *_SEARCH_OPTIONS)
+    given = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
+    if options.text or options.search_url:
+        given["url"] = options.search_url
+    return replace(settings, search=replace(settings.search, **given))
+
+
 def _scripted_name(text: str) -> str:
     if text not in SCRIPTED and ":" not in text:
         raise argparse.ArgumentTypeError(
@@ -126,7 +175,11 @@ def run(options: argparse.Namespace) -> int:
     samples = read_samples(options.data)[: options.limit]
     check_paths(samples)
     folder = options.settings or options.model
-    settings = load_settings(folder) if folder else find_recipe(DEFAULT_RECIPE).settings
+    if folder and options.recipe:
+        raise UsageError(f"--recipe {options.recipe}: {folder} brings its own; leave it out")
+    stored = load_settings(folder) if folder else None
+    default = stored or find_recipe(options.recipe or DEFAULT_RECIPE).settings
+    settings = _with_options(default, options)
     identity = _identity(options, settings)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     num_rollouts = len(samples) * options.rollouts
@@ -134,7 +187,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"{num_rollouts} predictions in {options.out} (all there already)")
         return 0
     with (
-        search_server(options.search_url, options.text, options.images) as url,
+        search_server(settings.search.url, options.text, options.images) as url,
         tqdm(total=num_rollouts, unit="rollout", desc="predict", file=sys.stderr) as bar,
     ):
         count = asyncio.run(_predict(options, samples, settings, identity, url, bar.update))
@@ -157,7 +210,8 @@ def _identity(options: argparse.Namespace, settings: EpisodeSettings) -> dict[st
     return {
         "policy": options.scripted or fingerprint(options.model),
         "data": fingerprint(options.data),
-        "settings": settings,
+        "settings": settings.without_address(),
+        **({"texts": fingerprint(Path(settings.texts))} if settings.texts else {}),
         "temperature": options.temperature,
         "seed": options.seed,
         "limit": options.limit,
@@ -179,7 +233,8 @@ async def _predict(
     from seg_research.search.client import SearchClient
 
     recipe = build_recipe(settings)
-    async with SearchClient(url) as client:
+    search = replace(settings.search, url=url)
+    async with SearchClient.of(search) as client:
         run = PredictionRun(
             recipe,
             recipe.connect(client),

@@ -30,6 +30,7 @@ from tenacity import (
 from retrieval_server.schemas import MAX_DEADLINE_S, Health, Hit, Problem, SearchResponse
 from seg_common.errors import InfraError, ToolError, UsageError
 from seg_research.episode.escaping import Escaper
+from seg_research.search.settings import SearchSettings
 
 TOKEN_VARIABLE = "SEG_RESEARCH_SEARCH_TOKEN"
 DEADLINE_HEADER = "X-Deadline-S"
@@ -144,6 +145,19 @@ class SearchClient:
             trust_env=False,
             transport=transport,
         )
+
+    @classmethod
+    def of(cls, settings: SearchSettings) -> Self:
+        """Prepare the client that these settings describe; the same in every host.
+
+        Raises:
+            UsageError: they name no server.
+        """
+        if settings.url is None:
+            raise UsageError(
+                "search: no address of a search server is known; name one (search.url)"
+            )
+        return cls(settings.url, deadline_s=settings.deadline_s, browse=settings.browse)
 
     async def __aenter__(self) -> Self:
         return self

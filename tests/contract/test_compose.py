@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from seg_research.training.launch.recipe_node import generate
+
 pytest.importorskip("verl", reason="verl comes with the train extra")
 
 from hydra import compose, initialize_config_dir
@@ -103,7 +105,8 @@ def base():
     with initialize_config_dir(str(VERL / "trainer" / "config"), version_base="1.3"):
         whole = OmegaConf.to_container(compose("ppo_trainer"), resolve=False)
     tree = {key: whole[key] for key in READ}
-    tree["seg"] = yaml.safe_load((CONFIGS / "seg.yaml").read_text()) | {
+    ours = yaml.safe_load((CONFIGS / "seg.yaml").read_text())
+    tree["seg"] = laid_over(generate([]), ours) | {
         "run_dir": "/run",
         "agent_loops": "/run/agent_loops.yaml",
     }

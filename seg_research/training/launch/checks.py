@@ -132,7 +132,8 @@ def check_against_verl(config: DictConfig) -> None:
         UsageError: with the keys that contradict each other.
     """
     settings = episode_settings(config)
-    put_into_config(config.copy(), build_recipe(settings).hooks())
+    recipe = build_recipe(settings)
+    put_into_config(config.copy(), recipe.hooks())
     GuardSettings(**plain(config.seg.guards))
     rollout, data = config.actor_rollout_ref.rollout, config.data
     if settings.limits.max_response_tokens != data.max_response_length:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -19,6 +20,7 @@ from seg_research.recipes.registry import settings_from
 from seg_research.recipes.settings import EpisodeSettings
 from seg_research.rewards.grouping import GroupSettings, Scale
 from seg_research.training.extension_points import check_installation, tested_verl
+from seg_research.training.launch import recipe_node
 
 DEFAULT_RUN_DIR = "outputs/train"
 GROUP_ESTIMATOR = "seg_grpo"
@@ -35,6 +37,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     given = list(overrides)
     if not any(o.lstrip("+").startswith("seg.run_dir=") for o in given):
         given.append(f"seg.run_dir={DEFAULT_RUN_DIR}")
+    node = recipe_node.generate(given)
     try:
         with initialize_config_module("seg_research.configs", version_base="1.3"):
             tree = f"hydra.searchpath=['file://{verl_tree()}']"
@@ -43,7 +46,10 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
             )
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(f"configuration: {one_line(error)}") from None
-    _check_ours(config)
+    recipe_node.drop_foreign(config, node, named_keys(overrides))
+    _check_ours(config, node)
+    if config.seg.episode.texts is not None:
+        config.seg.episode.texts = str(Path(config.seg.episode.texts).resolve())
     config.seg.run_dir = str(Path(config.seg.run_dir).resolve())
     missing = [f"{key}=…" for key in _REQUIRED if OmegaConf.select(config, key) is None]
     if not (config.seg.search.url or config.seg.search.text or config.seg.search.provider):
@@ -72,11 +78,11 @@ def verl_tree() -> Path:
     return Path(spec.origin).parent / "trainer" / "config"
 
 
-def _check_ours(config: DictConfig) -> None:
+def _check_ours(config: DictConfig, node: dict[str, Any]) -> None:
     """Refuse keys of ours that nothing reads (Hydra lets `+seg.typo=1` pass), and text where a
     number or a yes-or-no stands by default.
     """
-    known = leaves({"seg": read_yaml("seg.yaml")})
+    known = leaves({"seg": node}) | leaves({"seg": read_yaml("seg.yaml")})
     for key in leaves({"seg": OmegaConf.to_container(config.seg, resolve=False)}):
         if key not in known:
             raise UsageError(
@@ -89,6 +95,14 @@ def _check_ours(config: DictConfig) -> None:
         )
         if isinstance(default, bool | int | float) and not fits:
             raise UsageError(f"configuration: {key}={value}: expected a value like {default}")
+
+
+def named_keys(overrides: Sequence[str]) -> set[str]:
+    """Return the keys that overrides name, down to the last."""
+    named: set[str] = set()
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        named |= leaves(override.value(), override.key_or_group).keys()
+    return named
 
 
 def one_line(error: Exception) -> str:

@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from seg_research.training.launch.config import leaves, read_yaml, verl_tree
+from seg_research.training.launch.config import leaves, named_keys, read_yaml, verl_tree
+from seg_research.training.launch.recipe_node import generate
 
 
 def origins(config: DictConfig, overrides: Sequence[str]) -> list[tuple[str, str, str]]:
     """List every value that is not verl's default as (key, value, origin), sorted by key."""
     with initialize_config_dir(str(verl_tree()), version_base="1.3"):
         stock = leaves(OmegaConf.to_container(compose("ppo_trainer"), resolve=False))
-    named: set[str] = set()
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        named |= leaves(override.value(), override.key_or_group).keys()
+    named = named_keys(overrides)
     files = _our_files(overrides)
     rows: list[tuple[str, str, str]] = []
     for key, value in sorted(leaves(OmegaConf.to_container(config, resolve=False)).items()):
@@ -39,7 +37,10 @@ def _our_files(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """Give the leaves of each YAML file that takes part, in the order of composition."""
     train = read_yaml("train.yaml")
     chosen = chosen_options(train.pop("defaults"), overrides)
-    parts = [("seg.yaml", {"seg": read_yaml("seg.yaml")})]
+    parts = [
+        ("settings of the recipe", {"seg": generate(overrides)}),
+        ("seg.yaml", {"seg": read_yaml("seg.yaml")}),
+    ]
     for group, option in chosen.items():
         parts.append((f"{group}/{option}.yaml", read_yaml(f"{group}/{option}.yaml")))
     return [(name, decided(values)) for name, values in [*parts, ("train.yaml", train)]]

@@ -31,6 +31,8 @@ _MAY_CHANGE = frozenset(
         "seg.run_dir",
         "seg.search.url",
         "seg.search.deadline_s",
+        "seg.episode.search.url",
+        "seg.episode.search.deadline_s",
         "seg.threads",
         "seg.rollout.sync_timeout_s",
         "seg.search.max_calls_per_run",

@@ -48,12 +48,7 @@ class RolloutContext:
         )
         self.guards = Guards(GuardSettings(**_plain(seg.guards)))
         self._log = TrajectoryLog(run_dir, self.recipe.rubric.final, with_tokens=seg.log_tokens)
-        search = _plain(seg.search)
-        self._client = SharedSearchClient(
-            lambda: SearchClient(
-                search["url"], deadline_s=search["deadline_s"], browse=search["browse"]
-            )
-        )
+        self._client = SharedSearchClient(lambda: SearchClient.of(self.settings.search))
 
     @asynccontextmanager
     async def tools(self) -> AsyncGenerator[tuple[Tool, ...]]:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir, initialize_config_module
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from seg_common.errors import UsageError
 from seg_research.recipes.registry import build_recipe
 from seg_research.training.launch import config as shared
+from seg_research.training.launch import recipe_node
 from seg_research.training.launch.config import as_list, episode_settings, leaves, plain
 from seg_research.training.launch.origins import chosen_options, decided, origin
 from seg_research.training.sft.episodes import SftSettings
@@ -35,6 +35,7 @@ _READ = ("data", "model", "engine", "optim", "checkpoint", "profiler", "trainer"
 _OURS = ("run_dir", "seed", "recipe_label", "threads", "gpu_gb", "episode", "sft")
 """The parts of `seg` that a cold start reads."""
 _SOURCE = "actor_rollout_ref"
+_SETTINGS = "settings of the recipe"
 _REFERENCE = re.compile(rf"\$\{{(?:oc\.select:)?({_SOURCE}\.[\w.]+|data\.dataloader_num_workers)")
 
 
@@ -48,12 +49,14 @@ def compose_sft(overrides: Sequence[str]) -> DictConfig:
     given = list(overrides)
     if not any(o.lstrip("+").startswith("seg.run_dir=") for o in given):
         given.append(f"seg.run_dir={DEFAULT_RUN_DIR}")
+    node = recipe_node.generate(given)
     try:
         whole = _compose(given)
+        recipe_node.drop_foreign(whole, node, shared.named_keys(overrides))
         config = _reduced(whole)
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(f"configuration: {shared.one_line(error)}") from None
-    _check_read(overrides, config)
+    _check_read(overrides, config, node)
     config.seg.run_dir = str(Path(config.seg.run_dir).resolve())
     missing = [
         f"{key}=…"
@@ -89,6 +92,8 @@ def _reduced(whole: DictConfig) -> DictConfig:
                 _put(
                     raw, key, OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
                 )
+    # A cold start has no search of its own; what an episode says of it comes along as it is.
+    raw["seg"]["episode"]["search"] = OmegaConf.to_container(whole.seg.episode.search, resolve=True)
     raw["data"].pop("dataloader_num_workers", None)
     raw["trainer"].pop("v1", None)
     reduced = OmegaConf.create(
@@ -117,14 +122,7 @@ def _references() -> dict[str, str]:
     return {key: match[1] for key, match in found.items() if match}
 
 
-def _named(overrides: Sequence[str]) -> set[str]:
-    named: set[str] = set()
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        named |= leaves(override.value(), override.key_or_group).keys()
-    return named
-
-
-def _check_read(overrides: Sequence[str], config: DictConfig) -> None:
+def _check_read(overrides: Sequence[str], config: DictConfig, node: dict[str, Any]) -> None:
     """Refuse keys that only `train` reads: Hydra knows them, and nothing would come of them."""
     known: set[str] = set()
     for key in leaves(OmegaConf.to_container(config)):
@@ -136,7 +134,7 @@ def _check_read(overrides: Sequence[str], config: DictConfig) -> None:
         f"{_SOURCE}.model.override_config.",
         "optim.override_optimizer_config.",
     )
-    for key in sorted(_named(overrides)):
+    for key in sorted(shared.named_keys(overrides)):
         if key not in known and not key.startswith(open_places):
             raise UsageError(
                 f"configuration: nothing in a cold start reads '{key}'; see "
@@ -145,7 +143,7 @@ def _check_read(overrides: Sequence[str], config: DictConfig) -> None:
     for key in leaves({"seg": OmegaConf.to_container(config.seg, resolve=False)}):
         if key not in leaves(
             {"seg": {**shared.read_yaml("seg.yaml"), **shared.read_yaml("sft.yaml")["seg"]}}
-        ):
+        ) | leaves({"seg": node}):
             raise UsageError(
                 f"configuration: nothing reads '{key}'; see seg_research/configs/sft.yaml for what "
                 "there is"
@@ -310,7 +308,7 @@ def sft_origins(config: DictConfig, overrides: Sequence[str]) -> list[tuple[str,
     """List every value that is not verl's default as (key, value, origin), sorted by key."""
     with initialize_config_dir(str(shared.verl_tree()), version_base="1.3"):
         stock = leaves(OmegaConf.to_container(compose("sft_trainer_engine"), resolve=False))
-    named, files, references = _named(overrides), _our_files(overrides), _references()
+    named, files, references = shared.named_keys(overrides), _our_files(overrides), _references()
     rows: list[tuple[str, str, str]] = []
     for key, value in sorted(leaves(OmegaConf.to_container(config, resolve=False)).items()):
         if key in stock and stock[key] == value:
@@ -344,6 +342,7 @@ def _our_files(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     whole = shared.read_yaml("sft.yaml")
     chosen = chosen_options(whole.pop("defaults"), overrides)
     names = [
+        _SETTINGS,
         "seg.yaml",
         *(f"{group}/{option}.yaml" for group, option in chosen.items()),
         "sft.yaml",
@@ -352,6 +351,10 @@ def _our_files(overrides: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     names += [
         name for name in own if resources.files("seg_research.configs").joinpath(name).is_file()
     ]
-    trees = {"seg.yaml": {"seg": shared.read_yaml("seg.yaml")}, "sft.yaml": whole}
+    trees = {
+        _SETTINGS: {"seg": recipe_node.generate(overrides)},
+        "seg.yaml": {"seg": shared.read_yaml("seg.yaml")},
+        "sft.yaml": whole,
+    }
     parts = [(name, trees.get(name) or shared.read_yaml(name)) for name in names]
     return [(name, decided(values)) for name, values in parts]

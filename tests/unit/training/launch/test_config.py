@@ -277,3 +277,20 @@ def test_another_verl_is_refused_before_anything_starts(command, monkeypatch, ca
         == "seg-research: verl: 0.9.2 is installed, 0.9.1 was tested; run: pip install"
         ' "verl==0.9.1"\n'
     )
+
+
+def test_what_a_model_wishes_of_another_recipe_is_left_out_but_not_what_is_asked_for(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[4] / "examples"))
+    given = [*overrides(), "seg.episode.recipe=own_recipe:TwoStep"]
+    if not (Path(__file__).parents[4] / "examples" / "own_recipe").is_dir():
+        pytest.skip("examples/own_recipe is not there yet")
+    config = compose_config([*given, "algorithm.adv_estimator=seg_grpo"])
+    assert "rewards" not in config.seg.episode
+    with pytest.raises(UsageError, match=r"nothing reads 'seg.episode.rewards'"):
+        compose_config([*given, "seg.episode.rewards.dense=true"])
+
+
+def test_an_episode_searches_as_the_run_is_told():
+    config = compose_config([*overrides(), "seg.search.browse=true", "seg.search.deadline_s=7"])
+    search = episode_settings(config).search
+    assert (search.url, search.browse, search.deadline_s) == (config.seg.search.url, True, 7.0)

@@ -12,6 +12,7 @@ from seg_research.recipes.registry import build_recipe
 from seg_research.recipes.seg_research.recipe import SegResearch
 from seg_research.recipes.seg_research.turns import expert_turns, search_turn
 from seg_research.testing.fakes import start_episode
+from seg_research.training.rollout.ray_image_ref import ImageLender
 
 pytest.importorskip("verl", reason="verl comes with the train extra")
 
@@ -117,7 +118,11 @@ def played(mini, processor, tmp_path_factory):
 
         async def play(sample=sample, turns=turns):
             chat = VerlConversation(
-                Loop(processor, turns), {}, recipe.grammar.stop_strings, settings.limits
+                Loop(processor, turns),
+                {},
+                recipe.grammar.stop_strings,
+                settings.limits,
+                ImageLender(),
             )
             return chat, await run_episode(
                 start_episode(recipe, sample),
