@@ -40,6 +40,21 @@ def is_started_by_launcher() -> bool:
     return os.environ.get(LAUNCHER_VARIABLE) == str(os.getppid())
 
 
+def launcher_has_gone() -> bool:
+    """Tell, in any process that it started on this machine, whether the launcher has ended. Where
+    nobody left its number, as on the other nodes of a cluster, it is taken to be there.
+    """
+    import psutil
+
+    launcher = os.environ.get(LAUNCHER_VARIABLE)
+    if launcher is None:
+        return False
+    try:
+        return psutil.Process(int(launcher)).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def _watch(launcher: int) -> None:
     while os.getppid() == launcher:
         time.sleep(_POLL_S)

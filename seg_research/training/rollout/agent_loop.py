@@ -20,12 +20,16 @@ from seg_research.episode.run import run_episode
 from seg_research.episode.transcript import Outcome, StopReason, Transcript
 from seg_research.rewards.rubric import RewardBreakdown, Score
 from seg_research.rewards.shaping import was_cut
+from seg_research.training.launch.parent_watchdog import launcher_has_gone
 from seg_research.training.rollout.context import RolloutContext, context_of
 from seg_research.training.rollout.conversation import LoopPolicy, VerlConversation
 from seg_research.training.rollout.dataset import FRAMES_KEY
 from seg_research.training.rollout.shared_image_processor import share_pixels, token_counter
 from seg_research.training.run_contract import VALIDATION_KEY, stop_run
 from seg_research.training.trajectory import FinishedTrajectory
+
+_END_S = 60.0
+"""A run whose launcher has ended, ends well before."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +69,10 @@ class SegAgentLoop(AgentLoopBase):
             context = context_of(self.server_manager, lambda: RolloutContext(self.config))
             return await self._run(context, sampling_params, row)
         except InfraError:
+            if launcher_has_gone():
+                # The search server ended with it, and this run ends in a moment. Until then no
+                # step may be trained, and saved, without this episode.
+                await wait_for_the_end()
             raise
         except UsageError as error:
             raise stop_run(self.config, str(error)) from error
@@ -116,6 +124,11 @@ class SegAgentLoop(AgentLoopBase):
         if evidence is not None:
             trajectory = dataclasses.replace(trajectory, evidence=evidence(transcript))
         return _output(conversation, transcript, trajectory)
+
+
+async def wait_for_the_end() -> None:
+    """Wait longer than a run lives whose launcher has ended."""
+    await asyncio.sleep(_END_S)
 
 
 def _seeded(config: Any, sampling_params: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seg_research.training.launch.parent_watchdog import LAUNCHER_VARIABLE
+from seg_research.training.launch.parent_watchdog import LAUNCHER_VARIABLE, launcher_has_gone
 
 CHILD = """
 import time
@@ -69,3 +69,15 @@ def test_a_process_that_the_launcher_did_not_start_is_left_alone(launcher):
         check=True,
     )
     assert done.stdout.strip() == "1"
+
+
+def test_a_launcher_that_has_ended_is_told_from_one_that_runs(monkeypatch):
+    monkeypatch.delenv(LAUNCHER_VARIABLE, raising=False)
+    assert not launcher_has_gone()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as launcher:
+        monkeypatch.setenv(LAUNCHER_VARIABLE, str(launcher.pid))
+        assert not launcher_has_gone()
+        launcher.kill()
+        while not launcher_has_gone():  # first a zombie, as nobody has asked how it ended
+            time.sleep(0.01)
+    assert launcher_has_gone()

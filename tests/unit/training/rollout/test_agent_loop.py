@@ -23,6 +23,7 @@ from seg_research.recipes.hooks import TrainerHooks
 from seg_research.recipes.seg_research.actions import Search
 from seg_research.tools.show_frame import ShowFrameTool
 from seg_research.training.launch.config import compose_config
+from seg_research.training.rollout import agent_loop
 from seg_research.training.rollout.agent_loop import SegAgentLoop
 from seg_research.training.rollout.context import RolloutContext, context_of
 from seg_research.training.rollout.dataset import FRAMES_KEY
@@ -349,6 +350,22 @@ async def test_a_failing_service_drops_the_trajectory_and_does_not_stop_the_run(
     (record,) = logged(tmp_path)
     assert (record["stop_reason"], record["score"]) == ("infra", None)
     assert not (tmp_path / STOP_FILE).exists()
+
+
+async def test_an_episode_that_a_service_ended_with_the_launcher_is_never_handed_in(
+    play, monkeypatch
+):
+    waited = []
+
+    async def wait():
+        waited.append("for the end")
+
+    monkeypatch.setattr(agent_loop, "wait_for_the_end", wait)
+    for gone in (False, True):
+        monkeypatch.setattr(agent_loop, "launcher_has_gone", lambda gone=gone: gone)
+        with pytest.raises(InfraError, match="server down"):
+            await play(turns_for(play.sample), error=InfraError("server down"))
+        assert bool(waited) is gone
 
 
 async def test_a_service_that_fails_too_often_stops_the_run(play, tmp_path):
