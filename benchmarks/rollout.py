@@ -479,8 +479,8 @@ def report(found: Load) -> None:
     show(f"    MB: {own}; shared {shared}")
 
 
-def main() -> None:
-    """Measure every number of episodes at once."""
+def parse_options() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -526,7 +526,12 @@ def main() -> None:
         "--keyframe-px", type=int, default=864, help="side of key frames; a multiple of 32"
     )
     parser.add_argument("--folder", type=Path, help="keep the questions here")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure every number of episodes at once."""
+    options = parse_options()
     install_clock()
     with tempfile.TemporaryDirectory() as temporary:
         model, train_file = prepare(

@@ -25,7 +25,8 @@ def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_experiments_are_run_gone_on_with_and_told(tmp_path):
+def small_plan() -> tuple[dict, list[str]]:
+    """The plan of the page with one experiment of two steps, and that experiment's overrides."""
     plan = yaml.safe_load((MINI / "experiments.yaml").read_text())
     plan["data"] |= {"train": 8, "val": 4, "test": 4}
     plan["judging"] |= {"test": 3}
@@ -40,6 +41,11 @@ def test_experiments_are_run_gone_on_with_and_told(tmp_path):
         for key in ("rollout.log_prob", "actor.ppo")
     ]
     plan["experiments"] = {"hierarchical": small}
+    return plan, small
+
+
+def test_experiments_are_run_gone_on_with_and_told(tmp_path):
+    plan, small = small_plan()
     out, path = tmp_path / "out", tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump(plan))
     command = ["--quick", "--plan", path, "--out", out, "--seeds", 0, "--threads", 1]

@@ -56,6 +56,36 @@ def write_judged(folder: Path, jf: float, searches: tuple[float, ...]) -> None:
     (folder / "result.json").write_text(json.dumps({"samples": samples}))
 
 
+def write_trajectories(trajectories: Path, name: str) -> None:
+    """Log two training steps of an experiment."""
+    trajectories.mkdir(parents=True)
+    record = {
+        "id": "a",
+        "validation": False,
+        "score": 1.0,
+        "stop_reason": "answered",
+        "num_response_tokens": 200,
+    }
+    record["rewards"] = {"box_iou": 1.0, "point": None, "format": 1.0}
+    # In the first step all search alike; in the second as often as the experiment will.
+    by_ability = {
+        1: dict.fromkeys(ABILITIES, 0.5),
+        2: dict(zip(ABILITIES, SEARCHES[name], strict=True)),
+    }
+    records = [
+        record
+        | {
+            "global_step": step,
+            "ability": ability,
+            "sample_idx": number,
+            "num_search": searches,
+        }
+        for step, found in by_ability.items()
+        for number, (ability, searches) in enumerate(found.items())
+    ]
+    (trajectories / "worker-0.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+
+
 @pytest.fixture
 def raw(tmp_path) -> Path:
     """Raw logs of three experiments with two seeds, and of a run that is not finished."""
@@ -67,34 +97,7 @@ def raw(tmp_path) -> Path:
             run = raw / "runs" / name / f"seed{seed}"
             write_log(run / "step2", jf + 2 * seed - 1, SEARCHES[name])
             trajectories = run / "train" / "trajectories"
-            trajectories.mkdir(parents=True)
-            record = {
-                "id": "a",
-                "validation": False,
-                "score": 1.0,
-                "stop_reason": "answered",
-                "num_response_tokens": 200,
-            }
-            record["rewards"] = {"box_iou": 1.0, "point": None, "format": 1.0}
-            # In the first step all search alike; in the second as often as the experiment will.
-            by_ability = {
-                1: dict.fromkeys(ABILITIES, 0.5),
-                2: dict(zip(ABILITIES, SEARCHES[name], strict=True)),
-            }
-            records = [
-                record
-                | {
-                    "global_step": step,
-                    "ability": ability,
-                    "sample_idx": number,
-                    "num_search": searches,
-                }
-                for step, found in by_ability.items()
-                for number, (ability, searches) in enumerate(found.items())
-            ]
-            (trajectories / "worker-0.jsonl").write_text(
-                "".join(json.dumps(r) + "\n" for r in records)
-            )
+            write_trajectories(trajectories, name)
             stage = {"commit": "c0ffee" + 10 * "0", "changed_files": [], "minutes": 3.5}
             (run / "trained.json").write_text(json.dumps(stage | {"overrides": []}))
             (run / "finished.json").write_text(

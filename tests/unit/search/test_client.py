@@ -1,5 +1,7 @@
 """The client against servers that misbehave in every way we could think of; none of them is real,
 one of them dies for real.
+
+Longer than 400 lines because servers that misbehave are defined beside what they must not cause.
 """
 
 import asyncio

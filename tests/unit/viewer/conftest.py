@@ -12,6 +12,40 @@ from PIL import Image
 from seg_research.core.masks import write_mask
 
 STEMS = ["00003", "00006", "00009"]
+SUMMARY = {
+    "title": "A run",
+    "command": "seg-research demo --seed 0",
+    "seed": 0,
+    "notes": ["a note of the run"],
+    "rows": [
+        {
+            "name": "before RL",
+            "reward": 0.25,
+            "searches": 0.5,
+            "valid": 0.5,
+            "J": 10.0,
+            "F": 12.0,
+            "JF": 11.0,
+        },
+        {
+            "name": "after RL",
+            "reward": 1.75,
+            "searches": 1.5,
+            "valid": 1.0,
+            "J": 50.0,
+            "F": 60.0,
+            "JF": 55.0,
+            "frames": 3,
+        },
+    ],
+    "predictions": [
+        {"name": "before", "path": "before/predictions.jsonl", "masks": None},
+        {"name": "after", "path": "after/predictions.jsonl", "masks": "after/seg"},
+    ],
+    "truth": {"parquet": "test.parquet", "meta": "meta.json"},
+    "images": "image_corpus.jsonl",
+}
+"""What a run folder says about itself."""
 
 
 def target() -> np.ndarray:
@@ -20,14 +54,9 @@ def target() -> np.ndarray:
     return mask_HW
 
 
-def record(root: Path, **changes: object) -> dict[str, object]:
-    """One line of predictions.jsonl: a search, a fault, a key frame and an answer."""
-    region = {
-        "box_norm1000": [250, 250, 750, 750],
-        "points_norm1000": [[500, 500]],
-        "negative_points_norm1000": [[20, 20]],
-    }
-    turns = [
+def recorded_turns(root: Path, region: dict[str, object]) -> list[dict[str, object]]:
+    """A search, a malformed turn, a key frame and an answer."""
+    return [
         {
             "role": "assistant",
             "text": "<thinking>I must look this up.</thinking>"
@@ -68,6 +97,16 @@ def record(root: Path, **changes: object) -> dict[str, object]:
             "images": [],
         },
     ]
+
+
+def record(root: Path, **changes: object) -> dict[str, object]:
+    """One line of predictions.jsonl: a search, a fault, a key frame and an answer."""
+    region = {
+        "box_norm1000": [250, 250, 750, 750],
+        "points_norm1000": [[500, 500]],
+        "negative_points_norm1000": [[20, 20]],
+    }
+    turns = recorded_turns(root, region)
     return {
         "schema_version": 1,
         "id": "q1",
@@ -137,41 +176,5 @@ def run_dir(tmp_path: Path) -> Path:
             for s in range(1, 6)
         )
     )
-    (root / "summary.json").write_text(
-        json.dumps(
-            {
-                "title": "A run",
-                "command": "seg-research demo --seed 0",
-                "seed": 0,
-                "notes": ["a note of the run"],
-                "rows": [
-                    {
-                        "name": "before RL",
-                        "reward": 0.25,
-                        "searches": 0.5,
-                        "valid": 0.5,
-                        "J": 10.0,
-                        "F": 12.0,
-                        "JF": 11.0,
-                    },
-                    {
-                        "name": "after RL",
-                        "reward": 1.75,
-                        "searches": 1.5,
-                        "valid": 1.0,
-                        "J": 50.0,
-                        "F": 60.0,
-                        "JF": 55.0,
-                        "frames": 3,
-                    },
-                ],
-                "predictions": [
-                    {"name": "before", "path": "before/predictions.jsonl", "masks": None},
-                    {"name": "after", "path": "after/predictions.jsonl", "masks": "after/seg"},
-                ],
-                "truth": {"parquet": "test.parquet", "meta": "meta.json"},
-                "images": "image_corpus.jsonl",
-            }
-        )
-    )
+    (root / "summary.json").write_text(json.dumps(SUMMARY))
     return root

@@ -1,5 +1,7 @@
 """The reader of model turns: exact on what is valid, a typed fault on everything else, never an
 exception.
+
+Longer than 400 lines because the cases of one parser are read side by side.
 """
 
 import json

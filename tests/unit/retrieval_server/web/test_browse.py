@@ -1,5 +1,7 @@
 """Pages behind results: robots.txt, text, passages, summaries; and images. The sites are all this
 machine's.
+
+Longer than 400 lines because the sites that misbehave are defined beside what they must not cause.
 """
 
 import asyncio

@@ -1,5 +1,7 @@
 """Each provider against a server that speaks its documented format, and fails in every documented
 way and some others.
+
+Longer than 400 lines because each provider comes with the server that plays it.
 """
 
 import asyncio

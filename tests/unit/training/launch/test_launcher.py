@@ -1,5 +1,7 @@
 """The launcher, with a few lines of Python in the place of verl's trainer: what it starts, shows,
 stops, keeps and explains.
+
+Longer than 400 lines because each ending of a run has its own stand-in for the trainer.
 """
 
 import fcntl

@@ -1,5 +1,7 @@
 """One trajectory as verl runs it: what it returns, what it logs, and which failures end the run
 instead of vanishing.
+
+Longer than 400 lines because every way in which a trajectory may end shares one stand-in for verl.
 """
 
 import json
@@ -91,6 +93,12 @@ def composed(mini, tiny_folder):
     return compose_config([f"{key}={value}" for key, value in given.items()])
 
 
+def as_verl_gives(row: dict) -> dict:
+    """A row of the data set with what verl adds to it."""
+    place = {"global_steps": 3, "session_id": 1, "uid": "u", VALIDATION_KEY: False}
+    return {**row, FRAMES_KEY: row["images"], **place}
+
+
 @pytest.fixture
 def play(composed, mini, tiny_processor, tmp_path, monkeypatch):
     """Return a function that runs one trajectory of the first training question; changes apply to
@@ -142,15 +150,7 @@ def play(composed, mini, tiny_processor, tmp_path, monkeypatch):
             data,
             hf_model_type="qwen3_vl",
         )
-        given = {
-            **row,
-            FRAMES_KEY: row["images"],
-            "global_steps": 3,
-            "session_id": 1,
-            "uid": "u",
-            VALIDATION_KEY: False,
-        }
-        return await loop.run(SAMPLING, **{**given, **(row_changes or {})})
+        return await loop.run(SAMPLING, **{**as_verl_gives(row), **(row_changes or {})})
 
     run.sample, run.row = sample, row
     return run
