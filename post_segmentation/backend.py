@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from post_segmentation.propagator import Propagator
 from post_segmentation.weights import fingerprint
 from seg_common.errors import UsageError
+from seg_common.validation import first_mistake
 
 _OURS = ("post_segmentation", "seg_research", "seg_common")
 
@@ -134,7 +135,7 @@ class BackendSpec:
         if first["type"] in ("missing", "missing_argument"):
             (option,) = (option for option in self.options if option.name == name)
             return f"back-end {self.name} needs {flag}: {option.help}"
-        return f"{flag} {first['input']!s:.60}: {first['msg'].lower()}"
+        return f"back-end {self.name}: {first_mistake(error, self.config_type)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,9 @@ def test_no_back_end_of_that_name(dot):
 
 def test_options_are_checked_and_converted(dot):
     assert dot.configure({"radius": "3"}).config == DotConfig(3)
-    with pytest.raises(UsageError, match="--radius x: input should be a valid integer"):
+    with pytest.raises(
+        UsageError, match="back-end dot: radius='x': Input should be a valid integer"
+    ):
         dot.configure({"radius": "x"})
     with pytest.raises(UsageError, match="back-end dot takes no --weights; it takes --radius"):
         dot.configure({"weights": "here"})
