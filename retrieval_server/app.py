@@ -20,6 +20,7 @@ from retrieval_server.corpus.source import LocalSource
 from retrieval_server.metrics import CONTENT_TYPE, Metrics
 from retrieval_server.middleware import RequestMiddleware
 from retrieval_server.schemas import (
+    DEADLINE_HEADER,
     MAX_QUERY_CHARS,
     CollectionKind,
     CollectionSizes,
@@ -48,11 +49,10 @@ _PLAIN_WORDS = {
     "string_too_short": "must not be empty",
     "string_too_long": f"must have at most {MAX_QUERY_CHARS} characters",
 }
-_DEADLINE_HEADER = "X-Deadline-S"
 _DEADLINE: TypeAdapter[float] = TypeAdapter(Deadline)
 _DEADLINE_WORDS = "answer within so many seconds or not at all"
 _DeadlineHeader = Annotated[
-    Deadline | None, Header(alias=_DEADLINE_HEADER, description=_DEADLINE_WORDS)
+    Deadline | None, Header(alias=DEADLINE_HEADER, description=_DEADLINE_WORDS)
 ]
 _SEARCH_INTERFACE: dict[str, Any] = {
     "requestBody": {
@@ -61,7 +61,7 @@ _SEARCH_INTERFACE: dict[str, Any] = {
     },
     "parameters": [
         {
-            "name": _DEADLINE_HEADER,
+            "name": DEADLINE_HEADER,
             "in": "header",
             "required": False,
             "description": _DEADLINE_WORDS,
@@ -222,7 +222,7 @@ async def _read_search(raw: Request) -> tuple[SearchRequest, float | None]:
                 ]
             )
         request = SearchRequest.model_validate_json(await raw.body())
-        where, stated = _DEADLINE_HEADER, raw.headers.get(_DEADLINE_HEADER)
+        where, stated = DEADLINE_HEADER, raw.headers.get(DEADLINE_HEADER)
         return request, None if stated is None else _DEADLINE.validate_python(stated)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)

@@ -78,7 +78,7 @@ class SearchCache(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _Kept:
     found: CachedSearch
     made_at: float
     num_bytes: int
@@ -98,7 +98,7 @@ class MemoryCache:
         self._clock = clock
         # Entries age from when they were made, which may be long before they are put here, and are
         # fresh until their time is over, its last moment included.
-        self._entries: TLRUCache[Key, _Entry, float] = TLRUCache(
+        self._entries: TLRUCache[Key, _Kept, float] = TLRUCache(
             max_bytes,
             lambda _, entry, __: math.nextafter(entry.made_at + ttl_s, math.inf),
             clock,
@@ -122,7 +122,7 @@ class MemoryCache:
         made_at = self._clock() if made_at is None else made_at
         self._entries.pop(key, None)
         with suppress(ValueError):  # too large
-            self._entries[key] = _Entry(found, made_at, _num_bytes(key, found))
+            self._entries[key] = _Kept(found, made_at, _num_bytes(key, found))
 
     async def get(self, key: Key) -> CachedSearch | None:
         """Return what is known and fresh."""

@@ -86,7 +86,6 @@ class SqliteCache:
         self._database = self._thread.submit(
             open_database, path, read_only=mode is CacheMode.REPLAY
         ).result()
-        self.num_write_failures = 0
 
     def look(self, key: Key) -> CachedSearch | None:
         """Return what is fresh and in memory."""
@@ -135,7 +134,6 @@ class SqliteCache:
             with self._database:
                 _insert(self._database, key, answer, made_at)
         except sqlite3.Error as error:
-            self.num_write_failures += 1
             _logger.error("%s: cannot keep the answer to %.80r (%s)", self.path, key.query, error)
 
 

@@ -18,6 +18,10 @@ MAX_BATCH_HITS = 512
 """Over all searches of one `/search/batch` request; images among them make replies of megabytes.
 """
 MAX_DEADLINE_S = 600.0
+DEADLINE_HEADER = "X-Deadline-S"
+"""Names the seconds within which a client wants its answer; the body may name fewer."""
+JPEG_DATA_URL = "data:image/jpeg;base64,"
+"""How an image of a reply begins."""
 
 
 class CollectionKind(StrEnum):

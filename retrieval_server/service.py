@@ -16,7 +16,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from retrieval_server.cache import CachedSearch, Key, SearchCache
-from retrieval_server.schemas import CollectionKind, Hit, SearchRequest, SearchResponse
+from retrieval_server.schemas import (
+    JPEG_DATA_URL,
+    CollectionKind,
+    Hit,
+    SearchRequest,
+    SearchResponse,
+)
 from retrieval_server.sources import (
     BudgetExhaustedError,
     DeadlineError,
@@ -28,7 +34,6 @@ from retrieval_server.sources import (
 )
 
 _SHOWN_QUERY_CHARS = 120
-_DATA_URL = "data:image/jpeg;base64,"
 
 
 class Browser(Protocol):
@@ -278,7 +283,9 @@ def _shortened(query: str) -> str:
 
 def _hit(found: SearchResult) -> Hit:
     image = (
-        None if found.image is None else _DATA_URL + base64.b64encode(found.image).decode("ascii")
+        None
+        if found.image is None
+        else JPEG_DATA_URL + base64.b64encode(found.image).decode("ascii")
     )
     return Hit(
         id=found.id,

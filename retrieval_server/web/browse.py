@@ -41,8 +41,8 @@ class BrowseSettings:
         timeout_s: for all pages of a search together.
     """
 
-    max_pages: int = 3
-    page_chars: int = 1_000
+    max_pages: int
+    page_chars: int
     timeout_s: float = 25.0
 
 

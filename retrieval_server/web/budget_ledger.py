@@ -48,11 +48,6 @@ class Spending:
     calls: int = 0
     micro_usd: int = 0
 
-    @property
-    def usd(self) -> float:
-        """In dollars."""
-        return self.micro_usd / _MICRO
-
 
 @dataclass(frozen=True, slots=True)
 class Receipt:

@@ -237,7 +237,7 @@ class Fetcher:
             async with self._pool.stream(
                 "GET", target, headers=headers, extensions={"timeout": timeouts}
             ) as response:
-                fields = _Fields(response.headers)
+                fields = _HeaderFields(response.headers)
                 if response.status in _REDIRECTS and fields.text("location"):
                     return self._rules.read(str(_joined(url, fields.text("location"))))
                 if response.status != 200:
@@ -257,7 +257,7 @@ class Fetcher:
         return self._hosts.setdefault(host, Spacing(self._limits.host_pause_s, _PER_HOST))
 
 
-class _Fields:
+class _HeaderFields:
     """Header fields of a response, by lower-case name; of repeated ones the first."""
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -286,7 +286,7 @@ def _joined(url: httpx.URL, location: str) -> httpx.URL:
 
 
 async def _read(
-    response: httpcore.Response, fields: _Fields, max_bytes: int, *, cut: bool
+    response: httpcore.Response, fields: _HeaderFields, max_bytes: int, *, cut: bool
 ) -> bytes:
     """Read and unpack a body; nothing is unpacked beyond the limit, whatever it claims to be."""
     unpack = _unpacker(fields.text("content-encoding"))

@@ -36,7 +36,7 @@ def search_server(
     from retrieval_server.server import running_server
 
     if url:
-        asyncio.run(_greet(url))
+        asyncio.run(_check_answers(url))
         yield url
     elif text or web:
         with running_server(
@@ -61,8 +61,8 @@ def web_options(search: Mapping[str, Any], *, run_name: str) -> list[str]:
     return [*options, "--browse"] if search["browse"] else options
 
 
-async def _greet(url: str) -> None:
-    """Ask for a sign of life now rather than in the middle of the work."""
+async def _check_answers(url: str) -> None:
+    """See that the server answers now, and not in the middle of the work."""
     from seg_research.search.client import SearchClient
 
     async with SearchClient(url) as client:

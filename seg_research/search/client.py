@@ -27,13 +27,20 @@ from tenacity import (
     stop_after_attempt,
 )
 
-from retrieval_server.schemas import MAX_DEADLINE_S, Health, Hit, Problem, SearchResponse
+from retrieval_server.schemas import (
+    DEADLINE_HEADER,
+    JPEG_DATA_URL,
+    MAX_DEADLINE_S,
+    Health,
+    Hit,
+    Problem,
+    SearchResponse,
+)
 from seg_common.errors import InfraError, ToolError, UsageError
 from seg_research.episode.escaping import Escaper
 from seg_research.search.settings import SearchSettings
 
 TOKEN_VARIABLE = "SEG_RESEARCH_SEARCH_TOKEN"
-DEADLINE_HEADER = "X-Deadline-S"
 MAX_REPLY_BYTES = 8 << 20
 MAX_IMAGE_PIXELS = 1 << 20
 _MAX_DETAIL_CHARS = 300
@@ -44,7 +51,6 @@ _REFUSED = frozenset({400, 413, 422})
 _WANTS_TOKEN = 401
 _UPSTREAM_REFUSED = 424
 """The server is ours, but what it asks, such as a web provider, wants something changed."""
-_IMAGE_PREFIX = "data:image/jpeg;base64,"
 _ESCAPE = Escaper()
 """For logs and errors; what a policy is shown is escaped once more, with its recipe's tags."""
 _logger = logging.getLogger(__name__)
@@ -348,9 +354,9 @@ def _decode_image(url: str, source: str) -> Image.Image | None:
     our server would send.
     """
     try:
-        if not url.startswith(_IMAGE_PREFIX):
+        if not url.startswith(JPEG_DATA_URL):
             raise ValueError("not a JPEG data URL")
-        raw = base64.b64decode(url[len(_IMAGE_PREFIX) :], validate=True)
+        raw = base64.b64decode(url[len(JPEG_DATA_URL) :], validate=True)
         with Image.open(io.BytesIO(raw), formats=("JPEG",)) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} pixels")

@@ -34,7 +34,7 @@ SCHEMA = pa.schema(
 )
 
 
-class ImageCache:
+class PatchCache:
     """Patches (N, D) and grids (1, 3) as the image processor makes them; the least recently used go
     first.
     """
@@ -87,7 +87,7 @@ class SftDataset(Dataset[dict[str, Any]]):
         self._table = table if max_samples < 0 else table.slice(0, max_samples)
         self._processor = processor
         self._image_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        self._images = ImageCache(processor.image_processor, int(config.image_cache_gb * 1e9))
+        self._images = PatchCache(processor.image_processor, int(config.image_cache_gb * 1e9))
 
     def __len__(self) -> int:
         return self._table.num_rows

@@ -88,7 +88,7 @@ async def browser_on(server, *, summariser=None, extractor=None, clock=None, **s
         fetcher,
         WordEncoder(),
         extractor or PlainExtractor(),
-        settings=BrowseSettings(**{"page_chars": 400, **settings}),
+        settings=BrowseSettings(**{"max_pages": 3, "page_chars": 400, **settings}),
         fingerprint="f",
         summariser=summariser,
         **({"clock": clock} if clock else {}),

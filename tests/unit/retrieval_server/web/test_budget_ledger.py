@@ -51,7 +51,7 @@ async def test_calls_and_money_are_counted(open_ledger):
     await ledger.refund(receipt)
     spent = await ledger.spent()
     assert (spent["day"].calls, spent["run"].calls) == (3, 3)
-    assert spent["day"].usd == pytest.approx(0.003)
+    assert spent["day"].micro_usd == 3_000
 
 
 BUDGETS = [

@@ -255,7 +255,7 @@ def test_a_turn_that_spells_chat_tokens_is_not_encoded(played, processor, spelt)
 
 
 def test_images_are_held_within_the_budget(dataset, processor, monkeypatch):
-    from seg_research.training.sft.dataset import ImageCache
+    from seg_research.training.sft.dataset import PatchCache
 
     paths = [image["path"] for row in dataset._table["images"].to_pylist() for image in row]
     made = []
@@ -264,7 +264,7 @@ def test_images_are_held_within_the_budget(dataset, processor, monkeypatch):
         made.append(images[0].size)
         return {"pixel_values": torch.zeros(4, 8), "image_grid_thw": torch.tensor([[1, 2, 2]])}
 
-    cache = ImageCache(process, max_bytes=2 * 4 * 8 * 4)
+    cache = PatchCache(process, max_bytes=2 * 4 * 8 * 4)
     for path in (paths[0], paths[1], paths[0], paths[2], paths[0], paths[1]):
         cache.get(path, 32, 32)
     assert len(made) == 4, "the least recently used was made again, the others were held"
