@@ -1,10 +1,13 @@
 """One configuration run three times: undisturbed, ended in six ways and taken up again each time,
-and on two training processes (gloo) with two rollout servers. All three learn the same.
+and on two training processes (gloo) with two rollout servers. All three learn the same, although
+the recipe extends the model, has a loss of its own, and completes rewards after the rollout.
 """
 
 import json
+import os
 import re
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +40,12 @@ SAME = {
     "trainer.save_freq": 1,
     "trainer.max_actor_ckpt_to_keep": STEPS,
     "trainer.total_training_steps": STEPS,
+    "seg.episode.recipe": "hooked_recipe:HookedRecipe",
 }
+RECIPE = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+"""Where processes find the recipe."""
+ADDED = {"offsets.values"}
+"""Weights that the recipe adds."""
 TWO = {"trainer.n_gpus_per_node": 2, "ray_kwargs.ray_init.num_gpus": 2}
 KNOWN = (
     # verl, where libnuma is not installed; single-socket machines lose nothing
@@ -107,14 +115,14 @@ def own_search(mini):
 
 @pytest.fixture(scope="module")
 def undisturbed(new_run, own_search):
-    run = new_run(SAME | own_search)
+    run = new_run(SAME | own_search, RECIPE)
     run.complete()
     return run
 
 
 @pytest.fixture(scope="module")
 def pair(new_run):
-    run = new_run(SAME | TWO | {"trainer.total_training_steps": 2})
+    run = new_run(SAME | TWO | {"trainer.total_training_steps": 2}, RECIPE)
     run.complete()
     return run
 
@@ -122,7 +130,7 @@ def pair(new_run):
 @pytest.fixture(scope="module")
 def disturbed(new_run, own_search):
     """A finished run, and how its earlier attempts ended."""
-    run, endings = new_run(SAME | own_search), {}
+    run, endings = new_run(SAME | own_search, RECIPE), {}
 
     def kill(title: str):
         return lambda run: run.worker(title).kill()
@@ -224,7 +232,7 @@ def test_the_final_weights_are_equal_to_the_last_bit(undisturbed, disturbed, tal
     before, one, other = (load_file(folder / "model.safetensors") for folder in folders)
     assert one.keys() == other.keys()
     assert all(one[name].equal(other[name]) for name in one)
-    assert not all(one[name].equal(before[name]) for name in one), "something was learned"
+    assert not all(one[name].equal(before[name]) for name in before), "something was learned"
     norms = [r.metrics()[-1]["actor/grad_norm"] for r in (undisturbed, run)]
     assert norms[0] == norms[1] > 0
 
@@ -252,8 +260,8 @@ def test_one_step_of_two_ranks_is_one_step_of_one(undisturbed, pair, talkative_m
         load_file(actor(run, 1) / "huggingface" / "model.safetensors")
         for run in (undisturbed, pair)
     )
-    assert one.keys() == two.keys() == before.keys()
-    moved = max((one[name] - before[name]).abs().max() for name in one)
+    assert one.keys() == two.keys() == before.keys() | ADDED
+    moved = max((one[name] - before[name]).abs().max() for name in before)
     apart = max((one[name] - two[name]).abs().max() for name in one)
     assert moved > 1e-4
     assert apart <= 1e-3 * moved + 1e-7, "fp32: two halves of a sum, added in another order"
@@ -286,3 +294,35 @@ def test_the_policy_starts_at_the_reference_and_leaves_it(undisturbed, pair):
         assert first["actor/grad_norm"] > 0
         assert second["actor/kl_loss"] > 1e-5
         assert second["actor/kl_coef"] == 0.01
+
+
+def offsets_after(steps: int) -> list[float]:
+    """Compute what the recipe's loss, 0.01 of the squared distance from 1, makes of an offset with
+    Adam's momentum and this large an eps; the value before each step, and the last one.
+    """
+    values, momentum = [0.0], 0.0
+    for step in range(1, steps + 1):
+        momentum = 0.9 * momentum + 0.1 * 0.02 * (values[-1] - 1)
+        values.append(values[-1] - 1000 / 100 * momentum / (1 - 0.9**step))
+    return values
+
+
+def test_what_the_recipe_added_was_trained_by_its_loss_in_every_run(undisturbed, disturbed, pair):
+    (name,) = ADDED
+    for run in (undisturbed, disturbed[0], pair):
+        *before, after = offsets_after(2 if run is pair else STEPS)
+        found = load_file(run.folder / "policy" / "model.safetensors")[name]
+        assert found.tolist() == pytest.approx([after] * 2, rel=1e-3)
+        losses = [step["actor/hooked/loss"] for step in run.metrics()]
+        expected = [0.02 * (1 - value) ** 2 for value in before]
+        assert losses == pytest.approx(expected[-len(losses) :], rel=1e-3)
+
+
+def test_rewards_that_the_recipe_completes_are_those_that_are_trained_on(undisturbed, pair):
+    for run in (undisturbed, pair):
+        for number, step in enumerate(run.metrics(), 1):
+            scores = [r["score"] for r in run.records() if r["global_step"] == number]
+            assert step["seg/mean/brevity"] > 0
+            assert step["critic/score/mean"] == pytest.approx(
+                sum(scores) / len(scores) + step["seg/mean/brevity"], abs=1e-5
+            )
