@@ -95,7 +95,7 @@ class TextTerm:
 
 
 @dataclass(frozen=True, slots=True)
-class Tapering:
+class TaperingOfText:
     """1 - (1 - p)^k with k = search tags behind a thought, at most `budget` (0: as many as there
     are steps), + well-formed; in [0, 1).
     """
@@ -114,7 +114,7 @@ class Tapering:
 
 
 @dataclass(frozen=True, slots=True)
-class DenseImitation:
+class DenseImitationOfText:
     """Number of text queries nearer than `threshold` to the annotated step of the same position;
     None without annotated steps.
     """
@@ -145,10 +145,10 @@ def compat_terms(settings: RewardSettings, similarity: Similarity) -> dict[str, 
         ),
         TextTerm("format", well_formed),
         Guidance(similarity, settings.guidance_cosine, first_text_query),
-        Tapering(settings.p, settings.budget),
+        TaperingOfText(settings.p, settings.budget),
         TextTerm("binary_process", binary_process),
         TextTerm("linear_process", linear_process),
-        DenseImitation(similarity, settings.guidance_cosine),
+        DenseImitationOfText(similarity, settings.guidance_cosine),
         ValidationIoU(),
     )
     return {term.name: term for term in terms}

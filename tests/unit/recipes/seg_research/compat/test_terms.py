@@ -60,7 +60,7 @@ def well_formed(*texts):
 
 
 def tapering(*texts):
-    return compat.Tapering()(episode(*texts), TRUTH)
+    return compat.TaperingOfText()(episode(*texts), TRUTH)
 
 
 def first_query(*texts):
