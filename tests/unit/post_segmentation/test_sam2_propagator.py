@@ -265,7 +265,7 @@ def test_weights_that_cannot_be_used_are_one_line(folder, tmp_path, monkeypatch)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
-        UsageError, match="facebook/none: these weights are not on this machine"
+        UsageError, match="facebook/none: this model is not on this machine"
     ) as offline:
         load_sam2("facebook/none", "cpu", WINDOW)
     assert "\n" not in str(offline.value)
