@@ -176,7 +176,7 @@ def _add_search_routes(
 def _add_probes(app: FastAPI, local: LocalSource | None, metrics: Metrics) -> None:
     @app.get("/healthz")
     async def healthz() -> Health:
-        """Tell that the process lives, and what it serves."""
+        """Tell that the process runs, and what it serves."""
         sizes = CollectionSizes(
             text=local.size(CollectionKind.TEXT) if local else 0,
             images=local.size(CollectionKind.IMAGE) if local else 0,

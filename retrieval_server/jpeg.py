@@ -39,7 +39,7 @@ def jpeg_of(
 
     Args:
         file: holds the image.
-        formats: of Pillow, the only ones that are tried; images of strangers need few decoders.
+        formats: of Pillow, the only ones that are tried; images from the web need few decoders.
         max_pixels: more are refused before they are decoded.
 
     Raises:

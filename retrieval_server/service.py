@@ -69,7 +69,7 @@ class Route:
         replay: neither the source nor the browser is asked for what the cache does not hold.
         options: whatever in the source's settings changes its answers, for the cache.
         browser: None where pages cannot be read, as for local corpora.
-        finishes_alone: a search goes on when nobody waits for it any more, since its call is paid
+        finishes_alone: a search continues when nobody waits for it any more, since its call is paid
             for and its answer will be kept.
     """
 

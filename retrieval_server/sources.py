@@ -78,7 +78,7 @@ class NotRecordedError(SourceError):
 
 
 class DeadlineError(SourceError):
-    """The client's deadline passed; the search goes on for whoever asks next."""
+    """The client's deadline passed; the search continues for whoever asks next."""
 
     status = 504
 

@@ -60,7 +60,7 @@ class Extractor:
 
 
 class _Worker:
-    """One process; started anew after it was killed."""
+    """One process; started again after it was killed."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None

@@ -1,4 +1,4 @@
-"""Images of strangers: downloaded within limits, decoded by few decoders, and made anew as small
+"""Images from the web: downloaded within limits, decoded by few decoders, encoded again as small
 JPEGs.
 """
 

@@ -87,7 +87,7 @@ class WebSettings:
         """Read the key.
 
         Raises:
-            UsageError: it is missing, or would go to a stranger or over an open line.
+            UsageError: it is missing, or would be sent to another host or unencrypted.
         """
         facts, url = self.facts, self.url
         if facts.key_env is None:

@@ -14,7 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from tqdm import tqdm
+
 from seg_common.arguments import Parser, at_least
+from seg_common.registry import find_attribute, module_summary
 
 if TYPE_CHECKING:
     from seg_research.data.parallel import Progress
@@ -66,7 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _listed() -> Iterator[str]:
-    from seg_common.registry import module_summary
     from seg_research.data.readers import READERS
 
     drawn = {name: module_summary(place.partition(":")[0]) for name, place in GENERATORS.items()}
@@ -75,7 +77,6 @@ def _listed() -> Iterator[str]:
 
 
 def _command(name: str) -> DataCommand:
-    from seg_common.registry import find_attribute
     from seg_research.data.readers import READERS
 
     if name in GENERATORS or ":" in name:
@@ -181,8 +182,6 @@ class ReaderCommand:
 @contextmanager
 def _progress(what: str, unit: str) -> Generator[Progress]:
     """Show a bar on stderr; nothing is shown until the first report."""
-    from tqdm import tqdm
-
     with tqdm(desc=what, unit=unit, file=sys.stderr, dynamic_ncols=True, delay=0.2) as bar:
 
         def report(done: int, total: int) -> None:

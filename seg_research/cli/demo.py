@@ -15,7 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from retrieval_server.server import running_server
 from seg_common.arguments import at_least
+from seg_common.errors import InfraError
+from seg_common.files import append_jsonl, write_atomic
 from seg_research.mini import COLD_START
 from seg_research.mini.folder import MiniFolder
 
@@ -61,8 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run all stages."""
-    from retrieval_server.server import running_server
-    from seg_common.files import append_jsonl, write_atomic
     from seg_research.evaluation.summary import policy_row, start_and_end
     from seg_research.training.launch.learning_curve import learning_curve
 
@@ -148,7 +149,6 @@ class _Demo:
 
     def step(self, what: str, *command: str) -> None:
         """Announce a command and run it here; its errors are this command's errors."""
-        from seg_common.errors import InfraError
         from seg_research.cli.main import run_command
 
         self.announce(what, command)

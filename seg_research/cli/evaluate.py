@@ -15,8 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from seg_common.arguments import at_least
 from seg_common.errors import UsageError
+from seg_common.files import write_atomic
 
 if TYPE_CHECKING:
     from seg_research.evaluation.protocol import EvaluationResult
@@ -83,8 +86,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
-    from seg_common.files import write_atomic
-
     masks: Path = options.masks
     masks_dir = masks.parent / "seg" if masks.suffix == ".jsonl" else masks
     result = _evaluate(options, masks_dir)
@@ -99,8 +100,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace, masks_dir: Path) -> EvaluationResult:
-    from tqdm import tqdm
-
     from seg_research.evaluation.protocol import EvaluationJob
     from seg_research.evaluation.protocols import PROTOCOLS
     from seg_research.metrics import Averaging

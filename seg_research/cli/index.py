@@ -17,6 +17,7 @@ from retrieval_server import DEFAULT_ENCODER
 from retrieval_server.options import RETRIEVERS
 from seg_common.arguments import add_job, at_least
 from seg_common.errors import UsageError
+from seg_common.files import read_jsonl
 from seg_research.cli.progress import entry_progress
 
 if TYPE_CHECKING:
@@ -230,7 +231,6 @@ def _shape_of(path: Path) -> tuple[CorpusShape, list[str]]:
     from itertools import islice
 
     from retrieval_server.corpus.capacity import CorpusShape
-    from seg_common.files import read_jsonl
 
     sample = [
         str(record.get("contents") or record.get("name") or "")

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from seg_common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,8 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command."""
     from functools import partial
-
-    from tqdm import tqdm
 
     from seg_research.evaluation.rescore_rewards import rescore
     from seg_research.evaluation.rescore_summary import RescoreSummary

@@ -10,6 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from retrieval_server.server import running_server
 from seg_common.errors import UsageError
 
 _OF_THE_SERVER = (
@@ -33,8 +34,6 @@ def search_server(
         UsageError: nothing was given, or the server cannot start.
         InfraError: the running one does not answer.
     """
-    from retrieval_server.server import running_server
-
     if url:
         asyncio.run(_check_answers(url))
         yield url

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from seg_common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -126,8 +128,6 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; 1 if a prediction failed."""
-    from tqdm import tqdm
-
     from post_segmentation.mask_writer import MaskFormat
     from post_segmentation.pipeline import read_rollout, segment
     from post_segmentation.segment_video import SegmentSettings

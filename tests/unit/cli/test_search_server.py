@@ -67,7 +67,7 @@ def test_the_web_alone_starts_a_server(monkeypatch):
         started.append((text, images, list(options)))
         yield "http://127.0.0.1:1"
 
-    monkeypatch.setattr("retrieval_server.server.running_server", running)
+    monkeypatch.setattr("seg_research.cli.search_server.running_server", running)
     with search_server(None, None, None, ["--provider", "serper"]) as url:
         assert url == "http://127.0.0.1:1"
     assert started == [(None, None, ["--provider", "serper"])]
