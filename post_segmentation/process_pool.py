@@ -11,6 +11,7 @@ from multiprocessing.sharedctypes import Synchronized
 from typing import TypeVar
 
 from seg_common.errors import InfraError
+from seg_common.worker_processes import end_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -65,6 +66,7 @@ def _gpu_names(num_gpus: int) -> list[str]:
 
 def _start_worker(started: Synchronized[int], num_workers: int, gpus: Sequence[str]) -> None:
     """Take this process's share of the machine, before torch is imported."""
+    end_with_parent()
     with started.get_lock():
         number = started.value
         started.value += 1

@@ -5,10 +5,11 @@ items either way.
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeAlias, TypeVar
+
+from seg_common.worker_processes import start_worker
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,10 +30,7 @@ def map_ordered(
         return
     # Spawned, not forked: OpenCV and Arrow hold threads that a fork would leave locked.
     context = multiprocessing.get_context("spawn")
-    # Ctrl-C is answered here; the workers need not complain as well.
-    with ProcessPoolExecutor(
-        min(workers, len(items)), context, signal.signal, (signal.SIGINT, signal.SIG_IGN)
-    ) as pool:
+    with ProcessPoolExecutor(min(workers, len(items)), context, start_worker) as pool:
         try:
             yield from _counted(pool.map(function, items), len(items), progress)
         finally:

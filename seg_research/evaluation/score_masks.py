@@ -11,7 +11,6 @@ number of videos, nor with their length, and the result does not depend on the n
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -26,6 +25,7 @@ import numpy as np
 
 from seg_common.errors import InfraError, UsageError
 from seg_common.files import read_jsonl
+from seg_common.worker_processes import start_worker
 from seg_research.core.masks import Mask, read_mask
 from seg_research.core.rle import decode_rle
 from seg_research.metrics import (
@@ -171,12 +171,9 @@ def _judge_all(
         for batch in chain(head, batches):
             yield batch, judge(batch)
         return
-    # Spawned, not forked: a fork would copy locks that threads of this process hold. Ctrl-C is
-    # answered here alone.
+    # Spawned, not forked: a fork would copy locks that threads of this process hold.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        num_workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)
-    ) as pool:
+    with ProcessPoolExecutor(num_workers, context, start_worker) as pool:
         ahead: deque[tuple[Batch, Future[list[FrameScore]]]] = deque()
         try:
             for batch in chain(head, batches):
