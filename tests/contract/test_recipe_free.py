@@ -56,6 +56,8 @@ ALLOWED = {
     ("seg_research/tools/search.py", "search"): KIND,
     ("seg_research/tools/show_frame.py", "keyframe"): KIND,
     ("seg_research/training/extension_points.py", "point"): "a table of extension_points.toml",
+    ("seg_research/training/launch/recipe_node.py", "search"): "a key of the configuration",
+    ("seg_research/training/sft/config.py", "search"): "a key of the configuration",
     ("seg_research/viewer/actions.py", "point"): "what a viewer calls a point",
 }
 """Words that stand alone, by file, each with the reason why it is not the recipe's."""

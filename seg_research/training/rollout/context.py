@@ -21,6 +21,7 @@ from seg_research.recipes.registry import build_recipe, settings_from
 from seg_research.rewards.rubric import Score
 from seg_research.rewards.shaping import OverlongSettings
 from seg_research.search.client import SearchClient
+from seg_research.training.launch.config import plain
 from seg_research.training.learner.guards import Guards, GuardSettings
 from seg_research.training.rollout.ray_image_ref import ImageLender
 from seg_research.training.rollout.scoring import EpisodeScorer
@@ -34,19 +35,19 @@ class RolloutContext:
     def __init__(self, config: DictConfig) -> None:
         """Read the `seg` part of the run's configuration."""
         seg, run_dir = config.seg, Path(config.seg.run_dir)
-        self.settings = settings_from(_plain(seg.episode), "seg.episode")
+        self.settings = settings_from(plain(seg.episode), "seg.episode")
         self.recipe = build_recipe(self.settings)
-        self.rollout = OmegaConf.create(_plain(config.actor_rollout_ref.rollout))
+        self.rollout = OmegaConf.create(plain(config.actor_rollout_ref.rollout))
         """verl's rollout settings with every reference resolved: looked up in the run's
         configuration, each takes a millisecond every time.
         """
         self.lender = ImageLender()
         self.scorer = EpisodeScorer(
             self.recipe.rubric,
-            OverlongSettings(**_plain(seg.overlong)),
+            OverlongSettings(**plain(seg.overlong)),
             self.settings.limits.max_response_tokens,
         )
-        self.guards = Guards(GuardSettings(**_plain(seg.guards)))
+        self.guards = Guards(GuardSettings(**plain(seg.guards)))
         self._log = TrajectoryLog(run_dir, self.recipe.rubric.final, with_tokens=seg.log_tokens)
         self._client = SharedSearchClient(lambda: SearchClient.of(self.settings.search))
 
@@ -82,7 +83,3 @@ def context_of(server_client: Any, make: Callable[[], RolloutContext]) -> Rollou
     if found is None:
         found = _contexts[server_client] = make()
     return found
-
-
-def _plain(node: Any) -> dict[str, Any]:
-    return dict(OmegaConf.to_container(node, resolve=True))  # type: ignore[arg-type]
