@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     demo = _Demo(options)
     demo.prepare_data()
     demo.announce(
-        "serve text and pictures (the search tool server, until the demo ends)", demo.serve_command
+        "serve text and images (the search tool server, until the demo ends)", demo.serve_command
     )
     with running_server(demo.mini.text, demo.mini.images, cache=demo.out / "search_cache") as url:
         print(f"  search server at {url}", flush=True)

@@ -1,4 +1,4 @@
-"""Run the search tool server: passages and pictures of local corpora and the web, over HTTP.
+"""Run the search tool server: passages and images of local corpora and the web, over HTTP.
 
 It listens on this machine alone unless clients must show a token. POST /search, /search/batch and
 /retrieve (as Search-R1 clients ask), GET /healthz, /readyz and /metrics; http://HOST:PORT/docs

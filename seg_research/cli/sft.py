@@ -1,4 +1,4 @@
-"""Cold start: train a model to imitate episodes (multi-turn, pictures in observations, loss on the
+"""Cold start: train a model to imitate episodes (multi-turn, images in observations, loss on the
 model's own turns) before `train`.
 
 Episodes are files that `seg-research predict` writes, of a strong model or of the scripted expert.

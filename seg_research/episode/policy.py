@@ -24,7 +24,7 @@ class Generation:
 
 class Conversation(Protocol):
     """One chat with a policy. What it is shown is admitted whole or not at all: no message and no
-    picture is ever cut.
+    image is ever cut.
     """
 
     async def open(self, messages: tuple[Message, ...]) -> bool:

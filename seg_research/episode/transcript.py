@@ -62,7 +62,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """A picture the policy was shown: pixels for the host, where it came from for the record."""
+    """An image the policy was shown: pixels for the host, where it came from for the record."""
 
     image: Image.Image = field(repr=False, compare=False)
     source: str
@@ -79,14 +79,14 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat message: role and interleaved text and pictures."""
+    """One chat message: role and interleaved text and images."""
 
     role: str
     parts: tuple[Text | ImageRef, ...]
 
     @property
     def images(self) -> tuple[ImageRef, ...]:
-        """Pictures in the order they are shown."""
+        """Images in the order they are shown."""
         return tuple(p for p in self.parts if isinstance(p, ImageRef))
 
     def plain(self) -> str:
@@ -177,7 +177,7 @@ class Transcript:
 
     @property
     def images(self) -> tuple[ImageRef, ...]:
-        """Every picture shown, prompt and observations together, in token order."""
+        """Every image shown, prompt and observations together, in token order."""
         shown = [image for message in self.prompt for image in message.images]
         shown += [
             image for observation in self.observations for image in observation.message.images

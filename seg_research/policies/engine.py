@@ -46,7 +46,7 @@ class Request:
     """One generation to come.
 
     Attributes:
-        prompt_ids: everything so far, picture placeholders expanded, (L,).
+        prompt_ids: everything so far, image placeholders expanded, (L,).
         images: one for each placeholder run, in order.
         seed: what is sampled depends on it and on nothing that was generated before or beside; None
             draws one from torch's own generator.
@@ -268,7 +268,7 @@ class TransformersEngine:
         return Completion(tuple(token_ids[:limit]), tuple(logprobs[:limit]), FinishReason.LENGTH)
 
     def _batch_inputs(self, requests: Sequence[Request]) -> dict[str, torch.Tensor]:
-        """Left-pad the prompts and stack the pictures of the whole batch, in token order."""
+        """Left-pad the prompts and stack the images of the whole batch, in token order."""
         width = max(len(r.prompt_ids) for r in requests)
         ids_BL = torch.full((len(requests), width), self.tokenizer.pad_token_id)
         mask_BL = torch.zeros_like(ids_BL)
@@ -276,9 +276,9 @@ class TransformersEngine:
             ids_BL[row, width - len(request.prompt_ids) :] = torch.tensor(request.prompt_ids)
             mask_BL[row, width - len(request.prompt_ids) :] = 1
         inputs = {"input_ids": ids_BL, "attention_mask": mask_BL}
-        pictures = [image for request in requests for image in request.images]
-        if pictures:
-            features = self.processor.image_processor(images=pictures, return_tensors="pt")
+        images = [image for request in requests for image in request.images]
+        if images:
+            features = self.processor.image_processor(images=images, return_tensors="pt")
             inputs |= {
                 "pixel_values": features["pixel_values"].to(self.model.dtype),
                 "image_grid_thw": features["image_grid_thw"],

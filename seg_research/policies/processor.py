@@ -17,7 +17,7 @@ VISION_TOKENS = (
     "<|vision_end|>",
     "<|vision_pad|>",
 )
-"""Never sampled: a made-up placeholder would claim a picture that does not exist and break the
+"""Never sampled: a made-up placeholder would claim an image that does not exist and break the
 trainer.
 """
 
@@ -26,7 +26,7 @@ def allow_missing_torchvision() -> None:
     """Let `AutoProcessor` load Qwen3-VL without torchvision.
 
     transformers builds a video processor that needs torchvision although we only ever show
-    pictures; where it is missing, a stand-in of the same name is registered that can be loaded but
+    images; where it is missing, a stand-in of the same name is registered that can be loaded but
     not called. Does nothing where torchvision is installed.
     """
     from transformers.utils.import_utils import is_torchvision_available

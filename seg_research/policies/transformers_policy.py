@@ -62,7 +62,7 @@ class LocalConversation:
         )
 
     async def observe(self, message: Message) -> bool:
-        """Append a message and its pictures together, or nothing."""
+        """Append a message and its images together, or nothing."""
         ids = self.chat.reply(self._last_turn, message)
         if (
             len(self._response_ids) + len(ids) + self.limits.reserve_tokens

@@ -34,7 +34,7 @@ class Verdict(NamedTuple):
 
 
 def read_verdict(transcript: Transcript) -> Verdict:
-    """Read the verdict from typed model turns. A key frame counts if its picture was shown; the
+    """Read the verdict from typed model turns. A key frame counts if its image was shown; the
     last one before the answer wins.
     """
     keyframe: FrameId | None = None

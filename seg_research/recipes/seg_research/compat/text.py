@@ -31,7 +31,7 @@ _SPECIAL_TOKENS = (
 
 _SPECIAL = re.compile("|".join(map(re.escape, _SPECIAL_TOKENS)))
 _MESSAGE = re.compile(r"<\|im_start\|>(?!assistant\n)[^<]*+(?:<(?!\|im_(?:start|end)\|>)[^<]*+)*+")
-_PICTURE = "<image>"
+_IMAGE = "<image>"
 
 _SPACE = r"[^\S\x1c-\x1f]*+"
 _KEYFRAME = re.compile(rf"<keyframe>{_SPACE}(\d++){_SPACE}</keyframe>")
@@ -52,7 +52,7 @@ class RecordedTranscript(Transcript):
     """A transcript that was read from a file of the original's.
 
     Attributes:
-        output: everything after the prompt as it was recorded, chat tokens included, pictures as
+        output: everything after the prompt as it was recorded, chat tokens included, images as
             `<image>`.
     """
 
@@ -61,11 +61,11 @@ class RecordedTranscript(Transcript):
 
 def decoded_response(transcript: Transcript) -> str:
     """Return everything after the prompt as one text without special tokens: model turns, role
-    names and observations; no pictures.
+    names and observations; no images.
     """
     if isinstance(transcript, RecordedTranscript):
         return _without_special_tokens(
-            _MESSAGE.sub(lambda message: message[0].replace(_PICTURE, ""), transcript.output)
+            _MESSAGE.sub(lambda message: message[0].replace(_IMAGE, ""), transcript.output)
         )
     return _without_special_tokens("".join(map(_spliced, transcript.turns)))
 
