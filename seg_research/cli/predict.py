@@ -85,15 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="recipe of a scripted policy, or package.module:Class; a model brings its own",
     )
-    parser.add_argument("--search-url", metavar="URL", help="a running search server")
     _add_search_arguments(parser)
-    parser.add_argument(
-        "--text",
-        type=Path,
-        metavar="JSONL",
-        help="corpus for a search server started just for this run",
-    )
-    parser.add_argument("--images", type=Path, metavar="JSONL", help="image corpus for the same")
     parser.add_argument(
         "--rollouts", type=at_least(1), default=1, metavar="N", help="rollouts of each sample"
     )
@@ -123,6 +115,14 @@ _SEARCH_OPTIONS = {
 
 def _add_search_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what changes the search settings that come with the model."""
+    parser.add_argument("--search-url", metavar="URL", help="a running search server")
+    parser.add_argument(
+        "--text",
+        type=Path,
+        metavar="JSONL",
+        help="corpus for a search server started just for this run",
+    )
+    parser.add_argument("--images", type=Path, metavar="JSONL", help="image corpus for the same")
     parser.add_argument(
         "--browse",
         action=argparse.BooleanOptionalAction,

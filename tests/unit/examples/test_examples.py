@@ -89,13 +89,13 @@ def test_a_recipe_that_is_not_there_is_told(examples, name, told):
 
 
 def test_ones_own_videos_become_samples(tmp_path):
-    for frame in range(8):
+    for number in range(8):
         frame, mask = np.full((48, 64, 3), 90, np.uint8), np.zeros((48, 64), np.uint8)
-        mask[10:30, 5 + frame : 25 + frame] = 255
+        mask[10:30, 5 + number : 25 + number] = 255
         frame[mask > 0] = (20, 40, 220)
         for folder, suffix, image in (("frames", "jpg", frame), ("masks", "png", mask)):
             (tmp_path / "bird" / folder).mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(tmp_path / "bird" / folder / f"{frame:05d}.{suffix}"), image)
+            cv2.imwrite(str(tmp_path / "bird" / folder / f"{number:05d}.{suffix}"), image)
     rows = [
         {
             "id": "bird",
