@@ -281,9 +281,7 @@ def test_another_verl_is_refused_before_anything_starts(command, monkeypatch, ca
 
 def test_what_a_model_wishes_of_another_recipe_is_left_out_but_not_what_is_asked_for(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[4] / "examples"))
-    given = [*overrides(), "seg.episode.recipe=own_recipe:TwoStep"]
-    if not (Path(__file__).parents[4] / "examples" / "own_recipe").is_dir():
-        pytest.skip("examples/own_recipe is not there yet")
+    given = [*overrides(), "seg.episode.recipe=own_recipe:TwoParts"]
     config = compose_config([*given, "algorithm.adv_estimator=seg_grpo"])
     assert "rewards" not in config.seg.episode
     with pytest.raises(UsageError, match=r"nothing reads 'seg.episode.rewards'"):
