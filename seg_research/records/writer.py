@@ -62,7 +62,7 @@ def episode_row(
         stop_reason=transcript.stop,
         error=transcript.error,
         score=score.total,
-        rewards=score.terms,
+        rewards={**score.terms, **score.factors},
         num_search=sum(
             shown is not None and turn.action.kind == _SEARCH
             for turn, shown in transcript.exchanges()

@@ -93,6 +93,7 @@ async def test_what_is_written_is_read_and_records_hold_it(recipe, tmp_path):
         json.dumps(episode_row(sample, transcript, claim, score, rollout=0).to_json())
     )
     assert read_row(line).prediction == claim
+    assert read_row(line).rewards == {"overlap": 1.0, "looked": 1.0, "brief": 1.0}
     rollout = read_rollout(line, recipe.grammar.read_action)
     assert [t.action for t in rollout.transcript.model_turns] == [
         t.action for t in transcript.model_turns
