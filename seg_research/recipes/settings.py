@@ -67,11 +67,13 @@ class EpisodeSettings:
         return replace(self, search=replace(self.search, url=None))
 
     def save(self, folder: Path) -> None:
-        """Write beside a checkpoint, with the texts where they are not the recipe's own."""
-        stored = self
+        """Write beside a checkpoint, with the texts where they are not the recipe's own. The
+        address is left out: the search server of a run is gone when its checkpoint is used.
+        """
+        stored = self.without_address()
         if self.texts is not None:
             shutil.copyfile(self.texts, folder / TEXTS_FILE_NAME)
-            stored = replace(self, texts=TEXTS_FILE_NAME)
+            stored = replace(stored, texts=TEXTS_FILE_NAME)
         write_atomic(folder / FILE_NAME, json.dumps(stored.to_json(), indent=1) + "\n")
 
     def with_texts_below(self, folder: Path) -> EpisodeSettings:

@@ -14,6 +14,7 @@ from seg_research.recipes.seg_research.recipe import OWN_TEXTS, SegResearch
 from seg_research.recipes.seg_research.reward_settings import Preset, RewardSettings, Weights
 from seg_research.recipes.seg_research.settings import SegResearchSettings
 from seg_research.recipes.settings import FILE_NAME, ViewSizes
+from seg_research.search.settings import SearchSettings
 
 
 def test_the_tiny_model_has_the_settings_of_its_yaml():
@@ -54,6 +55,13 @@ def test_settings_survive_the_way_to_a_checkpoint_and_back(tmp_path_factory, val
     folder = tmp_path_factory.mktemp("model")
     values.save(folder)
     assert load_settings(folder) == values
+
+
+def test_the_address_of_a_run_stays_with_the_run(tmp_path):
+    values = SegResearchSettings(search=SearchSettings(url="http://127.0.0.1:1", browse=True))
+    values.save(tmp_path)
+    assert load_settings(tmp_path) == values.without_address()
+    assert load_settings(tmp_path).search.browse
 
 
 def test_a_model_without_settings_gets_the_published_ones(tmp_path):
