@@ -165,12 +165,7 @@ def test_the_policy_was_trained_and_predicts(
     )
     assert before.keys() == after.keys()
     assert any((before[name] != after[name]).any() for name in before)
-    was, trained = (
-        json.loads((folder / "episode.json").read_text()) for folder in (talkative_model, policy)
-    )
-    assert trained["search"].pop("url") == search_url
-    assert was["search"].pop("url") is None
-    assert trained == was
+    assert (policy / "episode.json").read_text() == (talkative_model / "episode.json").read_text()
     out = tmp_path / "predictions.jsonl"
     command = [
         "predict",
