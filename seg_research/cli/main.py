@@ -48,6 +48,8 @@ EPILOG = """examples:
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 
+_OUR_PACKAGES = {"seg_common", "seg_research", "retrieval_server", "post_segmentation"}
+
 EXIT_USAGE, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 
 
@@ -81,6 +83,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(
             f"{error.filename or 'disk'}: {error.strerror}; free some space or choose another"
             " folder, then run again",
+            EXIT_USAGE,
+        )
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in _OUR_PACKAGES:
+            return _report_bug(error)
+        return _fail(
+            f"the package {package} is not installed, and this command needs it; install it with: "
+            "pip install 'seg-research[train,retrieval]' (in a checkout: make install)",
             EXIT_USAGE,
         )
     except Exception as error:
